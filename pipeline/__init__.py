@@ -1,0 +1,1 @@
+"""The library: data sets, caches, warping, training, retrieval, reports. It knows no network."""

@@ -1,0 +1,61 @@
+"""The index: one CSV a data set, one line an image. Everything downstream knows images by its `image` key."""
+
+import os
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline.errors import InputError
+
+COLUMNS = ["image", "path", "pid", "camid", "split"]
+OPTIONAL = ["trial", "occlusion"]
+SPLITS = ["train", "query", "gallery"]
+
+
+def write_index(frame: pd.DataFrame, path: str | os.PathLike) -> None:
+    """Write an index, sorted by key, the same bytes on every machine. InputError if it is empty or a key repeats."""
+    check_index(frame, path)
+    columns = COLUMNS + [name for name in OPTIONAL if name in frame]
+    temporary = Path(f"{os.fspath(path)}.tmp")
+    temporary.parent.mkdir(parents=True, exist_ok=True)
+    text = frame.sort_values("image")[columns].to_csv(index=False, lineterminator="\n", float_format="%.4f")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def read_index(path: str | os.PathLike) -> pd.DataFrame:
+    """Read an index: `image`, `path`, `split` are strings, `pid`, `camid` integers, `trial`, `occlusion` optional.
+
+    InputError names the file and what is wrong: missing, a column absent or unknown, a key twice, an unknown split.
+    """
+    try:
+        frame = pd.read_csv(path, dtype={"image": str, "path": str, "split": str}, keep_default_na=False,
+                            encoding="utf-8")
+    except FileNotFoundError as error:
+        raise InputError(f"{os.fspath(path)!r}: no such index; make it with `dvc repro prepare`") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{os.fspath(path)!r}: is no readable index CSV ({error}); make it again with "
+                         "`dvc repro prepare`") from error
+    check_index(frame, path)
+    return frame.reset_index(drop=True)
+
+
+def check_index(frame: pd.DataFrame, path: str | os.PathLike) -> None:
+    """InputError if `frame` is no valid index; `path` only names it."""
+    name = repr(os.fspath(path))
+    missing = [column for column in COLUMNS if column not in frame]
+    if missing:
+        raise InputError(f"{name}: the index lacks the column {missing[0]!r}; an index has the columns {COLUMNS}")
+    if frame.empty:
+        raise InputError(f"{name}: the data set has no images; check that its raw folder holds the layout named for it")
+    for column in ("pid", "camid"):
+        if not pd.api.types.is_integer_dtype(frame[column]):
+            raise InputError(f"{name}: column {column!r} must hold whole numbers only")
+    unknown = set(frame["split"]) - set(SPLITS)
+    if unknown:
+        raise InputError(f"{name}: unknown split {min(unknown)!r}; a split is one of {SPLITS}")
+    twice = frame.loc[frame["image"].duplicated(), "image"]
+    if len(twice):
+        paths = frame.loc[frame["image"] == twice.iloc[0], "path"].tolist()
+        raise InputError(f"{name}: two images have the key {twice.iloc[0]!r} ({paths[0]!r} and {paths[1]!r}); "
+                         "rename one")

@@ -1,0 +1,297 @@
+"""params.yaml as frozen, typed objects. Only stages read them; every other function takes plain values.
+
+A key that is unknown, missing or of the wrong type is an InputError that names it. Each field's `doc` is its meaning
+and unit; `stages.compose` writes it as the comment beside the key.
+"""
+
+import dataclasses
+import os
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.errors import InputError
+
+
+def doc(text: str) -> Any:
+    """A dataclass field whose comment in params.yaml is `text`."""
+    return field(metadata={"doc": text})
+
+
+@dataclass(frozen=True)
+class RenderParams:
+    kind: str = doc("holistic | occluded | partial | parsing")
+    seed: int = doc("names the people, cameras and pictures; other seeds give other people")
+    height: int = doc("pixels of a picture")
+    width: int = doc("pixels of a picture")
+    train_ids: int = doc("people in the training part")
+    train_images: int = doc("pictures of each person in the training part")
+    test_ids: int = doc("other people in the test part (parsing: the held-out part)")
+    query_images: int = doc("query pictures of each test person")
+    gallery_images: int = doc("gallery pictures of each test person (parsing: held-out pictures)")
+    processes: int = doc("rendering processes; the pictures do not depend on it")
+
+
+@dataclass(frozen=True)
+class DatasetParams:
+    layout: str = doc("how the raw folder is laid out: market")
+    raw: str = doc("the folder with the images, relative to the project or absolute")
+
+
+@dataclass(frozen=True)
+class ParserParams:
+    architecture: str = doc("lraspp | deeplabv3")
+    data: str = doc("the rendered parsing set it is trained on, a key of `render`")
+    labels: str = doc("what it predicts: densepose24 | lip20")
+    uv: bool = doc("also predict u and v (needs densepose24)")
+    init: str = doc("none | imagenet | a backbone's weight file")
+    height: int = doc("pixels of the network's input")
+    width: int = doc("pixels of the network's input")
+    image_steps: int = doc("images seen in training")
+    batch: int = doc("images of a step")
+    lr: float = doc("peak learning rate (AdamW)")
+    seed: int = doc("initialisation, order and augmentation")
+    workers: int = doc("data loading processes; results do not depend on it")
+
+
+@dataclass(frozen=True)
+class CacheParams:
+    dataset: str = doc("the data set that is parsed, a key of `datasets`")
+    parser: str = doc("lraspp | deeplabv3 | oracle (ground truth of a rendered set)")
+    source: str = doc("the parser's weights; for the oracle the set's labels.h5")
+    height: int = doc("pixels of the parser's input and of the cached labels")
+    width: int = doc("pixels of the parser's input and of the cached labels")
+    batch: int = doc("images of a forward pass; the last bit of a probability depends on it")
+    threads: int = doc("CPU threads of a forward pass; likewise")
+
+
+@dataclass(frozen=True)
+class WarpParams:
+    dataset: str = doc("the data set whose images are warped")
+    height: int = doc("pixels; image and u,v are resized to this before warping")
+    width: int = doc("pixels; image and u,v are resized to this before warping")
+    texels: int = doc("S, the side of a DSAP image (DSA 3.1)")
+
+
+@dataclass(frozen=True)
+class BaselineParams:
+    name: str = doc("baseline: ResNet, pooled feature, identity loss and batch-hard triplet")
+    label_smoothing: float = doc("epsilon of the identity loss; 0 is off")
+    id_weight: float = doc("weight of the identity loss")
+    triplet_weight: float = doc("weight of the triplet loss")
+    margin: float = doc("triplet margin")
+
+
+@dataclass(frozen=True)
+class HistogramParams:
+    name: str = doc("histogram: colour histogram of horizontal stripes, nothing learned")
+    stripes: int = doc("horizontal stripes")
+    bins: int = doc("bins of each colour channel")
+
+
+@dataclass(frozen=True)
+class SornParams:
+    name: str = doc("sorn: SORN (global, local and semantic branch)")
+    patches: int = doc("P, stripes of the local branch")
+    channel_sets: int = doc("N, channel sets of the global branch")
+    channels: int = doc("N c', channels of the global branch, kept when N varies")
+    use_global: bool = doc("the global branch (Table I: Local+Semantic has none)")
+    use_local: bool = doc("the local branch (Table I: Global+Semantic has none)")
+    use_semantic: bool = doc("the semantic branch (Table III: w/o Semantic)")
+    labels: int = doc("K, semantic labels: 8 | 5 | 2 (Table III)")
+    label_smoothing: float = doc("epsilon of the segmentation loss, Eq. 8; 0 is `w/o LS`")
+    lambda_global: float = doc("lambda_1, weight of the global identity loss, Eq. 10")
+    lambda_spc: float = doc("lambda_2, weight of the SPC loss, Eq. 10; 0 is `w/o SPC Loss`")
+    lambda_seg: float = doc("lambda_3, weight of the segmentation loss, Eq. 10")
+    reduction: str = doc("mean | sum over pixels in Eq. 5 and 7 (sum is the printed form)")
+
+
+@dataclass(frozen=True)
+class DsaParams:
+    name: str = doc("dsa: DSA-reID (MF-Stream guided by a DSAG-Stream over DSAP images)")
+    dsag_width: float = doc("scales the DSAG-Stream's channels; 1 is Table 1")
+    use_global: bool = doc("the global branches (Table 3: DSA-Local(Single) has none)")
+    use_local: bool = doc("the local branches (Table 3: DSA-Global(Single) has none)")
+    use_dsag: bool = doc("the DSAG-Stream (Table 3: Baseline (Two branches) has none)")
+    fusion: str = doc("add | concat (Table 5)")
+    label_smoothing: float = doc("epsilon of the identity losses; 0 is off")
+    id_weight: float = doc("weight of the MF-Stream's identity losses")
+    fused_id_weight: float = doc("weight of the fused features' identity losses")
+    triplet_weight: float = doc("weight of the fused features' triplet losses")
+    margin: float = doc("triplet margin")
+
+
+ModelParams = BaselineParams | HistogramParams | SornParams | DsaParams
+MODELS: dict[str, type] = {"baseline": BaselineParams, "histogram": HistogramParams, "sorn": SornParams,
+                           "dsa": DsaParams}
+
+
+@dataclass(frozen=True)
+class OptimizerParams:
+    name: str = doc("adam | sgd (momentum 0.9, Nesterov)")
+    lr: float = doc("learning rate of new layers, at its peak")
+    pretrained_lr_factor: float = doc("learning rate of pretrained layers over that of new ones")
+    weight_decay: float = doc("L2 penalty")
+    warmup: float = doc("share of training over which the rate grows linearly")
+    warmup_start: float = doc("the rate's first value over its peak")
+    milestones: tuple[float, ...] = doc("shares of training after which the rate is multiplied by gamma")
+    gamma: float = doc("that factor")
+
+
+@dataclass(frozen=True)
+class AugmentParams:
+    flip: float = doc("probability of a horizontal flip")
+    pad: int = doc("pixels padded on each side before a random crop; 0 is no crop")
+    erase: float = doc("probability of random erasing")
+
+
+@dataclass(frozen=True)
+class RunParams:
+    model: ModelParams = doc("the network and its own parameters")
+    train_on: str = doc("the data set it is trained on, a key of `datasets`")
+    cache: str = doc("the cache read in training, a key of `caches`; none where the model reads none")
+    reads: str = doc("the file or folder that training depends on beside the index: the images, parts.h5 or dsap.h5")
+    backbone: str = doc("resnet18 | resnet50")
+    init: str = doc("the backbone's weights: none | imagenet | a file")
+    seed: int = doc("initialisation, sampling and augmentation")
+    height: int = doc("pixels of the network's input")
+    width: int = doc("pixels of the network's input")
+    image_steps: int = doc("images seen in training; 0 leaves the network untrained")
+    batch: int = doc("images of a step")
+    ids_per_batch: int = doc("P of P x K sampling; 0 shuffles and drops the last")
+    optimizer: OptimizerParams = doc("")
+    augment: AugmentParams = doc("")
+    max_ids: int = doc("train on the first so many identities; 0 is all")
+    workers: int = doc("data loading processes; results do not depend on it")
+
+
+@dataclass(frozen=True)
+class MatchParams:
+    tau: float = doc("a stripe or part counts as visible from this share of foreground on (SORN Eq. 12)")
+    features: str = doc("what is matched: all | global | unmasked (SORN Table II); f | z | z_global | z_local (DSA)")
+
+
+@dataclass(frozen=True)
+class EmbedParams:
+    run: str = doc("whose weights, a key of `runs`")
+    dataset: str = doc("whose query and gallery, a key of `datasets`")
+    reads: str = doc("what embedding depends on beside weights and index: the images, or parts.h5")
+    batch: int = doc("images of a forward pass")
+    match: MatchParams = doc("")
+
+
+@dataclass(frozen=True)
+class EvaluateParams:
+    scale: str = doc("the scale it belongs to")
+    features: tuple[str, ...] = doc("keys of `embed` it scores")
+
+
+@dataclass(frozen=True)
+class ReportParams:
+    title: str = doc("heading of the page")
+    pictures: str = doc("the cache whose images, maps and warps are shown")
+    parser: str = doc("the parser whose scores are shown, a key of `parsers`")
+
+
+@dataclass(frozen=True)
+class Params:
+    scale: str = doc("default | ci | market | paper; stands in every key and path")
+    device: str = doc("auto | cpu | cuda; auto takes a GPU where there is one")
+    threads: int = doc("CPU threads of training; the last digits of a result depend on it")
+    render: dict[str, RenderParams] = doc("the people renderer's sets")
+    datasets: dict[str, DatasetParams] = doc("")
+    parsers: dict[str, ParserParams] = doc("")
+    caches: dict[str, CacheParams] = doc("")
+    warps: dict[str, WarpParams] = doc("")
+    runs: dict[str, RunParams] = doc("")
+    embed: dict[str, EmbedParams] = doc("")
+    evaluate: dict[str, EvaluateParams] = doc("")
+    report: dict[str, ReportParams] = doc("")
+
+
+def load_params(path: str | os.PathLike) -> Params:
+    """Read params.yaml. InputError names the file, the key, what was found and what belongs there."""
+    try:
+        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{os.fspath(path)}: no such parameter file; compose one with "
+                         "`python -m stages.compose default`") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{os.fspath(path)}: cannot be read as YAML: {error}") from error
+    try:
+        return parse(Params, tree, "")
+    except InputError as error:
+        raise InputError(f"{os.fspath(path)}: {error}") from error
+
+
+def pick(section: dict[str, Any], key: str, name: str) -> Any:
+    """`section[key]`, or an InputError that lists the choices; `name` is the section's name in params.yaml."""
+    if key not in section:
+        choices = ", ".join(section) or "none"
+        raise InputError(f"{name} has no entry {key!r}; params.yaml has: {choices}")
+    return section[key]
+
+
+def parse(kind: Any, value: Any, name: str) -> Any:
+    """Turn a YAML value into `kind`; `name` is its dotted place, for errors."""
+    if kind == ModelParams:
+        return _parse_model(value, name)
+    if dataclasses.is_dataclass(kind):
+        return _parse_dataclass(kind, value, name)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise InputError(f"{name}: expected entries, got {_shown(value)}; an empty section is written {{}}")
+        return types.MappingProxyType({key: parse(arguments[1], item, f"{name}.{key}") for key, item in value.items()})
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise InputError(f"{name}: expected a list, got {_shown(value)}")
+        return tuple(parse(arguments[0], item, f"{name}[{place}]") for place, item in enumerate(value))
+    return _parse_scalar(kind, value, name)
+
+
+def _parse_model(value: Any, name: str) -> Any:
+    given = value.get("name") if isinstance(value, dict) else None
+    if given not in MODELS:
+        raise InputError(f"{name}.name: unknown model {_shown(given)}; a model is one of {', '.join(MODELS)}")
+    return parse(MODELS[given], value, name)
+
+
+def _parse_dataclass(kind: Any, value: Any, name: str) -> Any:
+    place = f"{name}." if name else ""
+    if not isinstance(value, dict):
+        raise InputError(f"{name or 'the file'}: expected entries, got {_shown(value)}")
+    hints = typing.get_type_hints(kind)
+    unknown = [key for key in value if key not in hints]
+    if unknown:
+        raise InputError(f"{place}{unknown[0]}: unknown parameter; known here are {', '.join(hints)}")
+    missing = [key for key in hints if key not in value]
+    if missing:
+        raise InputError(f"{place}{missing[0]}: is missing; compose params.yaml again with `python -m stages.compose`")
+    return kind(**{key: parse(hint, value[key], f"{place}{key}") for key, hint in hints.items()})
+
+
+def _parse_scalar(kind: type, value: Any, name: str) -> Any:
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+        return value
+    expected = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}[kind]
+    remedy = ""
+    if kind is float and isinstance(value, str):
+        try:
+            written = repr(float(value))
+            remedy = f": write {written if '.' in written else written.replace('e', '.0e')}"
+        except ValueError:
+            pass
+    raise InputError(f"{name}: expected {expected}, got {_shown(value)}{remedy}")
+
+
+def _shown(value: Any) -> str:
+    names = {str: "a string", int: "a whole number", float: "a number", bool: "a truth value", type(None): "nothing",
+             dict: "entries", list: "a list"}
+    return f"{value!r} ({names.get(type(value), type(value).__name__)})"
