@@ -5,9 +5,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.params import Params, load_params
-
 from pipeline.errors import InputError
+from pipeline.params import Params, load_params
 
 
 def main(run: Callable[[Params, str], None]) -> None:
