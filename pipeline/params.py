@@ -63,6 +63,7 @@ class CacheParams:
     dataset: str = doc("the data set that is parsed, a key of `datasets`")
     parser: str = doc("lraspp | deeplabv3 | oracle (ground truth of a rendered set)")
     source: str = doc("the parser's weights; for the oracle the set's labels.h5")
+    images: str = doc("the data set's folder of images; repeated here because DVC cannot look it up")
     height: int = doc("pixels of the parser's input and of the cached labels")
     width: int = doc("pixels of the parser's input and of the cached labels")
     batch: int = doc("images of a forward pass; the last bit of a probability depends on it")
@@ -72,6 +73,7 @@ class CacheParams:
 @dataclass(frozen=True)
 class WarpParams:
     dataset: str = doc("the data set whose images are warped")
+    images: str = doc("the data set's folder of images; repeated here because DVC cannot look it up")
     height: int = doc("pixels; image and u,v are resized to this before warping")
     width: int = doc("pixels; image and u,v are resized to this before warping")
     texels: int = doc("S, the side of a DSAP image (DSA 3.1)")
@@ -223,7 +225,9 @@ def load_params(path: str | os.PathLike) -> Params:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{os.fspath(path)}: cannot be read as YAML: {error}") from error
     try:
-        return parse(Params, tree, "")
+        params = parse(Params, tree, "")
+        _check_references(params)
+        return params
     except InputError as error:
         raise InputError(f"{os.fspath(path)}: {error}") from error
 
@@ -234,6 +238,36 @@ def pick(section: dict[str, Any], key: str, name: str) -> Any:
         choices = ", ".join(section) or "none"
         raise InputError(f"{name} has no entry {key!r}; params.yaml has: {choices}")
     return section[key]
+
+
+def _check_references(params: Params) -> None:
+    """Every key that an entry names exists, and the paths repeated for DVC are those of the entries they stand for."""
+    for key, cache in params.caches.items():
+        dataset = pick(params.datasets, cache.dataset, f"caches.{key}.dataset: datasets")
+        _check_path(f"caches.{key}.images", cache.images, {dataset.raw})
+    for key, warp in params.warps.items():
+        dataset = pick(params.datasets, warp.dataset, f"warps.{key}.dataset: datasets")
+        _check_path(f"warps.{key}.images", warp.images, {dataset.raw})
+    for key, run in params.runs.items():
+        dataset = pick(params.datasets, run.train_on, f"runs.{key}.train_on: datasets")
+        _check_path(f"runs.{key}.reads", run.reads, {dataset.raw, *_cache_paths(run.cache)})
+    for key, embed in params.embed.items():
+        run = pick(params.runs, embed.run, f"embed.{key}.run: runs")
+        dataset = pick(params.datasets, embed.dataset, f"embed.{key}.dataset: datasets")
+        _check_path(f"embed.{key}.reads", embed.reads, {dataset.raw, *_cache_paths(embed.dataset)})
+    for key, evaluate in params.evaluate.items():
+        for name in evaluate.features:
+            pick(params.embed, name, f"evaluate.{key}.features: embed")
+
+
+def _cache_paths(cache: str) -> tuple[str, str]:
+    return f"data/cache/{cache}/parts.h5", f"data/cache/{cache}/dsap.h5"
+
+
+def _check_path(name: str, found: str, expected: set[str]) -> None:
+    if found not in expected:
+        raise InputError(f"{name}: {found!r} does not belong to the data set named beside it; write "
+                         f"{' or '.join(sorted(map(repr, expected)))}")
 
 
 def parse(kind: Any, value: Any, name: str) -> Any:

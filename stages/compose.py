@@ -1,0 +1,231 @@
+"""Compose params.yaml from a profile: python -m stages.compose default
+
+A profile says what stands in `profiles/<name>.yaml`; `include` takes in other files first, `like` copies a recipe.
+Names become `<scale>-<name>`, the paths DVC needs are filled in, every key gets its comment, and data sets that are not
+on this machine are left out together with what needs them. Hand edits in params.yaml stop it, named one by one;
+`--check` writes nothing and only says whether params.yaml is what its profile gives.
+"""
+
+import argparse
+import copy
+import dataclasses
+import hashlib
+import json
+import sys
+import typing
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.errors import InputError
+from pipeline.params import MODELS, ModelParams, Params, parse
+
+PROFILES = Path("profiles")
+READS = {"sorn": "parts.h5", "dsa": "dsap.h5"}  # the cache file a network is trained from; others read images only
+
+
+def compose(profile: str) -> dict[str, Any]:
+    """The tree of params.yaml for a profile. InputError names the profile and what is wrong in it."""
+    source = _load(profile)
+    scale, recipes = source.pop("scale"), source.pop("recipes", {})
+    runs = {name: _like(entry, recipes) for name, entry in (source.pop("runs", None) or {}).items()}
+    full = {section: {name: _like(entry, recipes) for name, entry in (source.pop(section, None) or {}).items()}
+            for section in ("render", "datasets", "parsers", "caches", "warps", "report")}
+    tree: dict[str, Any] = {"scale": scale, **source}
+    tree["render"] = _keyed(scale, full["render"])
+    tree["datasets"] = {key: {"layout": entry["layout"], "raw": entry.get("raw", f"data/raw/{key}")}
+                        for key, entry in _keyed(scale, full["datasets"]).items()
+                        if key in tree["render"] or Path(entry["raw"]).is_dir()}
+    tree["parsers"] = {key: {**entry, "data": f"{scale}-{entry['data']}"}
+                       for key, entry in _keyed(scale, full["parsers"]).items()}
+    tree["caches"] = dict(_caches(scale, full["caches"], tree["datasets"]))
+    tree["warps"] = {f"{scale}-{name}": {**entry, "dataset": f"{scale}-{entry['dataset']}",
+                                         "images": tree["datasets"][f"{scale}-{entry['dataset']}"]["raw"]}
+                     for name, entry in full["warps"].items() if f"{scale}-{entry['dataset']}" in tree["datasets"]}
+    tree["runs"], tree["embed"], tree["evaluate"] = _runs(scale, runs, tree["datasets"])
+    tree["report"] = {f"{scale}-{name}": {**entry, "pictures": f"{scale}-{entry['pictures']}",
+                                          "parser": f"{scale}-{entry['parser']}"}
+                      for name, entry in full["report"].items() if f"{scale}-{entry['pictures']}" in tree["warps"]}
+    parse(Params, tree, "")
+    return tree
+
+
+def _load(profile: str) -> dict[str, Any]:
+    path = PROFILES / f"{profile}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in PROFILES.glob("*.yaml")))
+        raise InputError(f"{path}: no such profile; there are {known}")
+    source = yaml.safe_load(path.read_text(encoding="utf-8"))
+    merged: dict[str, Any] = {}
+    for name in source.pop("include", []):
+        merged = _merge(merged, _load(name))
+    return _merge(merged, source)
+
+
+def _merge(base: Any, over: Any) -> Any:
+    """`over` over `base`, key by key; a key that is null in `over` is taken out."""
+    if not (isinstance(base, dict) and isinstance(over, dict)):
+        return copy.deepcopy(over)
+    result = copy.deepcopy(base)
+    for key, value in over.items():
+        if value is None:
+            result.pop(key, None)
+        else:
+            result[key] = _merge(result.get(key), value)
+    return result
+
+
+def _like(entry: dict[str, Any], recipes: dict[str, Any]) -> dict[str, Any]:
+    entry = dict(entry)
+    name = entry.pop("like", None)
+    if name is None:
+        return entry
+    if name not in recipes:
+        raise InputError(f"like: {name}: no such recipe; there are {', '.join(recipes)}")
+    return _merge(_like(recipes[name], recipes), entry)
+
+
+def _keyed(scale: str, section: dict[str, Any]) -> dict[str, Any]:
+    return {f"{scale}-{name}": entry for name, entry in section.items()}
+
+
+def _caches(scale: str, section: dict[str, Any], datasets: dict[str, Any]) -> typing.Iterator[tuple[str, Any]]:
+    for name, entry in section.items():
+        dataset = f"{scale}-{entry['dataset']}"
+        if dataset not in datasets:
+            continue
+        raw = datasets[dataset]["raw"]
+        trained = entry.pop("weights", None)
+        source = f"{raw}/labels.h5" if entry["parser"] == "oracle" else f"parsers/{scale}-{trained}/weights.safetensors"
+        yield f"{scale}-{name}", {**entry, "dataset": dataset, "source": source, "images": raw}
+
+
+def _runs(scale: str, section: dict[str, Any], datasets: dict[str, Any]) -> tuple[dict, dict, dict]:
+    runs, embed, evaluate = {}, {}, {}
+    for name, entry in section.items():
+        train_on = f"{scale}-{entry['train_on']}"
+        if train_on not in datasets:
+            continue
+        eval_on, match = entry.pop("eval_on"), entry.pop("match")
+        cached = READS.get(entry["model"]["name"])
+        cache = f"{scale}-{entry.pop('cache', entry['train_on'])}" if cached else "none"
+        reads = f"data/cache/{cache}/{cached}" if cached else datasets[train_on]["raw"]
+        runs[f"{scale}-{name}"] = {**entry, "train_on": train_on, "cache": cache, "reads": reads}
+        pairs = {}
+        for data in (f"{scale}-{data}" for data in eval_on):
+            if data in datasets:
+                test_cache = match["features"].startswith("z")  # DSA's fused features need the warps at test time
+                pairs[f"{scale}-{name}-on-{data.removeprefix(scale + '-')}"] = {
+                    "run": f"{scale}-{name}", "dataset": data, "batch": entry["batch"], "match": match,
+                    "reads": f"data/cache/{data}/dsap.h5" if test_cache else datasets[data]["raw"]}
+        embed.update(pairs)
+        evaluate[f"{scale}-{name}"] = {"scale": scale, "features": list(pairs)}
+    return runs, embed, evaluate
+
+
+def fingerprint(tree: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def hand_edits(path: Path) -> list[str]:
+    """What stands in `path` and was not composed, as `a.b: 1 -> 2` lines; empty if nothing was edited."""
+    if not path.is_file():
+        return []
+    text = path.read_text(encoding="utf-8")
+    tree = yaml.safe_load(text)
+    if text.splitlines()[0].split()[-1] == fingerprint(tree):
+        return []
+    return list(_differences(compose(composed_from(path)), tree, "")) or ["the first line"]
+
+
+def composed_from(path: Path) -> str:
+    """The profile that `path` says it was composed from. InputError if its first line does not say."""
+    words = path.read_text(encoding="utf-8").partition("\n")[0].split()
+    if words[:4] != ["#", "composed", "from", "profile"] or len(words) != 6:
+        raise InputError(f"{path}: the first line does not name the profile it was composed from; "
+                         "`git checkout params.yaml`, or compose with --force")
+    return words[4].rstrip(",")
+
+
+def check(path: Path) -> None:
+    """InputError if `path` is not what composing its profile gives."""
+    profile = composed_from(path)
+    if path.read_text(encoding="utf-8") != as_text(compose(profile), profile):
+        raise InputError(f"{path}: is not what profile {profile} gives; run `python -m stages.compose {profile}`")
+
+
+def _differences(old: Any, new: Any, name: str) -> typing.Iterator[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            yield from _differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
+    elif old != new:
+        yield f"{name}: {_scalar(old)} -> {_scalar(new)}"
+
+
+def as_text(tree: dict[str, Any], profile: str) -> str:
+    """params.yaml: the tree, each key with its comment."""
+    head = (f"# composed from profile {profile}, {fingerprint(tree)}\n"
+            f"# Edit profiles/*.yaml and run `python -m stages.compose {profile}`; edits here stop the next compose.\n")
+    return head + "\n".join(_lines(Params, tree, 0)) + "\n"
+
+
+def _lines(kind: Any, tree: Any, depth: int) -> typing.Iterator[str]:
+    indent = "  " * depth
+    if kind == ModelParams:
+        kind = MODELS[tree["name"]]
+    typed = dataclasses.is_dataclass(kind)
+    for key, value in tree.items():
+        comment, inner = "", typing.get_args(kind)[1] if not typed else None
+        if typed:
+            matching = next(item for item in dataclasses.fields(kind) if item.name == key)
+            inner = typing.get_type_hints(kind)[key]
+            comment = f"  # {matching.metadata['doc']}" if matching.metadata["doc"] else ""
+        if isinstance(value, dict) and value:
+            yield f"{indent}{key}:{comment}"
+            yield from _lines(inner, value, depth + 1)
+        else:
+            yield f"{indent}{key}: {_scalar(value)}{comment}"
+
+
+def _scalar(value: Any) -> str:
+    if isinstance(value, float):
+        text = repr(value)
+        return text if "." in text or "e" not in text else text.replace("e", ".0e")
+    if isinstance(value, list):
+        return f"[{', '.join(map(_scalar, value))}]"
+    return json.dumps(value) if not isinstance(value, str) else value if _plain(value) else json.dumps(value)
+
+
+def _plain(text: str) -> bool:
+    return bool(text) and yaml.safe_load(text) == text and not set(text) & set(",:[]{}#'\"")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("profile", nargs="?", default="default", help="a file of profiles/ without its ending")
+    parser.add_argument("--force", action="store_true", help="overwrite hand edits")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if params.yaml is stale")
+    arguments = parser.parse_args()
+    path = Path("params.yaml")
+    try:
+        if arguments.check:
+            check(path)
+            return
+        tree = compose(arguments.profile)
+        edits = [] if arguments.force else hand_edits(path)
+        if edits:
+            raise InputError("params.yaml was edited by hand: " + "; ".join(edits) + "; take the edits into profiles/, "
+                             "`git checkout params.yaml`, or compose with --force")
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(as_text(tree, arguments.profile), encoding="utf-8")
+    temporary.replace(path)
+    print(f"params.yaml: profile {arguments.profile}, {len(tree['runs'])} runs on "
+          f"{len(tree['datasets'])} data sets")
+
+
+if __name__ == "__main__":
+    main()

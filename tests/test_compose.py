@@ -1,0 +1,75 @@
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.errors import InputError
+from pipeline.params import load_params
+from stages import compose
+
+ROOT = Path(__file__).resolve().parents[1]
+PROFILES = sorted(path.stem for path in (ROOT / "profiles").glob("*.yaml") if path.stem != "recipes")
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Path:
+    shutil.copytree(ROOT / "profiles", tmp_path / "profiles")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def _write(profile: str) -> Path:
+    path = Path("params.yaml")
+    path.write_text(compose.as_text(compose.compose(profile), profile))
+    return path
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_profile_composes_to_parameters_that_load(project, profile):
+    params = load_params(_write(profile))
+    assert all(key.startswith(f"{params.scale}-") for section in ("render", "datasets", "parsers", "caches", "warps",
+                                                                  "runs", "embed", "evaluate", "report")
+               for key in getattr(params, section))
+    compose.check(Path("params.yaml"))
+
+
+def test_what_is_written_reads_back_the_same(project):
+    tree = compose.compose("default")
+    assert yaml.safe_load(_write("default").read_text()) == tree
+
+
+def test_a_data_set_not_on_disk_is_left_out_with_its_runs(project):
+    without = compose.compose("market")
+    (project / "data/raw/market1501_dev").mkdir(parents=True)
+    with_it = compose.compose("market")
+    assert set(with_it["runs"]) - set(without["runs"]) == {
+        f"default-market-{name}" for name in ("histogram", "untrained", "baseline", "sorn")}
+    assert "default-market1501-dev" in with_it["caches"] and "default-market1501-dev" not in without["caches"]
+
+
+def test_profiles_of_one_scale_agree_on_what_they_share(project):
+    """DVC keeps one pin per stage name: an entry must mean the same whichever selection is composed."""
+    (project / "data/raw/market1501_dev").mkdir(parents=True)
+    trees = [compose.compose(name) for name in PROFILES]
+    for one in trees:
+        for other in trees:
+            for section in ("render", "datasets", "parsers", "caches", "warps", "runs", "embed", "evaluate", "report"):
+                shared = one[section].keys() & other[section].keys()
+                assert all(one[section][key] == other[section][key] for key in shared)
+
+
+def test_hand_edits_are_named_and_stop(project):
+    path = _write("default")
+    assert compose.hand_edits(path) == []
+    path.write_text(path.read_text().replace("lambda_spc: 0.5", "lambda_spc: 0.25"))
+    assert compose.hand_edits(path) == ["runs.default-sorn.model.lambda_spc: 0.5 -> 0.25"]
+    with pytest.raises(InputError, match="is not what profile default gives"):
+        compose.check(path)
+
+
+def test_unknown_names_list_the_choices(project):
+    with pytest.raises(InputError, match="profiles/nothing.yaml: no such profile; there are .*default"):
+        compose.compose("nothing")
+    with pytest.raises(InputError, match="like: nothing: no such recipe; there are .*sorn"):
+        compose._like({"like": "nothing"}, {"sorn": {}})
