@@ -22,6 +22,7 @@ from pipeline.errors import InputError
 from pipeline.params import MODELS, ModelParams, Params, parse
 
 PROFILES = Path("profiles")
+SCALES = ("default", "ci", "paper")
 READS = {"sorn": "parts.h5", "dsa": "dsap.h5"}  # the cache file a network is trained from; others read images only
 
 
@@ -37,16 +38,17 @@ def compose(profile: str) -> dict[str, Any]:
     tree["datasets"] = {key: {"layout": entry["layout"], "raw": entry.get("raw", f"data/raw/{key}")}
                         for key, entry in _keyed(scale, full["datasets"]).items()
                         if key in tree["render"] or Path(entry["raw"]).is_dir()}
-    tree["parsers"] = {key: {**entry, "data": f"{scale}-{entry['data']}"}
+    tree["parsers"] = {key: {**entry, "data": _key(scale, entry["data"])}
                        for key, entry in _keyed(scale, full["parsers"]).items()}
     tree["caches"] = dict(_caches(scale, full["caches"], tree["datasets"]))
-    tree["warps"] = {f"{scale}-{name}": {**entry, "dataset": f"{scale}-{entry['dataset']}",
-                                         "images": tree["datasets"][f"{scale}-{entry['dataset']}"]["raw"]}
-                     for name, entry in full["warps"].items() if f"{scale}-{entry['dataset']}" in tree["datasets"]}
+    tree["warps"] = {key: {**entry, "dataset": _key(scale, entry["dataset"]),
+                           "images": tree["datasets"][_key(scale, entry["dataset"])]["raw"]}
+                     for key, entry in _keyed(scale, full["warps"]).items()
+                     if _key(scale, entry["dataset"]) in tree["datasets"]}
     tree["runs"], tree["embed"], tree["evaluate"] = _runs(scale, runs, tree["datasets"])
-    tree["report"] = {f"{scale}-{name}": {**entry, "pictures": f"{scale}-{entry['pictures']}",
-                                          "parser": f"{scale}-{entry['parser']}"}
-                      for name, entry in full["report"].items() if f"{scale}-{entry['pictures']}" in tree["warps"]}
+    tree["report"] = {key: {**entry, "pictures": _key(scale, entry["pictures"]), "parser": _key(scale, entry["parser"])}
+                      for key, entry in _keyed(scale, full["report"]).items()
+                      if _key(scale, entry["pictures"]) in tree["warps"]}
     parse(Params, tree, "")
     return tree
 
@@ -86,41 +88,47 @@ def _like(entry: dict[str, Any], recipes: dict[str, Any]) -> dict[str, Any]:
     return _merge(_like(recipes[name], recipes), entry)
 
 
+def _key(scale: str, name: str) -> str:
+    """The key of a name; a name that says a scale already is one (the ci scale borrows the default's parser)."""
+    return name if name.startswith(tuple(f"{known}-" for known in SCALES)) else f"{scale}-{name}"
+
+
 def _keyed(scale: str, section: dict[str, Any]) -> dict[str, Any]:
-    return {f"{scale}-{name}": entry for name, entry in section.items()}
+    return {_key(scale, name): entry for name, entry in section.items()}
 
 
 def _caches(scale: str, section: dict[str, Any], datasets: dict[str, Any]) -> typing.Iterator[tuple[str, Any]]:
-    for name, entry in section.items():
-        dataset = f"{scale}-{entry['dataset']}"
+    for key, entry in _keyed(scale, section).items():
+        dataset = _key(scale, entry["dataset"])
         if dataset not in datasets:
             continue
         raw = datasets[dataset]["raw"]
-        trained = entry.pop("weights", None)
-        source = f"{raw}/labels.h5" if entry["parser"] == "oracle" else f"parsers/{scale}-{trained}/weights.safetensors"
-        yield f"{scale}-{name}", {**entry, "dataset": dataset, "source": source, "images": raw}
+        trained = _key(scale, entry.pop("weights", ""))
+        source = f"{raw}/labels.h5" if entry["parser"] == "oracle" else f"parsers/{trained}/weights.safetensors"
+        yield key, {**entry, "dataset": dataset, "source": source, "images": raw}
 
 
 def _runs(scale: str, section: dict[str, Any], datasets: dict[str, Any]) -> tuple[dict, dict, dict]:
     runs, embed, evaluate = {}, {}, {}
-    for name, entry in section.items():
-        train_on = f"{scale}-{entry['train_on']}"
+    for key, entry in _keyed(scale, section).items():
+        train_on = _key(scale, entry["train_on"])
         if train_on not in datasets:
             continue
         eval_on, match = entry.pop("eval_on"), entry.pop("match")
         cached = READS.get(entry["model"]["name"])
-        cache = f"{scale}-{entry.pop('cache', entry['train_on'])}" if cached else "none"
+        cache = _key(scale, entry.pop("cache", entry["train_on"])) if cached else "none"
         reads = f"data/cache/{cache}/{cached}" if cached else datasets[train_on]["raw"]
-        runs[f"{scale}-{name}"] = {**entry, "train_on": train_on, "cache": cache, "reads": reads}
+        runs[key] = {**entry, "train_on": train_on, "cache": cache, "reads": reads}
         pairs = {}
-        for data in (f"{scale}-{data}" for data in eval_on):
+        for name in eval_on:
+            data = _key(scale, name)
             if data in datasets:
                 test_cache = match["features"].startswith("z")  # DSA's fused features need the warps at test time
-                pairs[f"{scale}-{name}-on-{data.removeprefix(scale + '-')}"] = {
-                    "run": f"{scale}-{name}", "dataset": data, "batch": entry["batch"], "match": match,
+                pairs[f"{key}-on-{name}"] = {
+                    "run": key, "dataset": data, "batch": entry["batch"], "match": match,
                     "reads": f"data/cache/{data}/dsap.h5" if test_cache else datasets[data]["raw"]}
         embed.update(pairs)
-        evaluate[f"{scale}-{name}"] = {"scale": scale, "features": list(pairs)}
+        evaluate[key] = {"scale": scale, "features": list(pairs)}
     return runs, embed, evaluate
 
 

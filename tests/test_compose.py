@@ -9,7 +9,7 @@ from pipeline.params import load_params
 from stages import compose
 
 ROOT = Path(__file__).resolve().parents[1]
-PROFILES = sorted(path.stem for path in (ROOT / "profiles").glob("*.yaml") if path.stem != "recipes")
+PROFILES = sorted(path.stem for path in (ROOT / "profiles").glob("*.yaml") if path.stem not in ("recipes", "parser"))
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def _write(profile: str) -> Path:
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_profile_composes_to_parameters_that_load(project, profile):
     params = load_params(_write(profile))
-    assert all(key.startswith(f"{params.scale}-") for section in ("render", "datasets", "parsers", "caches", "warps",
+    assert all(key.startswith((f"{params.scale}-", "default-")) for section in ("render", "datasets", "parsers", "caches", "warps",
                                                                   "runs", "embed", "evaluate", "report")
                for key in getattr(params, section))
     compose.check(Path("params.yaml"))

@@ -31,7 +31,7 @@ def test_market_layout(tmp_path):
 def test_market1501_development_split_has_its_published_counts():
     frame = read_market(REAL)
     assert frame["split"].value_counts().to_dict() == {"train": 8655, "gallery": 3180, "query": 1101}
-    assert frame.groupby(frame["split"] == "train")["pid"].nunique()[[True, False]].tolist() == [500, 251]
+    assert frame.groupby(frame["split"] == "train")["pid"].nunique().to_dict() == {True: 500, False: 251}
     assert sorted(frame["camid"].unique()) == [1, 2, 3, 4, 5, 6]
 
 
