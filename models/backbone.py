@@ -1,0 +1,152 @@
+"""The ResNet under every network: torchvision's, average pool and classifier removed, last stage at stride 1.
+
+An H x W image becomes an H/16 x W/16 map, because `layer4` no longer halves it (SORN IV-B, DSA 4.2).
+The attribute names are torchvision's, so its weight files load as they are.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torchvision import models as torchvision_models
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in [0, 1]; every network's input is normalised with these
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+ARCHITECTURES = {
+    "resnet18": (torchvision_models.resnet18, torchvision_models.ResNet18_Weights.IMAGENET1K_V1),
+    "resnet50": (torchvision_models.resnet50, torchvision_models.ResNet50_Weights.IMAGENET1K_V1),
+}
+
+
+class Backbone(nn.Module):
+    """A ResNet that returns the maps of its four stages.
+
+    architecture: resnet18 | resnet50.
+    init: none (torchvision's random start) | imagenet (IMAGENET1K_V1, downloaded once) | a weight file.
+    ValueError in one sentence for an unknown architecture and for weights that are not there or do not fit.
+
+    channels: of the four stages; width: of the last; init: as given, so that `parameter_groups` knows.
+    """
+
+    def __init__(self, *, architecture: str = "resnet18", init: str = "none"):
+        super().__init__()
+        if architecture not in ARCHITECTURES:
+            raise ValueError(f"unknown backbone {architecture!r}; a backbone is one of {', '.join(ARCHITECTURES)}")
+        build, imagenet = ARCHITECTURES[architecture]
+        resnet = build(weights=None)
+        self.architecture, self.init = architecture, init
+        self.conv1, self.bn1, self.relu, self.maxpool = resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool
+        self.layer1, self.layer2, self.layer3 = resnet.layer1, resnet.layer2, resnet.layer3
+        self.layer4: nn.Sequential | None = _stride_one(resnet.layer4)
+        last = resnet.fc.in_features
+        self.channels: tuple[int, ...] = (last // 8, last // 4, last // 2, last)
+        if init == "imagenet":
+            _fill(self, _download(imagenet, architecture), f"torchvision's IMAGENET1K_V1 of {architecture}")
+        elif init != "none":
+            _fill(self, _read(init), init)
+
+    @property
+    def width(self) -> int:
+        """Channels of the last stage."""
+        return self.channels[-1]
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """image (B, 3, H, W) -> the maps of layer1 .. layer4, at 1/4, 1/8, 1/16 and 1/16 of H x W."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(image))))
+        maps = []
+        for layer in self.stages():
+            x = layer(x)
+            maps.append(x)
+        return tuple(maps)
+
+    def stages(self) -> list[nn.Module]:
+        """The residual stages in order; three of them after `without_layer4`."""
+        return [layer for layer in (self.layer1, self.layer2, self.layer3, self.layer4) if layer is not None]
+
+    def without_layer4(self) -> "Backbone":
+        """Drop the last stage, for a network that puts a head of its own there (DSA's conv1 - conv4); returns self."""
+        self.layer4 = None
+        self.channels = self.channels[:3]
+        return self
+
+
+def last_stage(architecture: str) -> nn.Sequential:
+    """A freshly drawn `layer4` at stride 1 (conv5_x of the ResNet), for heads that start at random."""
+    return _stride_one(ARCHITECTURES[architecture][0](weights=None).layer4)
+
+
+def parameter_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """(pretrained, new) parameters of a re-ID network, so that training can give them different learning rates.
+
+    Pretrained are those of `model.backbone` if it was started from weights; with init none there are none.
+    """
+    backbone = getattr(model, "backbone", None)
+    known: set[int] = set()
+    if isinstance(backbone, Backbone) and backbone.init != "none":
+        known = {id(parameter) for parameter in backbone.parameters()}
+    parameters = list(model.parameters())
+    return [p for p in parameters if id(p) in known], [p for p in parameters if id(p) not in known]
+
+
+def _stride_one(layer: nn.Sequential) -> nn.Sequential:
+    """Undo the halving of a residual stage: its first block and that block's shortcut get stride 1."""
+    for module in layer[0].modules():
+        if isinstance(module, nn.Conv2d):
+            module.stride = (1, 1)
+    return layer
+
+
+def _download(weights: Any, architecture: str) -> dict[str, Tensor]:
+    try:
+        return weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except (OSError, RuntimeError) as error:
+        name = weights.url.rsplit("/", 1)[-1]
+        raise ValueError(f"init imagenet: the weights of {architecture} could not be fetched from {weights.url} "
+                         f"({error}); put {name} into {torch.hub.get_dir()}/checkpoints, or name a file as init, "
+                         "or train with init none") from error
+
+
+def _read(path: str | os.PathLike) -> dict[str, Tensor]:
+    """A state dict from a .safetensors file or one that torch.save wrote; nothing in it is executed."""
+    try:
+        if Path(path).suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise ValueError(f"{path}: no such weight file; init is none, imagenet or the path of a file") from error
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path}: cannot be read as weights ({error}); fetch the file again") from error
+    except Exception as error:  # torch.load raises pickle, zip, EOF and runtime errors by the kind of damage
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path}: is not a plain state dict of tensors ({reason}); save it with "
+                         "safetensors or torch.save(model.state_dict(), path)") from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{path}: holds a {type(state).__name__}, expected a plain state dict of tensors; save it "
+                         "with torch.save(model.state_dict(), path)")
+    return state
+
+
+def _fill(backbone: Backbone, state: dict[str, Tensor], source: str) -> None:
+    """Load `state`: torchvision's names, or a network of this project's, whose `backbone.` part is taken."""
+    prefix = "backbone."
+    own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    given = own or {key: value for key, value in state.items() if not key.startswith("fc.")}
+    wanted = backbone.state_dict()
+    # Files older than PyTorch 0.4.1 have no batch counters; nothing here reads them.
+    missing = [key for key in wanted if key not in given and not key.endswith("num_batches_tracked")]
+    unknown = [key for key in given if key not in wanted]
+    architecture = backbone.architecture
+    if missing or unknown:
+        raise ValueError(f"{source}: does not fit {architecture}: {len(missing)} of its {len(wanted)} tensors are "
+                         f"missing (first: {missing[0] if missing else 'none'}) and {len(unknown)} are unknown (first: "
+                         f"{unknown[0] if unknown else 'none'}); name a file of {architecture} or change the backbone")
+    for key, value in given.items():
+        if value.shape != wanted[key].shape:
+            raise ValueError(f"{source}: does not fit {architecture}: {key} is {tuple(value.shape)}, expected "
+                             f"{tuple(wanted[key].shape)}; name a file of {architecture} or change the backbone")
+    backbone.load_state_dict(given, strict=False)
