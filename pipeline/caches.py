@@ -1,0 +1,206 @@
+"""parts.h5 and dsap.h5: what parsers and warps left behind, one compressed chunk for each image's array.
+
+`Cache` reads them, `write_cache` writes them, always the same bytes for the same rows. docs/caches.md lists what is in
+them.
+"""
+
+import json
+import os
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from pipeline.errors import InputError
+
+FORMAT = 1  # of both files; another number makes every cached row stale
+LEVEL = 4  # zlib's; benchmarks/parsing.py measures the others
+COLUMN_ROWS = 1024  # rows of a chunk of the small columns
+TEXT = h5py.string_dtype("utf-8")
+# What h5py and zlib raise on damaged files.
+DAMAGE = (OSError, KeyError, RuntimeError, ValueError, TypeError, zlib.error)
+
+Row = Mapping[str, Any]  # array name -> compressed bytes, column name -> value
+
+
+def compress(array: np.ndarray) -> bytes:
+    """One image's uint8 array as the chunk that is stored."""
+    return zlib.compress(array.tobytes(), LEVEL)
+
+
+def write_cache(path: str | os.PathLike, *, count: int, arrays: Mapping[str, tuple[int, ...]],
+                columns: Mapping[str, tuple[Any, tuple[int, ...]]], rows: Iterable[Row], maker: str) -> None:
+    """Write `count` rows, in order, under a temporary name, and rename: the same rows give the same bytes.
+
+    arrays: name -> shape of one image's uint8 array, stored as one chunk a row; columns: name -> (dtype, shape) of one
+    row's small value, stored in blocks of rows. Memory does not grow with `count`.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with h5py.File(temporary, "w", track_order=False) as file:
+            _create(file, count, arrays, columns, maker)
+            written = _write_rows(file, arrays, columns, rows)
+        with open(temporary, "rb") as done:
+            os.fsync(done.fileno())
+    except OSError as error:
+        reason = error.strerror or str(error).splitlines()[0]
+        raise InputError(f"{str(path)!r}: cannot be written ({reason}); make room or mend the folder and run again, "
+                         "what is finished is kept") from error
+    if written != count:
+        raise RuntimeError(f"{path}: {written} rows were given for {count}")
+    temporary.replace(path)
+
+
+def _create(file: h5py.File, count: int, arrays: Mapping[str, tuple[int, ...]],
+            columns: Mapping[str, tuple[Any, tuple[int, ...]]], maker: str) -> None:
+    file.attrs["maker"] = maker
+    for name, shape in arrays.items():
+        file.create_dataset(name, (count, *shape), np.uint8, chunks=(1, *shape), compression="gzip",
+                            compression_opts=LEVEL, track_times=False)
+    for name, (dtype, shape) in columns.items():
+        file.create_dataset(name, (count, *shape), dtype, chunks=(min(count, COLUMN_ROWS), *shape), track_times=False)
+
+
+def _write_rows(file: h5py.File, arrays: Mapping[str, tuple[int, ...]], columns: Iterable[str],
+                rows: Iterable[Row]) -> int:
+    chunks = {name: (file[name].id, (0,) * len(shape)) for name, shape in arrays.items()}
+    block: list[Row] = []
+    row = -1
+    for row, content in enumerate(rows):
+        for name, (dataset, rest) in chunks.items():
+            dataset.write_direct_chunk((row, *rest), content[name])
+        block.append({name: content[name] for name in columns})
+        if len(block) == COLUMN_ROWS:
+            _write_block(file, row + 1, block)
+            block = []
+    if block:
+        _write_block(file, row + 1, block)
+    return row + 1
+
+
+def _write_block(file: h5py.File, end: int, block: Sequence[Row]) -> None:
+    for name in block[0]:
+        dataset = file[name]
+        dataset[end - len(block):end] = np.array([content[name] for content in block], dataset.dtype)
+
+
+class Cache:
+    """Reads parts.h5 or dsap.h5: opened when first asked, once a process, read-only.
+
+    It can be pickled and inherited over a fork. InputError names the file and the remedy where it is missing, damaged
+    or lacks what is asked for.
+    """
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        self.path = Path(path)
+        self._file: h5py.File | None = None
+        self._datasets: dict[str, h5py.Dataset] = {}
+        self._process = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["path"])  # type: ignore[misc]
+
+    def __len__(self) -> int:
+        return self._dataset("key").shape[0]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._open()
+
+    @property
+    def maker(self) -> dict[str, Any]:
+        """What made the file: parser, weights' SHA-256, taxonomy, sizes, versions."""
+        file = self._open()
+        try:
+            return json.loads(file.attrs["maker"])
+        except DAMAGE as error:
+            raise self._damaged(error) from error
+
+    def column(self, name: str) -> np.ndarray:
+        """A small column whole: `key`, `status` (objects, str), `image_sha256` (bytes), `visibility` (N, 8) uint8."""
+        dataset = self._dataset(name)
+        try:
+            return dataset.asstr()[()] if dataset.dtype == object else dataset[()]
+        except DAMAGE as error:
+            raise self._damaged(error) from error
+
+    def require(self, name: str) -> None:
+        """InputError if the file holds no `name`."""
+        if name not in self._open():
+            raise InputError(f"{str(self.path)!r}: holds no {name!r}: its parser {self.maker.get('parser')!r} gives "
+                             "none; use a cache whose parser does (for `uv`: labels densepose24 with a u,v head)")
+
+    def rows(self, keys: Iterable[str]) -> np.ndarray:
+        """The row (int64) of each image key. InputError names the file and the first key it lacks."""
+        places = {key: row for row, key in enumerate(self.column("key"))}
+        wanted = list(keys)
+        missing = [key for key in wanted if key not in places]
+        if missing:
+            raise InputError(f"{str(self.path)!r}: holds no row for {missing[0]!r} ({len(missing)} of {len(wanted)} "
+                             f"images of the index are missing among its {len(places)} rows): it was made for "
+                             f"another index; make it again with the stage {self._stage()}")
+        return np.array([places[key] for key in wanted], np.int64)
+
+    def read(self, name: str, row: int) -> np.ndarray:
+        """One image's `name`: uint8, the shape docs/caches.md lists."""
+        dataset = self._dataset(name)
+        try:
+            return dataset[row]
+        except DAMAGE as error:
+            raise self._damaged(error) from error
+
+    def chunk(self, name: str, row: int) -> bytes:
+        """One image's `name` as it is stored, found intact: what `compress` gave. InputError if it is damaged."""
+        dataset = self._dataset(name)
+        shape = dataset.shape[1:]
+        try:
+            data = dataset.id.read_direct_chunk((row, *(0 for _ in shape)))[1]
+            if len(zlib.decompress(data)) != int(np.prod(shape)):
+                raise ValueError(f"row {row} of {name} has another length")
+            return data
+        except DAMAGE as error:
+            raise self._damaged(error) from error
+
+    def close(self) -> None:
+        """Let the file go; the next read opens it again."""
+        file, self._file, self._datasets = self._file, None, {}
+        if file is not None and self._process == os.getpid():
+            file.close()
+
+    def _open(self) -> h5py.File:
+        if self._file is None or self._process != os.getpid():  # a handle from before a fork reads wrong data
+            self._datasets = {}
+            try:
+                self._file = h5py.File(self.path, "r", locking=False)
+            except FileNotFoundError as error:
+                raise InputError(f"{str(self.path)!r}: no such cache; make it with the stage {self._stage()}"
+                                 ) from error
+            except DAMAGE as error:
+                raise self._damaged(error) from error
+            self._process = os.getpid()
+        return self._file
+
+    def _dataset(self, name: str) -> h5py.Dataset:
+        file = self._open()
+        if name not in self._datasets:
+            self.require(name)
+            try:
+                self._datasets[name] = file[name]
+            except DAMAGE as error:
+                raise self._damaged(error) from error
+        return self._datasets[name]
+
+    def _damaged(self, error: Exception) -> InputError:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return InputError(f"{str(self.path)!r}: is damaged or no cache ({reason}); remove it and make it again with "
+                          f"the stage {self._stage()}")
+
+    def _stage(self) -> str:
+        return "warp" if self.path.stem == "dsap" else "parse"

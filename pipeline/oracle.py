@@ -1,0 +1,60 @@
+"""The oracle: a rendered set's own labels in a parser's place, to show what perfect parsing would give."""
+
+import os
+from pathlib import Path
+
+import cv2
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.errors import InputError
+from pipeline.taxonomy import DENSEPOSE24_TO_PARTS8, PARTS8
+
+
+class Oracle:
+    """Looks images up in labels.h5 by their path; called like any parser (pipeline/parsing.py: Forward).
+
+    Where the size differs, labels and u,v are those of the nearest pixel. InputError names the file and the remedy
+    where it is missing, damaged or lacks an image.
+    """
+
+    def __init__(self, path: str | os.PathLike, *, height: int, width: int) -> None:
+        self.path, self.height, self.width = Path(path), height, width
+        try:
+            self._file = h5py.File(path, "r", locking=False)
+            names = self._file["path"].asstr()[()]
+            self._index, self._uv = self._file["index"], self._file["uv"]
+        except FileNotFoundError as error:
+            raise InputError(f"{str(path)!r}: no such labels; the oracle parses rendered sets only, made by the stage "
+                             "render") from error
+        except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
+            raise InputError(f"{str(path)!r}: is damaged or holds no labels ({error}); make it again with the stage "
+                             "render") from error
+        self._rows = {name: row for row, name in enumerate(names)}
+
+    def __call__(self, images: Tensor, paths: list[str]) -> dict[str, Tensor]:
+        native = np.zeros((len(paths), self.height, self.width), np.uint8)
+        uv = np.zeros((len(paths), self.height, self.width, 2), np.uint8)
+        for place, path in enumerate(paths):
+            if path:  # else padding
+                native[place], uv[place] = self._labels(path)
+        parts = torch.from_numpy(DENSEPOSE24_TO_PARTS8[native]).to(images.device)
+        one_hot = torch.stack([parts == part for part in range(len(PARTS8))], 1).float()
+        return {"native": torch.from_numpy(native), "parts8": one_hot,
+                "uv": torch.from_numpy(uv).to(images.device).float() / 255}
+
+    def _labels(self, path: str) -> tuple[np.ndarray, np.ndarray]:
+        if path not in self._rows:
+            raise InputError(f"{str(self.path)!r}: holds no labels for {path!r}; render the data set again")
+        try:
+            native, uv = self._index[self._rows[path]], self._uv[self._rows[path]]
+        except (OSError, RuntimeError) as error:
+            raise InputError(f"{str(self.path)!r}: is damaged ({error}); make it again with the stage render"
+                             ) from error
+        if native.shape == (self.height, self.width):
+            return native, uv
+        size = (self.width, self.height)
+        return (cv2.resize(native, size, interpolation=cv2.INTER_NEAREST_EXACT),
+                cv2.resize(uv, size, interpolation=cv2.INTER_NEAREST_EXACT))

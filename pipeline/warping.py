@@ -1,0 +1,109 @@
+"""DSAP images: a person's pixels carried to the 24 surface charts (Zhang et al. 2019, DSA-reID 3.1)."""
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from pipeline.caches import TEXT, Cache, Row, compress, write_cache
+from pipeline.errors import InputError
+from pipeline.images import decode_image, read_bytes
+from pipeline.parsing import fit
+from pipeline.taxonomy import DENSEPOSE24_FLIP, DENSEPOSE24_MIRROR_U, DENSEPOSE24_MIRROR_V
+from pipeline.units import Save, ahead, run_units
+
+SURFACE_PARTS = 24
+UNIT_ROWS = 64
+
+
+def warp(image: np.ndarray, index: np.ndarray, uv: np.ndarray, texels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Image (H, W, 3) uint8, part ids (H, W) 0-24 and u,v (H, W, 2) uint8 -> dsap (24, S, S, 3), valid (24, S, S) 0|1.
+
+    Rows are U, columns V; a pixel goes to (min(floor(u S), S - 1), min(floor(v S), S - 1)), u = byte / 255. Of two
+    pixels on one texel the later in row-major order stays; texels without one are 0 and not valid.
+    """
+    place = np.minimum(np.arange(256) * texels // 255, texels - 1)  # floor(byte / 255 * S), in whole numbers
+    part = index.reshape(-1)
+    body = np.flatnonzero(part)
+    coordinates = uv.reshape(-1, 2)[body]
+    texel = (part[body].astype(np.int64) - 1) * texels * texels
+    texel += place[coordinates[:, 0]] * texels
+    texel += place[coordinates[:, 1]]
+    dsap = np.zeros((SURFACE_PARTS * texels * texels, 3), np.uint8)
+    valid = np.zeros(SURFACE_PARTS * texels * texels, np.uint8)
+    dsap[texel] = image.reshape(-1, 3)[body]  # numpy assigns in order: the last one stays
+    valid[texel] = 1
+    return dsap.reshape(SURFACE_PARTS, texels, texels, 3), valid.reshape(SURFACE_PARTS, texels, texels)
+
+
+def flip_warped(images: np.ndarray) -> np.ndarray:
+    """What a horizontal flip of the picture makes of its warp: (24, S, S, ...), U then V, the same shape.
+
+    Left and right change places; the torso mirrors along V, the head along U.
+    """
+    flipped = images[DENSEPOSE24_FLIP[1:].astype(np.int64) - 1]
+    for part in DENSEPOSE24_MIRROR_V:
+        flipped[part - 1] = flipped[part - 1][:, ::-1].copy()
+    for part in DENSEPOSE24_MIRROR_U:
+        flipped[part - 1] = flipped[part - 1][::-1].copy()
+    return flipped
+
+
+def resize_maps(index: np.ndarray, uv: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Part ids (H, W) and u,v (H, W, 2) of the nearest pixels, at another size."""
+    if index.shape == (height, width):
+        return index, uv
+    size = (width, height)
+    return (cv2.resize(index, size, interpolation=cv2.INTER_NEAREST_EXACT),
+            cv2.resize(uv, size, interpolation=cv2.INTER_NEAREST_EXACT))
+
+
+def warp_images(parts: Cache, keys: Sequence[str], paths: Sequence[str], raw: Path, path: Path, *, maker: str,
+                height: int, width: int, texels: int, scratch: Path, rank: int = 0, world: int = 1) -> bool:
+    """Warp every image of an index with the u,v of parts.h5 into `path` (dsap.h5), resumable. Whether it was packed.
+
+    raw + path is an image's file. Images without a parse get empty warps. InputError if the cache has no u,v or lacks
+    an image, or an image is not the one that was parsed.
+    """
+    parts.require("uv")
+    rows = parts.rows(keys)
+    hashes, status = parts.column("image_sha256"), parts.column("status")
+    arrays = {"dsap": (SURFACE_PARTS, texels, texels, 3), "valid": (SURFACE_PARTS, texels, texels)}
+
+    def warp_row(place: int) -> Row:
+        row = rows[place]
+        if status[row] == "parsed":
+            image = _read(raw / paths[place], hashes[row].decode(), parts)
+            maps = resize_maps(parts.read("native", row), parts.read("uv", row), height, width)
+            dsap, valid = warp(fit(image, height, width), *maps, texels)
+        else:
+            dsap, valid = (np.zeros(shape, np.uint8) for shape in arrays.values())
+        return {"key": keys[place], "dsap": compress(dsap), "valid": compress(valid)}
+
+    def produce(numbers: list[int], save: Save) -> None:
+        def warp_unit(number: int) -> None:
+            start = number * UNIT_ROWS
+            save(number, [warp_row(place) for place in range(start, min(start + UNIT_ROWS, len(keys)))])
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for _ in tqdm(ahead(pool, warp_unit, numbers), "warp", total=len(numbers), disable=None):
+                pass
+
+    def pack(fresh: Iterator[Row]) -> None:
+        write_cache(path, count=len(keys), arrays=arrays, columns={"key": (TEXT, ())}, rows=fresh, maker=maker)
+
+    return run_units(scratch, identity=[maker, *keys, *paths], count=-(-len(keys) // UNIT_ROWS), rank=rank,
+                     world=world, what=repr(str(path)), produce=produce, pack=pack)
+
+
+def _read(path: Path, sha256: str, parts: Cache) -> np.ndarray:
+    data = read_bytes(path)
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha256:
+        raise InputError(f"{str(path)!r}: has SHA-256 {found[:12]}... where {str(parts.path)!r} was made from "
+                         f"{sha256[:12]}...; run the stage parse again")
+    return decode_image(data, path)

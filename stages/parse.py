@@ -1,0 +1,93 @@
+"""Parse a data set's images into data/cache/<key>/parts.h5: python -m stages.parse default-synth-occluded
+
+Stopped, it goes on where it was; after images were added or mended it parses only those. Under
+`torchrun --nproc-per-node N -m stages.parse KEY` the batches are shared over processes, GPUs or machines.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from models.parsers import Parser, load_parser, upsample
+from pipeline.caches import FORMAT
+from pipeline.errors import InputError
+from pipeline.images import file_sha256
+from pipeline.index import read_index
+from pipeline.oracle import Oracle
+from pipeline.params import CacheParams, Params, pick
+from pipeline.parsing import Forward, Job, parse_images
+from pipeline.taxonomy import lip20_probabilities_to_parts8
+from stages import main
+
+
+def run(params: Params, key: str) -> None:
+    cache = pick(params.caches, key, "caches")
+    index = read_index(Path("data/index") / f"{cache.dataset}.csv")
+    torch.set_num_threads(cache.threads)
+    device = choose_device(params.device)
+    forward, taxonomy, uv = build_forward(cache, device)
+    maker = {"parser": cache.parser, "source_sha256": file_sha256(cache.source), "taxonomy": taxonomy,
+             "height": cache.height, "width": cache.width, "exact": taxonomy == "densepose24", "batch": cache.batch,
+             "threads": cache.threads, "torch": torch.__version__, "machine": machine(device), "format": FORMAT}
+    job = Job(keys=index["image"].tolist(), paths=index["path"].tolist(), raw=Path(cache.images),
+              maker=json.dumps(maker, sort_keys=True), taxonomy=taxonomy, uv=uv, height=cache.height,
+              width=cache.width, batch=cache.batch, device=device)
+    failed = parse_images(job, forward, Path("data/cache") / key / "parts.h5", scratch=Path("scratch") / f"parse-{key}",
+                          rank=int(os.environ.get("RANK", 0)), world=int(os.environ.get("WORLD_SIZE", 1)))
+    if failed:
+        name, status = failed[0]
+        raise InputError(f"data/cache/{key}/parts.h5: is written, but {len(failed)} of {len(index)} images have no "
+                         f"parse, the first {name!r} in {cache.images!r} ({status}); mend or remove them, prepare the "
+                         "index again and run again: only they are parsed")
+
+
+def choose_device(wanted: str) -> str:
+    """auto | cpu | cuda -> cpu, or cuda:<this process's GPU>. InputError if there is none."""
+    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+        return "cpu"
+    if wanted not in ("auto", "cuda"):
+        raise InputError(f"device: unknown device {wanted!r}; choose one of auto, cpu, cuda")
+    if not torch.cuda.is_available():
+        raise InputError("device: cuda is asked for and there is no GPU that torch can use; write auto or cpu")
+    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+
+
+def machine(device: str) -> str:
+    """What computed: another kind of machine may give other last bits."""
+    return torch.cuda.get_device_name(device) if device != "cpu" else torch.backends.cpu.get_cpu_capability()
+
+
+def build_forward(cache: CacheParams, device: str) -> tuple[Forward, str, bool]:
+    """The parser as the engine calls it, its taxonomy, and whether it gives u,v."""
+    if cache.parser == "oracle":
+        return Oracle(cache.source, height=cache.height, width=cache.width), "densepose24", True
+    try:
+        parser = load_parser(cache.source, device)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    found = (parser.architecture, parser.height, parser.width)
+    if found != (cache.parser, cache.height, cache.width):
+        raise InputError(f"{cache.source!r}: holds {found[0]} at {found[1]}x{found[2]} where the cache asks for "
+                         f"{cache.parser} at {cache.height}x{cache.width}; change the cache's parameters or its source")
+    if parser.taxonomy == "lip20":
+        return lambda images, paths: parse_lip20(parser, images), parser.taxonomy, parser.uv
+    return lambda images, paths: parser.parse(images), parser.taxonomy, parser.uv
+
+
+@torch.inference_mode()
+def parse_lip20(parser: Parser, images: Tensor) -> dict[str, Tensor]:
+    """`Parser.parse` with the 8 parts, which LIP-20 gives only through the cuts of pipeline/taxonomy.py."""
+    logits = upsample(parser(images)[0], parser.height, parser.width)
+    probabilities = logits.softmax(1)
+    native = logits.argmax(1).to(torch.uint8)
+    parts8 = [torch.from_numpy(lip20_probabilities_to_parts8(soft.numpy(), labels.numpy()))
+              for soft, labels in zip(probabilities.cpu(), native.cpu(), strict=True)]
+    parts4 = torch.einsum("gc,bchw->bghw", parser.to_parts4, probabilities)
+    return {"native": native, "parts8": torch.stack(parts8).to(images.device), "parts4": parts4}
+
+
+if __name__ == "__main__":
+    main(run)
