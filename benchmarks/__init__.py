@@ -1,0 +1,1 @@
+"""What was measured, how, against whom: each file is a script that anyone can run."""

@@ -1,0 +1,80 @@
+"""The spread that CI holds trainings to: each ci row trained from the pinned caches under 5 seeds, on the machine's own
+instruction set and on AVX2 alone.
+
+    python -m benchmarks.ci_ranges        about 15 minutes on two cores
+
+Writes ci/ranges.json: for each row the smallest and largest final loss (mean of the last tenth of training) and mAP
+(percent). tests/test_pins.py trains each row once and compares. Run it again when the ci scale's pins change.
+"""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import yaml
+
+from benchmarks.project import ROOT, Project, new_project
+
+ROWS = ("ci-baseline", "ci-sorn", "ci-dsa")
+DATA = "ci-synth-occluded"
+SEEDS = range(5)
+INSTRUCTION_SETS = {"default": {}, "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}}
+RANGES = ROOT / "ci" / "ranges.json"
+
+
+def pinned_project(folder: Path) -> Project:
+    """A project at the ci scale, with the lock file and everything that was pinned: index, images, caches, features."""
+    project = new_project(folder, profile="ci")
+    shutil.copy(ROOT / "dvc.lock", folder / "dvc.lock")
+    shutil.copytree(ROOT / "metrics", folder / "metrics")
+    project.run("dvc", "remote", "modify", "--local", "pins", "url", str(ROOT / "ci" / "pins"))
+    project.run("dvc", "pull", *pinned_stages(project))
+    return project
+
+
+def pinned_stages(project: Project) -> list[str]:
+    """The stages whose outputs are in the pins: those of the ci scale that no network and no parser is made in."""
+    names = [line.split()[0] for line in project.run("dvc", "stage", "list").stdout.splitlines()]
+    return [name for name in names if "@ci-" in name and name.split("@")[0] in
+            ("render", "prepare", "parse", "warp", "embed")]
+
+
+def train_row(project: Project, row: str, *, seed: int = 0, instructions: str = "default") -> dict[str, float]:
+    """Train, embed and score one row from what lies in the project: {"loss": final loss, "mAP": percent}."""
+    tree = yaml.safe_load((project.folder / "params.yaml").read_text())
+    tree["runs"][row]["seed"] = seed
+    (project.folder / "seeded.yaml").write_text(yaml.safe_dump(tree))
+    for stage, key in (("train", row), ("embed", f"{row}-on-synth-occluded"), ("evaluate", row)):
+        project.run("python", "-m", f"stages.{stage}", key, "--params", "seeded.yaml",
+                    env=INSTRUCTION_SETS[instructions])
+    final = json.loads((project.folder / "runs" / row / "train.json").read_text())["final"]
+    scores = json.loads((project.folder / "metrics" / "ci" / f"{row}.json").read_text())
+    return {"loss": final["loss"], "mAP": scores[DATA]["mAP"]}
+
+
+def outside(row: str, found: dict[str, float]) -> list[str]:
+    """What of `found` lies outside the committed range of its row, in words; empty if nothing does."""
+    ranges = json.loads(RANGES.read_text())["rows"][row]
+    return [f"{row}: {name} {value} is outside {ranges[name]}" for name, value in found.items()
+            if not ranges[name][0] <= value <= ranges[name][1]]
+
+
+def main() -> None:
+    found: dict[str, list[dict]] = {row: [] for row in ROWS}
+    with tempfile.TemporaryDirectory() as folder:
+        project = pinned_project(Path(folder))
+        for instructions in INSTRUCTION_SETS:
+            for seed in SEEDS:
+                for row in ROWS:
+                    figures = train_row(project, row, seed=seed, instructions=instructions)
+                    found[row].append({"instructions": instructions, "seed": seed, **figures})
+                    print(f"{row} seed {seed} on {instructions}: {figures}", flush=True)
+    rows = {row: {name: [min(each[name] for each in runs), max(each[name] for each in runs)]
+                  for name in ("loss", "mAP")} for row, runs in found.items()}
+    RANGES.parent.mkdir(exist_ok=True)
+    RANGES.write_text(json.dumps({"rows": rows, "trainings": found}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

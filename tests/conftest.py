@@ -1,0 +1,37 @@
+"""A small project in a folder of its own, run once for all tests that look at what `dvc repro` made."""
+
+import pytest
+
+from benchmarks.project import Project, new_project
+
+# Everything the default does, on a handful of people: one rendered set, a parser, a run of each network.
+TINY = """
+include: [default]
+render:
+  default-parsing: {height: 64, width: 32, train_ids: 8, train_images: 4, test_ids: 4, gallery_images: 2}
+  synth-occluded: {height: 64, width: 32, train_ids: 8, train_images: 4, test_ids: 4, query_images: 1,
+                   gallery_images: 4}
+  synth-holistic: null
+  synth-partial: null
+datasets: {synth-holistic: null, synth-partial: null}
+parsers: {default-lraspp: {height: 64, width: 32, image_steps: 64, batch: 8}}
+caches: {synth-holistic: null, synth-partial: null}
+warps: {synth-holistic: null, synth-partial: null}
+recipes:
+  parse: {height: 64, width: 32}
+  warp: {height: 64, width: 32}
+  small-baseline: {height: 64, width: 32, image_steps: 32, batch: 16, ids_per_batch: 4, eval_on: [synth-occluded]}
+  small-sorn: {height: 64, width: 32, image_steps: 32, batch: 16, eval_on: [synth-occluded]}
+  small-dsa: {height: 64, width: 32, image_steps: 32, batch: 16, ids_per_batch: 4, eval_on: [synth-occluded]}
+runs: {histogram: null, untrained: null}
+"""
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Project:
+    """The tiny project after `dvc repro`, committed."""
+    project = new_project(tmp_path_factory.mktemp("tiny"), profile="tiny", text=TINY)
+    project.run("dvc", "repro", timeout=600)
+    project.run("git", "add", "-A")
+    project.run("git", "commit", "-qm", "first")
+    return project

@@ -1,0 +1,55 @@
+"""The whole pipeline on a handful of rendered people: what every stage leaves behind, and that it fits together."""
+
+import json
+
+import h5py
+import numpy as np
+
+from pipeline.caches import Cache
+from pipeline.images import file_sha256
+from pipeline.index import read_index
+
+DATA = "default-synth-occluded"
+
+
+def test_caches_belong_to_the_index(tiny):
+    index = read_index(tiny.folder / f"data/index/{DATA}.csv")
+    for name in ("parts.h5", "dsap.h5"):
+        cache = Cache(tiny.folder / f"data/cache/{DATA}/{name}")
+        rows = cache.rows(index["image"].tolist())
+        assert sorted(rows) == list(range(len(index)))
+    parts = Cache(tiny.folder / f"data/cache/{DATA}/parts.h5")
+    row = int(parts.rows([index["image"][0]])[0])
+    image = tiny.folder / f"data/raw/{DATA}" / index["path"][0]
+    assert parts.read("image_sha256", row).item().decode() == file_sha256(image)
+    assert parts.maker["source_sha256"] == file_sha256(tiny.folder / "parsers/default-lraspp/weights.safetensors")
+
+
+def test_every_run_has_weights_features_and_figures(tiny):
+    index = read_index(tiny.folder / f"data/index/{DATA}.csv")
+    for run in ("baseline", "sorn", "dsa"):
+        with h5py.File(tiny.folder / f"runs/default-{run}/features/{DATA}.h5") as file:
+            assert len(file["key"]) == (index["split"] != "train").sum()
+            assert np.isfinite(file["features"][:]).all()
+            assert file["features"].shape[1] == file["sizes"][:].sum()
+        figures = json.loads((tiny.folder / f"metrics/default/default-{run}.json").read_text())
+        assert figures[DATA]["queries"] + figures[DATA]["skipped"] == (index["split"] == "query").sum()
+        assert 0 <= figures[DATA]["rank1"] <= figures[DATA]["rank5"] <= 100
+        assert figures["_run"]["image_steps"] == 32
+
+
+def test_the_report_is_one_page_that_needs_nothing_else(tiny):
+    page = (tiny.folder / "reports/default-rendered/index.html").read_text()
+    assert "synth-occluded" in page and "data:image/png;base64" in page
+    assert "src=\"http" not in page and "href=\"http" not in page.replace("href=\"https://", "href=\"http")
+
+
+def test_making_a_cache_again_gives_the_same_bytes(tiny):
+    for stage, name in (("parse", "parts.h5"), ("warp", "dsap.h5")):
+        path = tiny.folder / f"data/cache/{DATA}/{name}"
+        before = file_sha256(path)
+        moved = path.with_suffix(".before")
+        path.rename(moved)
+        tiny.run("python", "-m", f"stages.{stage}", DATA)
+        assert file_sha256(path) == before
+        moved.unlink()

@@ -1,0 +1,87 @@
+"""CI from pinned caches: the pins are current, give the committed tables, and train to what they trained to before."""
+
+import json
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmarks.ci_ranges import DATA, ROWS, outside, pinned_project, train_row
+from benchmarks.project import ROOT
+
+PINS = ROOT / "ci" / "pins"
+
+
+@pytest.fixture(scope="module")
+def pinned(tmp_path_factory):
+    return pinned_project(tmp_path_factory.mktemp("pinned"))
+
+
+def test_the_pins_are_small_and_current(pinned):
+    assert sum(path.stat().st_size for path in PINS.rglob("*") if path.is_file()) <= 15e6
+    plan = pinned.run("dvc", "repro", "--allow-missing", "--dry").stdout
+    assert "Running stage" not in plan, f"the ci scale is stale: make it again (docs/ci.md)\n{plan}"
+    assert len(pd.read_csv(pinned.folder / f"data/index/{DATA}.csv")) <= 400
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_pinned_embeddings_give_the_committed_table(pinned, row):
+    committed = json.loads((ROOT / f"metrics/ci/{row}.json").read_text())[DATA]
+    with h5py.File(pinned.folder / f"runs/{row}/features/{DATA}.h5") as file:
+        assert file["features"].dtype == np.float16
+    pinned.run("python", "-m", "stages.evaluate", row)
+    again = json.loads((pinned.folder / f"metrics/ci/{row}.json").read_text())[DATA]
+    assert again.keys() == committed.keys()
+    for name, value in committed.items():
+        assert abs(again[name] - value) <= 0.1, (row, name, value, again[name])
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_training_from_the_pinned_caches_gives_what_it_gave(pinned, row):
+    assert outside(row, train_row(pinned, row)) == []
+
+
+@pytest.fixture
+def spoilt(pinned, tmp_path):
+    """The pinned project, to be spoilt."""
+    shutil.copytree(pinned.folder, tmp_path / "spoilt", symlinks=False)
+    return type(pinned)(tmp_path / "spoilt")
+
+
+def _permute(values: np.ndarray) -> np.ndarray:
+    return np.random.default_rng(0).permutation(values)
+
+
+def test_permuted_identities_are_noticed(spoilt):
+    path = spoilt.folder / f"data/index/{DATA}.csv"
+    index = pd.read_csv(path)
+    train = index["split"] == "train"
+    index.loc[train, "pid"] = _permute(index.loc[train, "pid"].to_numpy())
+    path.unlink()
+    index.to_csv(path, index=False)
+    assert outside("ci-baseline", train_row(spoilt, "ci-baseline"))
+
+
+@pytest.mark.parametrize(("row", "file", "names"), [("ci-sorn", "parts.h5", ["labels"]),
+                                                    ("ci-dsa", "dsap.h5", ["dsap", "valid"])])
+def test_caches_shuffled_between_images_are_noticed(spoilt, row, file, names):
+    path = spoilt.folder / f"data/cache/{DATA}/{file}"
+    loose = path.with_suffix(".loose")
+    shutil.copyfile(path, loose)
+    with h5py.File(loose, "r+") as cache:
+        order = _permute(np.arange(len(cache["key"])))
+        for name in names:
+            cache[name][...] = cache[name][:][order]
+    loose.replace(path)
+    assert outside(row, train_row(spoilt, row))
+
+
+def test_the_ranges_are_those_of_the_trainings_beside_them():
+    content = json.loads((Path(ROOT) / "ci" / "ranges.json").read_text())
+    for row, trainings in content["trainings"].items():
+        assert len(trainings) == 10
+        for name, (low, high) in content["rows"][row].items():
+            assert [min(each[name] for each in trainings), max(each[name] for each in trainings)] == [low, high]
