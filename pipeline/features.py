@@ -1,0 +1,84 @@
+"""Read features.h5: one embedding a query and gallery image, and what made it."""
+
+import json
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import h5py
+import numpy as np
+
+from pipeline.errors import InputError
+from pipeline.retrieval import Matching, Side
+
+NEEDED = {"key": 1, "pid": 1, "camid": 1, "split": 1, "features": 2, "visibility": 2, "sizes": 1}
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Query and gallery with their index keys, how they are compared, and the `maker` that the file carries."""
+    query: Side
+    gallery: Side
+    query_key: np.ndarray  # (Q,) str
+    gallery_key: np.ndarray  # (G,) str
+    matching: Matching
+    maker: dict[str, Any]
+
+
+def read_features(path: str | os.PathLike) -> Embedded:
+    """Read one features file. InputError, naming file and remedy, if it is missing, truncated, of another format,
+    holds a value that is not finite or lacks queries or a gallery."""
+    name = repr(os.fspath(path))
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            maker = _check_layout(file, name)
+            columns = {column: file[column][:] for column in NEEDED}
+    except FileNotFoundError as error:
+        raise InputError(f"{name}: no such features file; make it with `dvc repro embed`") from error
+    except (OSError, RuntimeError, KeyError) as error:
+        raise InputError(f"{name}: is truncated or no HDF5 file ({error}); delete it and run "
+                         "`dvc repro embed`") from error
+    _check_values(columns, name)
+    split = np.char.decode(columns["split"].astype(bytes), "utf-8")
+    sides, keys = {}, {}
+    for part in ("query", "gallery"):
+        rows = np.flatnonzero(split == part)
+        if not len(rows):
+            raise InputError(f"{name}: holds no {part} image (its splits: {', '.join(sorted(set(split))) or 'none'}); "
+                             f"check the split column of the data set's index and run `dvc repro embed`")
+        # Rows are sorted by key, so that a split is one run of rows, whose slice needs no copy.
+        run = slice(rows[0], rows[-1] + 1) if rows[-1] - rows[0] + 1 == len(rows) else rows
+        sides[part] = Side(columns["features"], columns["visibility"], columns["pid"], columns["camid"]).take(run)
+        keys[part] = np.char.decode(columns["key"][run].astype(bytes), "utf-8")
+    matching = Matching(tuple(columns["sizes"].tolist()), maker["distance"], maker["reduction"])
+    return Embedded(sides["query"], sides["gallery"], keys["query"], keys["gallery"], matching, maker)
+
+
+def _check_layout(file: h5py.File, name: str) -> dict[str, Any]:
+    wrong = [column for column, axes in NEEDED.items() if column not in file or file[column].ndim != axes]
+    if wrong or "maker" not in file.attrs:
+        raise InputError(f"{name}: is no features file ({wrong[0] if wrong else 'maker'!r} is missing or of another "
+                         "shape); give a file that `dvc repro embed` made")
+    maker = json.loads(file.attrs["maker"])
+    absent = [key for key in ("run", "dataset", "distance", "reduction") if key not in maker]
+    if absent:
+        raise InputError(f"{name}: does not say its {absent[0]!r} (attribute `maker`); run `dvc repro embed` again")
+    rows = {column: len(file[column]) for column in NEEDED if column != "sizes"}
+    if len(set(rows.values())) > 1:
+        raise InputError(f"{name}: its columns differ in length ({rows}); run `dvc repro embed` again")
+    widths = (file["features"].shape[1], int(file["sizes"][:].sum()))
+    if widths[0] != widths[1] or file["visibility"].shape[1] != len(file["sizes"]):
+        raise InputError(f"{name}: {widths[0]} feature columns and {file['visibility'].shape[1]} visibilities do not "
+                         f"fit {len(file['sizes'])} parts of {widths[1]} together; run `dvc repro embed` again")
+    return maker
+
+
+def _check_values(columns: dict[str, np.ndarray], name: str) -> None:
+    """Block by block, because a mask of all features would take a quarter of their memory again."""
+    for column in ("features", "visibility"):
+        for start in range(0, len(columns[column]), 1024):
+            bad = np.flatnonzero(~np.isfinite(columns[column][start:start + 1024]).all(axis=1))
+            if len(bad):
+                key = columns["key"][start + bad[0]]
+                raise InputError(f"{name}: the {column} of {key.decode() if isinstance(key, bytes) else key!r} are not "
+                                 "finite; training has probably diverged: lower optimizer.lr and train again")

@@ -1,0 +1,258 @@
+"""Queries against a gallery, streamed: visibility-weighted part distances and, from them, where true matches stand.
+
+The distance of every model (v a part's visibility, f_p its feature, D = 1 - cos or Euclidean):
+
+    d(q, g) = sum_p w_p D(f_p^q, f_p^g) / sum_p w_p,    w_p = v_p^q v_p^g     (`sum`: without the divisor)
+
+Pairs that share no part stand behind all others. Equal distances stand in gallery order. Of the Q x G distances only a
+strip of some queries exists at a time.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.errors import InputError
+from pipeline.metrics import average_precision, cumulative_matches, inverse_negative_penalty
+
+JUNK = -1  # the identity of images that belong to nobody (Market-1501's detector errors)
+SHARED = 1e-12  # a pair whose weights sum to no more shares no part
+GALLERY_BLOCK = 2048  # gallery images of a tile
+CPU_ROWS = 64  # queries of a tile that are worked on at once
+
+
+@dataclass(frozen=True)
+class Side:
+    """Queries or gallery: `features` (N, sum D_p) float16/32/64, `visibility` (N, P) in 0..1, `pid`, `camid` (N,)."""
+    features: np.ndarray
+    visibility: np.ndarray
+    pid: np.ndarray
+    camid: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.pid)
+
+    def take(self, rows: np.ndarray | slice) -> "Side":
+        """Some of its images; a slice copies nothing."""
+        return Side(self.features[rows], self.visibility[rows], self.pid[rows], self.camid[rows])
+
+
+@dataclass(frozen=True)
+class Matching:
+    """How two images are compared: the parts' `sizes` D_p, `distance` cosine | euclidean, `reduction` mean | sum."""
+    sizes: tuple[int, ...]
+    distance: str
+    reduction: str
+    double: bool = False  # float64 instead of float32 arithmetic
+
+    def __post_init__(self) -> None:
+        if self.distance not in ("cosine", "euclidean"):
+            raise InputError(f"the part distance is {self.distance!r}; it is one of cosine, euclidean")
+        if self.reduction not in ("mean", "sum"):
+            raise InputError(f"the reduction over parts is {self.reduction!r}; it is one of mean, sum")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.float64 if self.double else torch.float32
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One entry a query: place of the `first` match (0: skipped), average `precision`, inverse `penalty` (else NaN)."""
+    first: np.ndarray
+    precision: np.ndarray
+    penalty: np.ndarray
+    gallery: int
+
+    def cmc(self, ranks: int) -> np.ndarray:
+        """Share of the queries, skipped ones left out, matched within 1..ranks places; (ranks,), 0..1."""
+        return cumulative_matches(self.first[self.first > 0], ranks)
+
+    def summary(self) -> dict[str, float | int]:
+        """rank1, rank5, rank10, mAP, mINP in percent with two decimals, and the counts behind them."""
+        found = self.first > 0
+        cmc = self.cmc(10)
+        shares = {"rank1": cmc[0], "rank5": cmc[4], "rank10": cmc[9], "mAP": self.precision[found].mean(),
+                  "mINP": self.penalty[found].mean()}
+        counts = {"queries": len(found), "skipped": int((~found).sum()), "gallery": self.gallery}
+        return {name: round(100 * float(share), 2) for name, share in shares.items()} | counts
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A block of one side, ready for products."""
+    features: Tensor  # (N, sum D_p)
+    weights: Tensor  # (N, P) the parts' visibilities
+    squares: Tensor  # (N, P) squared length of each part's feature
+
+
+def pair_distances(query: Side, gallery: Side, matching: Matching, device: str = "cpu") -> np.ndarray:
+    """All distances of two small sets, (Q, G); infinite where a pair shares no part."""
+    (_, found), = strips(query, gallery, matching, device=device, megabytes=np.inf)
+    return np.where(found < np.finfo(found.dtype).max, found, np.inf)
+
+
+def strips(query: Side, gallery: Side, matching: Matching, *, device: str = "cpu",
+           megabytes: float = 128) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (first query, distances (B, G)) strip after strip; a strip takes at most `megabytes`, at least one row.
+
+    The array is used again for the next strip. No shared part: the largest finite number of its type.
+    """
+    height = max(1, min(len(query), int(min(megabytes * 2**20 / (len(gallery) * matching.dtype.itemsize), 2**31))))
+    height = -(-len(query) // -(-len(query) // height))  # equal strips: no short last one
+    strip = torch.empty(height, len(gallery), dtype=matching.dtype, device=device)
+    work = torch.empty(height, min(GALLERY_BLOCK, len(gallery)), dtype=matching.dtype, device=device)
+    squares = _squares(gallery, matching, device)
+    for start in range(0, len(query), height):
+        part = query.take(slice(start, start + height))
+        rows = _load(part, _squares(part, matching, device), matching)
+        for first in range(0, len(gallery), GALLERY_BLOCK):
+            columns = slice(first, first + GALLERY_BLOCK)
+            block = _load(gallery.take(columns), squares[columns], matching)
+            _fill(strip[:len(part), columns], work[:len(part), :len(block.weights)], rows, block, matching)
+        yield start, strip[:len(part)].numpy(force=True)
+
+
+def _squares(side: Side, matching: Matching, device: str) -> Tensor:
+    """Squared length of every part's feature, (N, P), made from some images at a time."""
+    found = torch.empty(len(side), len(matching.sizes), dtype=matching.dtype, device=device)
+    for start in range(0, len(side), 256):
+        block = torch.from_numpy(side.features[start:start + 256]).to(device=device, dtype=matching.dtype)
+        for number, part in enumerate(block.split(matching.sizes, dim=1)):
+            torch.sum(part * part, dim=1, out=found[start:start + 256, number])
+    return found
+
+
+def _load(side: Side, squares: Tensor, matching: Matching) -> _Block:
+    """Move a block to the device; for cosine each part is scaled to length 1 times its visibility.
+
+    sum_p w_p cos_p is then one product of the concatenated parts, as fast as a single feature.
+    """
+    cosine = matching.distance == "cosine"
+    features = torch.from_numpy(side.features).to(device=squares.device, dtype=matching.dtype, copy=cosine)
+    weights = torch.from_numpy(side.visibility).to(squares)
+    if cosine:
+        scale = torch.where(squares > 0, weights / squares.sqrt(), 0)
+        for number, part in enumerate(features.split(matching.sizes, dim=1)):
+            part.mul_(scale[:, number, None])
+    return _Block(features, weights, squares)
+
+
+def _fill(out: Tensor, work: Tensor, query: _Block, gallery: _Block, matching: Matching) -> None:
+    """Write the distances of two blocks into `out` (Q, G), with `work` (Q, G) as scratch.
+
+    Element by element work goes through CPU_ROWS queries at a time, which stay in the processor's cache.
+    """
+    pieces = range(0, len(out), CPU_ROWS if out.device.type == "cpu" else len(out))
+    if matching.distance == "cosine":
+        # sum_p w_p (1 - cos_p) = sum_p w_p - (scaled q) . (scaled g)
+        torch.mm(query.weights, gallery.weights.T, out=out)
+        out.addmm_(query.features, gallery.features.T, alpha=-1)
+    else:
+        out.zero_()
+        parts = zip(query.features.split(matching.sizes, 1), gallery.features.split(matching.sizes, 1), strict=True)
+        for number, (q, g) in enumerate(parts):
+            torch.mm(q, g.T, out=work)
+            for rows in (slice(start, start + pieces.step) for start in pieces):
+                squared = torch.add(gallery.squares[None, :, number], work[rows], alpha=-2, out=work[rows])
+                distance = squared.add_(query.squares[rows, number, None]).clamp_(min=1e-12).sqrt_()
+                distance.mul_(query.weights[rows, number, None])
+                out[rows].addcmul_(distance, gallery.weights[None, :, number])
+    for rows in (slice(start, start + pieces.step) for start in pieces):
+        total = torch.mm(query.weights[rows], gallery.weights.T, out=work[rows])
+        if matching.reduction == "mean":
+            out[rows].div_(total)
+        out[rows].masked_fill_(total <= SHARED, torch.finfo(out.dtype).max)
+
+
+def evaluate(query: Side, gallery: Side, matching: Matching, *, device: str = "cpu",
+             megabytes: float = 128) -> Scores:
+    """Score every query by Market-1501's rule: gallery images of its identity and camera are removed first.
+
+    Images with pid -1 are dropped; a query with no match left is skipped and counted. InputError if a side is empty or
+    no query has a match.
+    """
+    query, gallery = _kept(query, "query"), _kept(gallery, "gallery")
+    same = _rows_of(gallery.pid)
+    first, precision, penalty = np.zeros(len(query), np.int64), *np.full((2, len(query)), np.nan)
+
+    def score(number: int, row: np.ndarray) -> None:
+        matches = _remove_own_camera(row, query.pid[number], query.camid[number], gallery.camid, same)
+        if len(matches):
+            places = match_places(row, matches)
+            first[number] = places[0]
+            precision[number] = average_precision(places)
+            penalty[number] = inverse_negative_penalty(places)
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for start, strip in strips(query, gallery, matching, device=device, megabytes=megabytes):
+            list(pool.map(score, range(start, start + len(strip)), strip))
+    if not first.any():
+        raise InputError(f"none of the {len(query)} queries has a match in the gallery from another camera; check the "
+                         "identities and cameras of the index")
+    return Scores(first, precision, penalty, len(gallery))
+
+
+def nearest(query: Side, gallery: Side, matching: Matching, count: int, *,
+            device: str = "cpu") -> tuple[np.ndarray, np.ndarray]:
+    """Each query's first `count` gallery images by the rule of `evaluate`: gallery rows and distances, (Q, count).
+
+    Where fewer are left the row is -1; the distance is infinite where a pair shares no part. pid -1 is not dropped from
+    the queries.
+    """
+    same = _rows_of(gallery.pid)
+    rows = np.full((len(query), count), -1)
+    distances = np.full((len(query), count), np.inf)
+    for start, strip in strips(query, gallery, matching, device=device):
+        for number, row in enumerate(strip, start):
+            _remove_own_camera(row, query.pid[number], query.camid[number], gallery.camid, same)
+            row[gallery.pid == JUNK] = np.inf
+            limit = np.partition(row, min(count, len(row)) - 1)[min(count, len(row)) - 1]
+            candidates = np.flatnonzero((row <= limit) & (row < np.inf))
+            best = candidates[np.argsort(row[candidates], kind="stable")[:count]]
+            rows[number, :len(best)] = best
+            distances[number, :len(best)] = np.where(row[best] < np.finfo(row.dtype).max, row[best], np.inf)
+    return rows, distances
+
+
+def match_places(row: np.ndarray, matches: np.ndarray) -> np.ndarray:
+    """Ascending places (1 is first) of the gallery rows `matches` when `row` (G,) is sorted, ties in gallery order.
+
+    >>> match_places(np.array([0.5, 0.1, 0.5, 0.9]), np.array([2, 3]))
+    array([3, 4])
+    """
+    wanted = row[matches]
+    # Only what stands before the last match counts; sorting that alone is several times faster than sorting all.
+    ahead = np.sort(row[row <= wanted.max()])
+    places = np.searchsorted(ahead, wanted, side="left") + 1
+    equal = np.searchsorted(ahead, wanted, side="right") + 1 - places
+    for number in np.flatnonzero(equal > 1):
+        places[number] += np.count_nonzero(row[:matches[number]] == wanted[number])
+    return np.sort(places)
+
+
+def _kept(side: Side, name: str) -> Side:
+    kept = side if not (side.pid == JUNK).any() else side.take(np.flatnonzero(side.pid != JUNK))
+    if not len(kept):
+        raise InputError(f"there are no {name} images to score; check the index's split {name!r}")
+    return kept
+
+
+def _rows_of(pid: np.ndarray) -> dict[int, np.ndarray]:
+    """Identity -> its ascending rows."""
+    order = np.argsort(pid, kind="stable")
+    names, starts = np.unique(pid[order], return_index=True)
+    return dict(zip(names.tolist(), np.split(order, starts[1:]), strict=True))
+
+
+def _remove_own_camera(row: np.ndarray, pid: int, camid: int, cameras: np.ndarray,
+                       same: dict[int, np.ndarray]) -> np.ndarray:
+    """Set the distances to the same person in the same camera infinite; return the rows that are true matches."""
+    rows: Sequence[int] | np.ndarray = same.get(int(pid), np.empty(0, np.int64))
+    own = cameras[rows] == camid
+    row[rows[own]] = np.inf
+    return rows[~own]

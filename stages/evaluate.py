@@ -1,0 +1,85 @@
+"""Score a run's features on its data sets: metrics JSON, CMC curve and rank lists.
+
+    python -m stages.evaluate default-sorn
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from pipeline.errors import InputError
+from pipeline.features import Embedded, read_features
+from pipeline.params import EmbedParams, Params, pick
+from pipeline.retrieval import evaluate, nearest
+from stages import main
+
+CURVE = 50  # ranks of the CMC curve
+SHOWN_QUERIES, SHOWN_RANKS = 20, 10
+ABOUT_RUN = ("model", "seed", "image_steps", "init", "train_on", "caches", "distance", "reduction", "protocol",
+             "versions")
+
+
+def run(params: Params, key: str) -> None:
+    """Write metrics/SCALE/KEY.json, curves/SCALE/KEY.csv and ranks/SCALE/KEY.csv."""
+    wanted = pick(params.evaluate, key, "evaluate")
+    if not wanted.features:
+        raise InputError(f"evaluate.{key}.features: is empty; name at least one key of `embed`")
+    metrics: dict[str, Any] = {}
+    curves: list[tuple] = []
+    ranks: list[tuple] = []
+    for name in tqdm(wanted.features, desc=f"evaluate {key}"):
+        source = pick(params.embed, name, "embed")
+        found = _read(source)
+        scores = evaluate(found.query, found.gallery, found.matching)
+        metrics[source.dataset] = scores.summary()
+        metrics.setdefault("_run", {field: found.maker.get(field) for field in ABOUT_RUN})
+        curves += [(key, source.dataset, rank, f"{share:.4f}") for rank, share in enumerate(scores.cmc(CURVE), 1)]
+        ranks += _rank_lists(source.dataset, found)
+    _write(Path("metrics", wanted.scale, f"{key}.json"), json.dumps(metrics, indent=2, sort_keys=True) + "\n")
+    _write(Path("curves", wanted.scale, f"{key}.csv"), _csv(curves, ["run", "dataset", "rank", "cmc"]))
+    _write(Path("ranks", wanted.scale, f"{key}.csv"),
+           _csv(ranks, ["dataset", "query", "position", "gallery", "distance", "match"]))
+
+
+def _read(source: EmbedParams) -> Embedded:
+    path = Path("runs", source.run, "features", f"{source.dataset}.h5")
+    found = read_features(path)
+    for field, expected in (("run", source.run), ("dataset", source.dataset)):
+        if found.maker[field] != expected:
+            raise InputError(f"{str(path)!r}: was made for {field} {found.maker[field]!r}, not {expected!r}; "
+                             "delete it and run `dvc repro embed`")
+    return found
+
+
+def _rank_lists(dataset: str, found: Embedded) -> list[tuple]:
+    """The nearest gallery images of queries spread evenly over the sorted keys, one row a gallery image."""
+    count = min(SHOWN_QUERIES, len(found.query))
+    chosen = np.argsort(found.query_key)[np.linspace(0, len(found.query) - 1, count).round().astype(int)]
+    rows, distances = nearest(found.query.take(chosen), found.gallery, found.matching, SHOWN_RANKS)
+    lines = []
+    for query, best, far in zip(chosen, rows, distances, strict=True):
+        for position, (row, distance) in enumerate(zip(best, far, strict=True), 1):
+            if row >= 0:
+                match = int(found.gallery.pid[row] == found.query.pid[query])
+                lines.append((dataset, found.query_key[query], position, found.gallery_key[row], f"{distance:.4f}",
+                              match))
+    return lines
+
+
+def _csv(rows: list[tuple], columns: list[str]) -> str:
+    return pd.DataFrame(rows, columns=columns).to_csv(index=False, lineterminator="\n")
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+if __name__ == "__main__":
+    main(run)

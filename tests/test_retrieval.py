@@ -1,0 +1,234 @@
+"""Retrieval against a loop written from the definition, on problems full of ties, gaps and odd identities."""
+
+import doctest
+import json
+from math import inf, isnan, sqrt
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+import pipeline.metrics
+import pipeline.retrieval
+from pipeline.errors import InputError
+from pipeline.features import read_features
+from pipeline.params import EmbedParams, EvaluateParams, MatchParams, Params
+from pipeline.retrieval import Matching, Side, evaluate, nearest, pair_distances
+from stages import evaluate as stage
+
+
+def loop_distance(q: Side, g: Side, i: int, j: int, matching: Matching) -> float:
+    top = bottom = 0.0
+    start = 0
+    for part, size in enumerate(matching.sizes):
+        a, b = (side.features[row, start:start + size].tolist() for side, row in ((q, i), (g, j)))
+        if matching.distance == "cosine":
+            lengths = sqrt(sum(x * x for x in a)) * sqrt(sum(y * y for y in b))
+            distance = 1 - (sum(x * y for x, y in zip(a, b, strict=True)) / lengths if lengths else 0.0)
+        else:
+            distance = sqrt(max(sum((x - y) ** 2 for x, y in zip(a, b, strict=True)), 1e-12))
+        weight = float(q.visibility[i, part]) * float(g.visibility[j, part])
+        top, bottom, start = top + weight * distance, bottom + weight, start + size
+    if bottom <= 1e-12:
+        return inf
+    return top / bottom if matching.reduction == "mean" else top
+
+
+def loop_list(q: Side, g: Side, i: int, matching: Matching) -> list[int]:
+    """Gallery rows in the order in which query i finds them."""
+    rows = [j for j in range(len(g)) if g.pid[j] != -1 and not (g.pid[j] == q.pid[i] and g.camid[j] == q.camid[i])]
+    return sorted(rows, key=lambda j: (loop_distance(q, g, i, j, matching), j))
+
+
+def loop_scores(q: Side, g: Side, matching: Matching) -> tuple[list[int], list[float], list[float]]:
+    first, precision, penalty = [], [], []
+    for i in range(len(q)):
+        if q.pid[i] == -1:
+            continue
+        hits = [int(g.pid[j] == q.pid[i]) for j in loop_list(q, g, i, matching)]
+        places = [place for place, hit in enumerate(hits, 1) if hit]
+        first.append(places[0] if places else 0)
+        steps = [sum(hits[:place]) / place for place in places]
+        precision.append(sum(steps) / len(steps) if steps else float("nan"))
+        penalty.append(len(places) / places[-1] if places else float("nan"))
+    return first, precision, penalty
+
+
+def problem(draw: np.random.Generator, sizes: tuple[int, ...], kind: str) -> tuple[Side, Side]:
+    """`exact` features and visibilities make sums without rounding, hence many exact ties in any order of summation."""
+    def side(count: int) -> Side:
+        width = sum(sizes)
+        if kind == "exact":  # parts with 0, 1 or 4 entries of +-1 or +-2: their lengths are whole numbers
+            features = np.zeros((count, width))
+            for row in features:
+                start = 0
+                for size in sizes:
+                    used = draw.choice([0, 1, 4], p=[0.1, 0.5, 0.4])
+                    row[start + draw.permutation(size)[:used]] = draw.choice([1, 2]) * draw.choice([-1, 1], used)
+                    start += size
+            visibility = draw.choice([0, 0.5, 1], (count, len(sizes)))
+        else:
+            features = draw.standard_normal((count, width))
+            visibility = draw.random((count, len(sizes))) * (draw.random((count, len(sizes))) < 0.7)
+        pid = draw.choice([-1, 0, 1, 2, 3, 4], count, p=[0.1, 0.2, 0.2, 0.2, 0.2, 0.1])
+        camid = np.where(pid == 4, 0, draw.integers(0, 3, count))  # person 4 is seen by one camera only
+        return Side(features, visibility, pid, camid)
+    query, gallery = side(12), side(60)
+    query.pid[:2] = 4, 50  # no valid match; not in the gallery at all
+    query.camid[0] = 0
+    return query, gallery
+
+
+@pytest.mark.parametrize("kind", ["exact", "random"])
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("sizes", [(4,), (4, 5, 4, 6)], ids=["P=1", "P=4"])
+def test_equals_the_loop(kind, distance, reduction, sizes, monkeypatch):
+    monkeypatch.setattr(pipeline.retrieval, "GALLERY_BLOCK", 17)
+    monkeypatch.setattr(pipeline.retrieval, "CPU_ROWS", 3)
+    matching = Matching(sizes, distance, reduction, double=True)
+    seen = {"tie": 0, "skipped": 0, "apart": 0}
+    for seed in range(12):
+        query, gallery = problem(np.random.default_rng(seed), sizes, kind)
+        expected = np.array([[loop_distance(query, gallery, i, j, matching) for j in range(len(gallery))]
+                             for i in range(len(query))])
+        np.testing.assert_allclose(pair_distances(query, gallery, matching), expected, rtol=1e-12, atol=1e-12)
+        scores = evaluate(query, gallery, matching, megabytes=0.002)
+        first, precision, penalty = loop_scores(query, gallery, matching)
+        assert scores.first.tolist() == first
+        np.testing.assert_allclose(scores.precision, precision, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(scores.penalty, penalty, rtol=0, atol=1e-12)
+        found, _ = nearest(query, gallery, matching, 8)
+        assert found.tolist() == [loop_list(query, gallery, i, matching)[:8] for i in range(len(query))]
+        seen["tie"] += sum(len(set(row)) < len(row) for row in expected.tolist())
+        seen["apart"] += int(np.isinf(expected).sum())
+        seen["skipped"] += sum(isnan(value) for value in precision)
+    assert seen["apart"] and seen["skipped"] and (kind == "random" or seen["tie"]), "the problems must be hard ones"
+
+
+def test_summary_counts_and_rounds():
+    #             two queries of person 1, one of person 2 (seen by its own camera only), one of nobody
+    query = Side(np.array([[0.0], [4], [0], [0]]), np.ones((4, 1)), np.array([1, 1, 2, -1]), np.array([0, 0, 0, 0]))
+    gallery = Side(np.array([[0.0], [1], [2], [3], [9]]), np.ones((5, 1)), np.array([1, 7, 1, 1, 2]),
+                   np.array([0, 1, 1, 1, 0]))
+    found = evaluate(query, gallery, Matching((1,), "euclidean", "mean")).summary()
+    # query 0: 7 | 1 1 -> AP (1/2 + 2/3) / 2, INP 2/3; query 1: 1 1 7 2 -> AP 1, INP 1
+    assert found == {"rank1": 50.0, "rank5": 100.0, "rank10": 100.0, "mAP": round(100 * (7 / 12 + 1) / 2, 2),
+                     "mINP": round(100 * (2 / 3 + 1) / 2, 2), "queries": 3, "skipped": 1, "gallery": 5}
+
+
+def test_single_precision_ranks_like_double():
+    draw = np.random.default_rng(3)
+    sides = []
+    for count in (40, 700):
+        features = draw.standard_normal((count, 96)).astype(np.float32)
+        sides.append(Side(features, draw.random((count, 3)).astype(np.float32), draw.integers(0, 20, count),
+                          draw.integers(0, 4, count)))
+    for distance in ("cosine", "euclidean"):
+        single, double = (evaluate(*sides, Matching((32,) * 3, distance, "mean", double)) for double in (False, True))
+        assert abs(single.summary()["mAP"] - double.summary()["mAP"]) <= 0.01
+        half = [Side(side.features.astype(np.float16), side.visibility, side.pid, side.camid) for side in sides]
+        assert abs(evaluate(*half, Matching((32,) * 3, distance, "mean")).summary()["mAP"]
+                   - double.summary()["mAP"]) < 0.1
+
+
+@pytest.mark.parametrize("module", [pipeline.metrics, pipeline.retrieval])
+def test_doctests(module):
+    assert doctest.testmod(module).failed == 0
+
+
+def test_nothing_to_score():
+    one = Side(np.ones((2, 3)), np.ones((2, 1)), np.array([5, 5]), np.array([1, 1]))
+    junk = Side(np.ones((2, 3)), np.ones((2, 1)), np.array([-1, -1]), np.array([1, 1]))
+    matching = Matching((3,), "cosine", "mean")
+    with pytest.raises(InputError, match="none of the 2 queries has a match"):
+        evaluate(one, one, matching)
+    with pytest.raises(InputError, match="no gallery images"):
+        evaluate(one, junk, matching)
+    with pytest.raises(InputError, match="'manhattan'; it is one of cosine, euclidean"):
+        Matching((3,), "manhattan", "mean")
+
+
+MAKER = {"run": "toy-net", "dataset": "toy", "model": "net", "distance": "cosine", "reduction": "mean", "seed": 3,
+         "image_steps": 640, "init": "none", "train_on": "toy", "protocol": "market", "versions": {"torch": "2"},
+         "caches": {}, "weights_sha256": "0", "index_sha256": "0"}
+
+
+def write_features(path: Path, **changes) -> Path:
+    """A small features file: six people in two cameras, noisy around a centre each; `changes` replaces columns."""
+    draw = np.random.default_rng(0)
+    pid = np.repeat(np.arange(1, 7), 4)
+    split = np.tile(["query", "gallery", "gallery", "gallery"], 6)
+    columns = {"pid": pid, "camid": np.tile([1, 1, 2, 2], 6), "sizes": np.array([8, 8]),
+               "key": [f"{s}/{p:04d}_{n}.jpg".encode() for n, (p, s) in enumerate(zip(pid, split, strict=True))],
+               "split": [name.encode() for name in split], "visibility": np.ones((24, 2), np.float32),
+               "features": (np.repeat(draw.standard_normal((6, 16)), 4, axis=0)
+                            + 0.9 * draw.standard_normal((24, 16))).astype(np.float32)} | changes
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as file:
+        file.attrs["maker"] = json.dumps(columns.pop("maker", MAKER))
+        for name, values in columns.items():
+            file[name] = values
+    return path
+
+
+def test_features_errors(tmp_path):
+    good = write_features(tmp_path / "good.h5")
+    found = read_features(good)
+    assert len(found.query) == 6 and len(found.gallery) == 18 and found.query_key[0] == "query/0001_0.jpg"
+    cut = tmp_path / "cut.h5"
+    cut.write_bytes(good.read_bytes()[:3000])
+    bad = np.ones((24, 16), np.float32)
+    bad[7, 3] = np.nan
+    cases = [(cut, "truncated or no HDF5 file.*dvc repro embed"),
+             (tmp_path / "absent.h5", "no such features file"),
+             (write_features(tmp_path / "nan.h5", features=bad), "features of .*gallery/0002_7.jpg.* are not finite"),
+             (write_features(tmp_path / "query.h5", split=[b"query"] * 24), "holds no gallery image"),
+             (write_features(tmp_path / "gallery.h5", split=[b"gallery"] * 24), "holds no query image"),
+             (write_features(tmp_path / "other.h5", sizes=np.array([8, 4])), "16 feature columns.*12 together"),
+             (write_features(tmp_path / "maker.h5", maker={"run": "a"}), "does not say its 'dataset'")]
+    with h5py.File(tmp_path / "parts.h5", "w") as file:
+        file["labels"] = np.zeros((3, 4, 4))
+    cases.append((tmp_path / "parts.h5", "is no features file .*'key' is missing"))
+    for path, message in cases:
+        with pytest.raises(InputError, match=message) as caught:
+            read_features(path)
+        assert path.name in str(caught.value)
+
+
+def toy_params() -> Params:
+    embed = EmbedParams(run="toy-net", dataset="toy", reads="", batch=1, match=MatchParams(tau=0.5, features="all"))
+    return Params(scale="toy", device="cpu", threads=1, render={}, datasets={}, parsers={}, caches={}, warps={},
+                  runs={}, embed={"toy-net-toy": embed}, report={},
+                  evaluate={"toy-net": EvaluateParams(scale="toy", features=("toy-net-toy",))})
+
+
+def test_stage_writes_what_the_loop_finds(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = write_features(Path("runs/toy-net/features/toy.h5"))
+    stage.run(toy_params(), "toy-net")
+    outputs = [Path("metrics/toy/toy-net.json"), Path("curves/toy/toy-net.csv"), Path("ranks/toy/toy-net.csv")]
+    before = [output.read_bytes() for output in outputs]
+    found = read_features(path)
+    _, precision, _ = loop_scores(found.query, found.gallery, found.matching)
+    metrics = json.loads(before[0])
+    assert metrics["toy"]["mAP"] == pytest.approx(100 * np.mean(precision), abs=0.006)
+    assert metrics["_run"]["image_steps"] == 640 and metrics["_run"]["protocol"] == "market"
+    curve = before[1].decode().splitlines()
+    assert curve[1].startswith("toy-net,toy,1,") and float(curve[1].split(",")[3]) * 100 == metrics["toy"]["rank1"]
+    lists = [line.split(",") for line in before[2].decode().splitlines()[1:]]
+    order = loop_list(found.query, found.gallery, 0, found.matching)[:10]
+    assert [line[3] for line in lists[:10]] == found.gallery_key[order].tolist()
+    assert [int(line[5]) for line in lists[:10]] == [int(found.gallery.pid[row] == 1) for row in order]
+    stage.run(toy_params(), "toy-net")
+    assert [output.read_bytes() for output in outputs] == before
+
+
+def test_stage_refuses_another_runs_features(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_features(Path("runs/toy-net/features/toy.h5"), maker=MAKER | {"run": "toy-old"})
+    with pytest.raises(InputError, match="made for run 'toy-old', not 'toy-net'"):
+        stage.run(toy_params(), "toy-net")
+    with pytest.raises(InputError, match="evaluate has no entry 'toy-sorn'"):
+        stage.run(toy_params(), "toy-sorn")
