@@ -1,0 +1,156 @@
+"""Images, labels and warps from disk to the tensors that a network takes.
+
+A batch is a dict of tensors: image (B, 3, H, W) float32, normalised; pid (B,) int64, the class 0 .. J - 1 in training;
+camid (B,) int64; row (B,) int64, the row of the set; labels (B, H/4, W/4) int64, 8 parts, where parts.h5 is read;
+dsap (B, 24, 3, S, S) float32 and valid (B, 24, S, S) bool where dsap.h5 is.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from pipeline.caches import Cache
+from pipeline.errors import InputError
+from pipeline.images import decode_image, read_bytes
+from pipeline.sampling import Batches, Draws
+from pipeline.seeds import rng
+from pipeline.transforms import Augmentation, draw, dsap_for_network, image_for_network, labels_for_network
+
+Item = dict[str, np.ndarray]
+
+
+class Pictures(Dataset):
+    """The rows of an index as a network's input, H x W pixels; item (draw number, row), draw number -1 for no chance.
+
+    frame: index rows with the column `target` (int64), what `pid` of a batch is to be; raw: the folder its paths start
+    from; cache: parts.h5 or dsap.h5 to read beside the image, or None. flip, erase: probabilities; pad: pixels.
+    The augmentation of a picture is drawn from the stream (seed, "augment", draw number): which process loads it
+    cannot matter.
+    """
+
+    def __init__(self, frame: pd.DataFrame, *, raw: str | os.PathLike, cache: str | os.PathLike | None, height: int,
+                 width: int, seed: int = 0, flip: float = 0.0, pad: int = 0, erase: float = 0.0):
+        self.paths, self.keys = frame["path"].tolist(), frame["image"].tolist()
+        self.targets, self.cameras = frame["target"].to_numpy(np.int64), frame["camid"].to_numpy(np.int64)
+        self.raw, self.height, self.width, self.seed = Path(raw), height, width, seed
+        self.flip, self.pad, self.erase = flip, pad, erase
+        self.cache = None if cache is None else Cache(cache)
+        self.places = None if self.cache is None else self.cache.rows(self.keys)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, item: tuple[int, int]) -> Item | InputError:
+        """A bad file comes back as its error: raised in a loading process it would lose its one sentence."""
+        try:
+            return self.load(*item)
+        except InputError as error:
+            return error
+
+    def load(self, number: int, row: int) -> Item:
+        """One picture, augmented by its draw. InputError names the file."""
+        augmentation = Augmentation() if number < 0 else draw(
+            rng(self.seed, "augment", number), height=self.height, width=self.width, flip=self.flip, pad=self.pad,
+            erase=self.erase)
+        path = self.raw / self.paths[row]
+        rgb = decode_image(read_bytes(path), path)
+        item = {"image": image_for_network(rgb, height=self.height, width=self.width, augmentation=augmentation),
+                "pid": self.targets[row], "camid": self.cameras[row], "row": np.int64(row)}
+        return item | self._cached(row, augmentation)
+
+    def _cached(self, row: int, augmentation: Augmentation) -> Item:
+        if self.cache is None or self.places is None:
+            return {}
+        place = int(self.places[row])
+        if self.cache.path.stem == "dsap":
+            dsap, valid = self.cache.read("dsap", place), self.cache.read("valid", place)
+            dsap, valid = dsap_for_network(dsap, valid, flip=augmentation.flip)
+            return {"dsap": dsap, "valid": valid}
+        labels = labels_for_network(self.cache.read("labels", place), height=self.height, width=self.width,
+                                    augmentation=augmentation)
+        return {"labels": labels.astype(np.int64)}
+
+
+def training_rows(index: pd.DataFrame, *, max_ids: int = 0) -> pd.DataFrame:
+    """The training images of an index with `target`, classes 0 .. J - 1 in order of identity.
+
+    Images without identity (pid -1) are left out; max_ids > 0 keeps the first so many identities.
+    InputError if nothing is left.
+    """
+    frame = index[(index["split"] == "train") & (index["pid"] >= 0)]
+    if max_ids > 0:
+        frame = frame[frame["pid"].isin(np.unique(frame["pid"])[:max_ids])]
+    if frame.empty:
+        raise InputError("the data set has no training images; train on another, or give its train folder images")
+    frame = frame.reset_index(drop=True)
+    return frame.assign(target=np.unique(frame["pid"], return_inverse=True)[1].astype(np.int64))
+
+
+def embedding_rows(index: pd.DataFrame) -> pd.DataFrame:
+    """The query and gallery images of an index, `target` being their pid. InputError if there are none."""
+    frame = index[index["split"].isin(["query", "gallery"]) & (index["pid"] >= 0)].reset_index(drop=True)
+    if frame.empty:
+        raise InputError("the data set has no query and gallery images; evaluate on another")
+    return frame.assign(target=frame["pid"].astype(np.int64))
+
+
+def images_sha256(frame: pd.DataFrame, raw: str | os.PathLike, cache: str | os.PathLike | None) -> str:
+    """One SHA-256 over keys and bytes of all images, which also finds a missing or empty file before training does.
+
+    InputError where `cache` holds the SHA-256 of its images and one differs: it was made from other images, even
+    if their keys agree.
+    """
+    cached = None
+    if cache is not None and "image_sha256" in (reader := Cache(cache)):
+        cached = reader.column("image_sha256")[reader.rows(frame["image"])]
+    total = hashlib.sha256()
+    for place, (key, path) in enumerate(zip(frame["image"], frame["path"], strict=True)):
+        digest = hashlib.sha256(read_bytes(Path(raw) / path)).hexdigest()
+        if cached is not None and cached[place].decode() != digest:
+            raise InputError(f"{os.fspath(cache or '')!r}: was made from another image than '{Path(raw) / path}' for "
+                             f"the key {key!r} (SHA-256 {cached[place].decode()[:12]}.. and {digest[:12]}..): it is "
+                             "another data set's, or the image changed; make the cache again")
+        total.update(f"{key} {digest}\n".encode())
+    return total.hexdigest()
+
+
+def training_batches(pictures: Pictures, batches: Batches, *, start: int, stop: int, workers: int,
+                     pin_memory: bool = False) -> Iterator[dict[str, Tensor]]:
+    """The batches of steps start .. stop - 1; the number of workers changes nothing in them."""
+    return _loaded(pictures, Draws(batches, start=start, stop=stop), workers, pin_memory)
+
+
+def ordered_batches(pictures: Pictures, *, batch: int, workers: int, pin_memory: bool = False
+                    ) -> Iterator[dict[str, Tensor]]:
+    """All pictures in order, in batches of exactly `batch` rows: the last one repeats its last picture.
+
+    With equal sizes, a picture's features cannot depend on how many others there are.
+    """
+    last = len(pictures) - 1
+    plan = [[(-1, min(row, last)) for row in range(first, first + batch)] for first in range(0, last + 1, batch)]
+    return _loaded(pictures, plan, workers, pin_memory)
+
+
+def _loaded(pictures: Pictures, plan: Draws | list, workers: int, pin_memory: bool) -> Iterator[dict[str, Tensor]]:
+    loader = DataLoader(pictures, batch_sampler=plan, num_workers=workers, collate_fn=collate, pin_memory=pin_memory)
+    for batch in loader:
+        if isinstance(batch, InputError):
+            raise batch
+        yield batch
+
+
+def collate(items: list[Item | InputError]) -> dict[str, Tensor] | InputError:
+    """Stack items into a batch; the first error among them stands for all."""
+    good: list[Item] = []
+    for item in items:
+        if isinstance(item, InputError):
+            return item
+        good.append(item)
+    return {name: torch.from_numpy(np.stack([item[name] for item in good])) for name in good[0]}

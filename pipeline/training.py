@@ -1,0 +1,213 @@
+"""The training loop: optimiser, learning rate, checkpoints, progress, and a stop where the loss is no number.
+
+A network is anything with `forward(batch) -> (loss, named scalars)`. Step k is a pure function of the state after step
+k - 1 and of (seed, k): a run that was killed goes on from its checkpoint to the same weights, bit for bit.
+"""
+
+import hashlib
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from dvclive import Live
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from pipeline.errors import InputError
+from pipeline.seeds import torch_seed
+
+FORMAT = 1  # of checkpoints and of what a step does; another number makes unfinished work stale
+LOG_STEPS = 20
+CHECKPOINT_STEPS = 100  # a multiple of LOG_STEPS
+
+Batch = dict[str, Tensor]
+Row = dict[str, float]
+
+
+def learning_rate(share: float, *, lr: float, warmup: float, warmup_start: float, milestones: Sequence[float],
+                  gamma: float) -> float:
+    """The rate after `share` (0 .. 1) of training.
+
+    Linear from warmup_start * lr to lr over the first `warmup`, then lr, times gamma at each milestone reached.
+    Shares are compared with a tolerance of 1e-9, so that 40 of 70 epochs is 40/70 however it was rounded.
+
+    >>> learning_rate(0.5, lr=1.0, warmup=0.1, warmup_start=0.1, milestones=[0.5, 0.8], gamma=0.1)
+    0.1
+    """
+    rate = lr * gamma ** sum(share >= milestone - 1e-9 for milestone in milestones)
+    if share < warmup - 1e-9:
+        rate *= warmup_start + (1 - warmup_start) * share / warmup
+    return rate
+
+
+def make_optimizer(pretrained: Sequence[nn.Parameter], new: Sequence[nn.Parameter], *, name: str, weight_decay: float,
+                   pretrained_lr_factor: float) -> torch.optim.Optimizer:
+    """adam (default betas) or sgd (momentum 0.9, Nesterov), both with weight decay as an L2 penalty on everything.
+
+    Each group's `factor` is its share of the rate: pretrained_lr_factor for pretrained parameters, 1 for new ones.
+    Fused: one kernel a parameter, on a CPU a fifth of the time that separate operations take.
+    """
+    groups: list[dict[str, Any]] = [{"params": list(parameters), "factor": factor}
+                                    for parameters, factor in ((pretrained, pretrained_lr_factor), (new, 1.0))
+                                    if parameters]
+    if name == "adam":
+        return torch.optim.Adam(groups, lr=0.0, weight_decay=weight_decay, fused=True)
+    if name == "sgd":
+        return torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True, weight_decay=weight_decay, fused=True)
+    raise InputError(f"unknown optimiser {name!r}; it is adam or sgd")
+
+
+def fingerprint(about: dict[str, Any]) -> str:
+    """The name under which unfinished work on `about` (parameters and hashes of inputs) is kept."""
+    return hashlib.sha256(json.dumps([FORMAT, about], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def fit(network: nn.Module, optimizer: torch.optim.Optimizer, *, batches: Callable[[int], Iterator[Batch]], steps: int,
+        batch_size: int, rate: Callable[[float], float], seed: int, device: torch.device, scratch: str | os.PathLike,
+        live: str | os.PathLike, keys: Sequence[str], log_steps: int = LOG_STEPS,
+        checkpoint_steps: int = CHECKPOINT_STEPS) -> list[Row]:
+    """Train `network` in place for `steps` steps, from the checkpoint in `scratch` if there is one.
+
+    batches(start): the batches of steps start, start + 1, ...; rate(share of training done) -> learning rate; live:
+    DVCLive's folder, filled every `log_steps`; keys: image key of each `row` in a batch, to name what stopped it.
+    Returns one row for every `log_steps`: step, learning rate, and the mean of the loss and each scalar since the last.
+    InputError if the loss or a weight is no finite number; step, keys and the batch itself stay in scratch/stopped.
+    """
+    scratch = Path(scratch)
+    place(network, device).train()
+    start, history = _resume(scratch, network, optimizer, device)
+    with _open_live(live, history) as log, _bar(steps, start, batch_size) as bar:
+        pending: list[Row] = []
+        began = time.perf_counter()
+        images = 0
+        for step, batch in zip(range(start, steps), batches(start), strict=False):
+            lr = rate(step / steps)
+            scalars = _step(network, optimizer, batch, lr=lr, seed=torch_seed(seed, "step", step), device=device)
+            if not math.isfinite(scalars["loss"]):
+                raise _stopped(scratch, step, scalars, batch, keys)
+            pending.append(scalars)
+            images += len(batch["image"])
+            bar.set_postfix(loss=f"{scalars['loss']:.3f}", lr=f"{lr:.1e}", refresh=False)
+            bar.update(len(batch["image"]))
+            done = step + 1
+            if done % log_steps == 0 or done == steps:
+                history.append({"step": done, "lr": lr} | _mean(pending))
+                _write_live(log, history[-1] | {"images_per_second": images / (time.perf_counter() - began)})
+                pending, images, began = [], 0, time.perf_counter()
+            due = done % checkpoint_steps == 0
+            if (due or done == steps) and not all(tensor.isfinite().all() for tensor in network.parameters()):
+                raise _stopped(scratch, step, scalars, batch, keys)
+            if due:
+                _save(scratch, done, network, optimizer, history)
+    return history
+
+
+def _step(network: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, *, lr: float, seed: int,
+          device: torch.device) -> Row:
+    """One forward and backward pass and the update, unless the loss is not finite."""
+    torch.manual_seed(seed)  # dropout and the like: a function of the step, so that no state need be kept
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["factor"]
+    moved = to_device(batch, device)
+    with mixed_precision(device):
+        loss, scalars = network(moved)
+    value = loss.item()
+    if math.isfinite(value):
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+    return {"loss": value} | {name: float(scalar) for name, scalar in scalars.items()}
+
+
+def place(network: nn.Module, device: torch.device) -> nn.Module:
+    """The network on the device, with channels last where `to_device` puts images so."""
+    network.to(device)
+    return network.to(memory_format=torch.channels_last) if device.type == "cuda" else network  # type: ignore[call-overload]
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch on the device, images with channels last where the kernels want them so (CUDA)."""
+    moved = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+    if device.type == "cuda":
+        moved["image"] = moved["image"].contiguous(memory_format=torch.channels_last)
+    return moved
+
+
+def mixed_precision(device: torch.device) -> Any:
+    """bfloat16 where the device has it (CUDA; its range needs no gradient scaling), else nothing."""
+    if device.type == "cuda" and torch.cuda.is_bf16_supported():
+        return torch.autocast("cuda", torch.bfloat16)
+    return nullcontext()
+
+
+def _mean(rows: list[Row]) -> Row:
+    return {name: round(math.fsum(row[name] for row in rows) / len(rows), 6) for name in rows[0]}
+
+
+def _bar(steps: int, start: int, batch_size: int) -> tqdm:
+    quiet = not sys.stderr.isatty()
+    return tqdm(total=steps * batch_size, initial=start * batch_size, unit=" images", mininterval=30 if quiet else 0.5,
+                dynamic_ncols=not quiet)
+
+
+def _open_live(folder: str | os.PathLike, history: list[Row]) -> Live:
+    """A fresh log that already holds `history`: DVC clears a stage's outputs before the stage can go on."""
+    log = Live(dir=os.fspath(folder), save_dvc_exp=False, dvcyaml=None, report=None, monitor_system=False)
+    for row in history:
+        _write_live(log, row)
+    return log
+
+
+def _write_live(log: Live, row: Row) -> None:
+    log.step = int(row["step"])
+    for name, value in row.items():
+        if name != "step":
+            log.log_metric(name, value)
+    log.make_summary()
+
+
+def _save(scratch: Path, step: int, network: nn.Module, optimizer: torch.optim.Optimizer, history: list[Row]) -> None:
+    scratch.mkdir(parents=True, exist_ok=True)
+    temporary = scratch / "checkpoint.tmp"
+    torch.save({"step": step, "network": network.state_dict(), "optimizer": optimizer.state_dict(),
+                "history": history}, temporary)
+    temporary.replace(scratch / "checkpoint.pt")
+
+
+def _resume(scratch: Path, network: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
+            ) -> tuple[int, list[Row]]:
+    """(step to go on with, history so far); (0, []) without a checkpoint."""
+    path = scratch / "checkpoint.pt"
+    if not path.exists():
+        return 0, []
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+        network.load_state_dict(state["network"])
+        optimizer.load_state_dict(state["optimizer"])
+    except Exception as error:  # torch.load raises pickle, zip, EOF and runtime errors by the kind of damage
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"'{path}': is no checkpoint of this training or damaged ({reason}); remove it, and training "
+                         "starts over") from error
+    return state["step"], state["history"]
+
+
+def _stopped(scratch: Path, step: int, scalars: Row, batch: Batch, keys: Sequence[str]) -> InputError:
+    """Keep what led to a loss that is no number, and say so."""
+    folder = scratch / "stopped"
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [keys[row] for row in batch["row"].tolist()]
+    record = {"step": step, "scalars": {name: str(value) for name, value in scalars.items()}, "keys": names}
+    (folder / "step.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+    save_file({name: tensor.contiguous() for name, tensor in batch.items()}, folder / "batch.safetensors")
+    bad = [name for name, value in scalars.items() if not math.isfinite(value)]
+    return InputError(f"'{folder}': training stopped at step {step}, where {bad[0] if bad else 'a weight'} became "
+                      f"{scalars[bad[0]] if bad else 'no finite number'}; step.json names its {len(names)} images "
+                      f"(first {names[0]!r}) and batch.safetensors holds them: look at them, or lower optimizer.lr")

@@ -1,0 +1,151 @@
+"""What happens to a picture between disk and network: resize, flip, crop, erase, normalise.
+
+A picture's labels and DSAP images move with it. One `Augmentation` is drawn per picture, from its own random stream,
+and then applied to each of them, so that they cannot come apart. H x W is the network's input size.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from pipeline.taxonomy import DENSEPOSE24_FLIP, DENSEPOSE24_MIRROR_U, DENSEPOSE24_MIRROR_V
+
+MEAN = np.array([0.485, 0.456, 0.406], np.float32)  # ImageNet's, of RGB in [0, 1]
+STD = np.array([0.229, 0.224, 0.225], np.float32)
+NORMALISED = (np.arange(256, dtype=np.float32)[:, None] / np.float32(255) - MEAN) / STD  # (256, 3): level -> value
+BACKGROUND = 0
+CELL = 4  # labels for the network have H/4 x W/4 cells
+
+ERASE_AREA = (0.02, 0.4)  # share of the picture; random erasing's own ranges
+ERASE_ASPECT = (0.3, 1 / 0.3)  # height over width
+ERASE_ATTEMPTS = 100
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What was drawn for one H x W picture: flipped or not, moved by (down, right) pixels, one rectangle erased."""
+
+    flip: bool = False
+    shift: tuple[int, int] = (0, 0)
+    erased: tuple[int, int, int, int] | None = None  # top, left, bottom, right
+
+
+def draw(generator: np.random.Generator, *, height: int, width: int, flip: float, pad: int,
+         erase: float) -> Augmentation:
+    """Draw a flip (probability), a random crop after padding `pad` pixels on each side, an erased rectangle."""
+    flipped = bool(generator.random() < flip)
+    down, right = generator.integers(-pad, pad + 1, 2).tolist()
+    erased = draw_rectangle(generator, height=height, width=width) if generator.random() < erase else None
+    return Augmentation(flipped, (down, right), erased)
+
+
+def draw_rectangle(generator: np.random.Generator, *, height: int, width: int) -> tuple[int, int, int, int] | None:
+    """Random erasing's rectangle (Zhong et al. 2017, Algorithm 1): (top, left, bottom, right), or None if none fits.
+
+    Its area is uniform in 0.02-0.4 of the picture, its height over width uniform in 0.3-3.33.
+    """
+    for _ in range(ERASE_ATTEMPTS):
+        area = generator.uniform(*ERASE_AREA) * height * width
+        aspect = generator.uniform(*ERASE_ASPECT)
+        h, w = round((area * aspect) ** 0.5), round((area / aspect) ** 0.5)
+        if 0 < h < height and 0 < w < width:
+            top, left = int(generator.integers(height - h + 1)), int(generator.integers(width - w + 1))
+            return top, left, top + h, left + w
+    return None
+
+
+def resize(rgb: np.ndarray, height: int, width: int) -> np.ndarray:
+    """(h, w, 3) uint8 -> (height, width, 3), bilinear, over the whole footprint when shrinking.
+
+    Pillow's, as in torchvision's Resize of the papers' code: integer arithmetic, the same on every machine.
+    """
+    if rgb.shape[:2] == (height, width):
+        return rgb
+    return np.asarray(Image.fromarray(rgb).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def resize_labels(labels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """(h, w) labels -> (height, width), the nearest pixel's label."""
+    if labels.shape == (height, width):
+        return labels
+    rows = (np.arange(height) * 2 + 1) * labels.shape[0] // (2 * height)
+    columns = (np.arange(width) * 2 + 1) * labels.shape[1] // (2 * width)
+    return labels[rows[:, None], columns[None, :]]
+
+
+def move(array: np.ndarray, augmentation: Augmentation, fill: float) -> np.ndarray:
+    """Flip, shift and erase an (H, W) or (H, W, C) array; what came from outside and what is erased becomes `fill`."""
+    if augmentation.flip:
+        array = array[:, ::-1]
+    (down, right), (height, width) = augmentation.shift, array.shape[:2]
+    moved = np.full_like(array, fill)
+    moved[max(down, 0):height + min(down, 0), max(right, 0):width + min(right, 0)] = \
+        array[max(-down, 0):height - max(down, 0), max(-right, 0):width - max(right, 0)]
+    if augmentation.erased is not None:
+        top, left, bottom, end = augmentation.erased
+        moved[top:bottom, left:end] = fill
+    return moved
+
+
+def normalise(rgb: np.ndarray) -> np.ndarray:
+    """uint8 RGB (..., 3) -> float32, ImageNet's mean and deviation taken out."""
+    return NORMALISED[rgb, np.arange(3)]
+
+
+def image_for_network(rgb: np.ndarray, *, height: int, width: int, augmentation: Augmentation) -> np.ndarray:
+    """(h, w, 3) uint8 -> (3, H, W) float32, normalised; padded and erased pixels are 0, ImageNet's mean."""
+    moved = move(normalise(resize(rgb, height, width)), augmentation, 0)
+    return np.ascontiguousarray(moved.transpose(2, 0, 1))
+
+
+def labels_for_network(labels: np.ndarray, *, height: int, width: int, augmentation: Augmentation,
+                       exchange: np.ndarray | None = None) -> np.ndarray:
+    """(h, w) labels of the whole picture -> (H/4, W/4) uint8, each cell's most frequent one after augmentation.
+
+    exchange: what flipping makes of a label (taxonomy's *_FLIP), None where labels have no left and right.
+    """
+    whole = resize_labels(labels, height, width)
+    if augmentation.flip and exchange is not None:
+        whole = exchange[whole]
+    return area_majority(move(whole, augmentation, BACKGROUND), CELL)
+
+
+def area_majority(labels: np.ndarray, cell: int) -> np.ndarray:
+    """(H, W) -> (H / cell, W / cell) uint8: the most frequent label of each cell, the smaller one of equals."""
+    height, width = labels.shape
+    if height % cell or width % cell:
+        raise ValueError(f"labels of {height} x {width} pixels do not divide into cells of {cell} x {cell}")
+    cells = labels.reshape(height // cell, cell, width // cell, cell)
+    best, winner = np.full((height // cell, width // cell), -1), np.zeros((height // cell, width // cell), np.uint8)
+    for label in np.unique(labels):
+        count = (cells == label).sum((1, 3))
+        winner = np.where(count > best, label, winner)
+        best = np.maximum(count, best)
+    return winner.astype(np.uint8)
+
+
+def dsap_for_network(dsap: np.ndarray, valid: np.ndarray, *, flip: bool) -> tuple[np.ndarray, np.ndarray]:
+    """dsap (24, S, S, 3) uint8, valid (24, S, S) -> (24, 3, S, S) float32, 0 where not valid, and valid as bool.
+
+    DSAP images come from the whole picture: cropping and erasing leave them alone (DSA 4.2), flipping moves them.
+    """
+    valid = valid.astype(bool)
+    if flip:
+        dsap, valid = flip_parts(dsap), flip_parts(valid)
+    values = normalise(dsap) * valid[..., None]
+    return np.ascontiguousarray(values.transpose(0, 3, 1, 2)), np.ascontiguousarray(valid)
+
+
+def flip_parts(parts: np.ndarray) -> np.ndarray:
+    """DSAP images (24, U, V, ...) of a picture -> those of the mirrored picture.
+
+    Left and right parts change places; the torso is mirrored along V and the head along U (rows); limb charts of the
+    two sides mirror each other already.
+    """
+    flipped = parts[DENSEPOSE24_FLIP[1:].astype(np.int64) - 1]
+    for part in DENSEPOSE24_MIRROR_V:
+        flipped[part - 1] = flipped[part - 1, :, ::-1].copy()
+    for part in DENSEPOSE24_MIRROR_U:
+        flipped[part - 1] = flipped[part - 1, ::-1].copy()
+    return flipped

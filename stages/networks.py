@@ -1,0 +1,115 @@
+"""From parameters to a network on a device: the one place that stages train and embed share."""
+
+import dataclasses
+import json
+import os
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from models.backbone import Backbone
+from pipeline.caches import Cache
+from pipeline.errors import InputError
+from pipeline.images import file_sha256
+from pipeline.params import HistogramParams, MatchParams, RunParams
+from pipeline.seeds import torch_seed
+
+STRIDE = 16  # of the backbones, and what divides H and W evenly at every stage
+
+
+def build(run: RunParams, *, key: str, ids: int, match: MatchParams | None = None) -> nn.Module:
+    """The network of a run, drawn from its seed; with `match` the one for embedding, its weights still to be loaded.
+
+    InputError, naming the run, for what the networks refuse.
+    """
+    torch.manual_seed(torch_seed(run.seed, "init"))
+    try:
+        return _network(run, ids, match)
+    except ValueError as error:
+        raise InputError(f"runs.{key}: {error}") from error
+
+
+def _network(run: RunParams, ids: int, match: MatchParams | None) -> nn.Module:
+    """Each network is imported where it is used: a run depends on the file of its own network alone."""
+    for side, pixels in (("height", run.height), ("width", run.width)):
+        if pixels < STRIDE or pixels % STRIDE:
+            raise ValueError(f"{side} is {pixels}; make it a multiple of {STRIDE}")
+    settings: dict[str, Any] = dataclasses.asdict(run.model)
+    del settings["name"]
+    if isinstance(run.model, HistogramParams):
+        from models.baseline import Histogram
+        return Histogram(**settings)
+    backbone = Backbone(architecture=run.backbone, init=run.init if match is None else "none")
+    from models.baseline import Baseline
+    return Baseline(backbone=backbone, ids=ids, **settings)
+
+
+def choose_device(device: str, *, threads: int) -> torch.device:
+    """auto | cpu | cuda -> a device that computes the same twice (on CUDA as far as its kernels can).
+
+    InputError for another name, and for cuda where there is none.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"device: unknown device {device!r}; it is auto, cpu or cuda")
+    available = torch.cuda.is_available()
+    if device == "cuda" and not available:
+        raise InputError("device: is cuda, and torch finds no GPU here; write auto or cpu")
+    chosen = torch.device("cuda" if available and device != "cpu" else "cpu")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=chosen.type == "cuda")
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # all is written first
+    return chosen
+
+
+def recorded(run: RunParams) -> dict[str, Any]:
+    """A run's parameters as they are stored with its weights: all that its result depends on."""
+    parameters = json.loads(json.dumps(dataclasses.asdict(run)))
+    del parameters["workers"]
+    return parameters
+
+
+def check_recorded(about: dict[str, Any], run: RunParams, *, key: str, path: str | os.PathLike) -> None:
+    """InputError, naming both, if weights that are `about` something were made by another run or other parameters."""
+    name, found, expected = repr(os.fspath(path)), _flat(about.get("parameters", {})), _flat(recorded(run))
+    if about.get("run") != key:
+        raise InputError(f"{name}: holds weights of run {about.get('run')!r} (model {found.get('model.name')!r}), and "
+                         f"run {key!r} (model {run.model.name!r}) is asked for; train {key} again")
+    for parameter in sorted(found.keys() | expected.keys()):
+        old, new = found.get(parameter, "absent"), expected.get(parameter, "absent")
+        if old != new:
+            raise InputError(f"{name}: was trained with {parameter} {old!r}, and runs.{key} says {new!r}; train {key} "
+                             "again, or restore the parameter")
+
+
+def _flat(tree: Any, name: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {name: tree}
+    return {key: value for part, inner in tree.items()
+            for key, value in _flat(inner, f"{name}.{part}" if name else part).items()}
+
+
+def cache_of(reads: str) -> Path | None:
+    """The cache file among what a run or an embedding reads; None where it reads images only."""
+    return Path(reads) if reads.endswith((".h5", ".hdf5")) else None
+
+
+def check_reads(run: RunParams, *, key: str) -> None:
+    """InputError if the run's network is trained from a cache file and `reads` names another or none."""
+    wanted = None
+    if wanted is not None and Path(run.reads).name != wanted:
+        raise InputError(f"runs.{key}.reads: is {run.reads!r}, and {run.model.name} with these parameters is trained "
+                         f"from a {wanted}; name one, and its data set as `cache`")
+
+
+def pins(cache: Path | None) -> dict[str, Any]:
+    """What a cache is, for artefacts made from it: {path: {sha256, maker}}."""
+    return {} if cache is None else {cache.as_posix(): {"sha256": file_sha256(cache), "maker": Cache(cache).maker}}
+
+
+def versions() -> dict[str, str]:
+    """The packages that results depend on."""
+    return {name: version(name) for name in ("torch", "torchvision", "numpy", "opencv-python-headless", "pillow")}
