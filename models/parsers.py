@@ -1,0 +1,286 @@
+"""Human parsers: LR-ASPP on MobileNetV3-Large and DeepLabV3 on ResNet-50, with a class head and an optional u,v head.
+
+Both are torchvision's networks (Howard et al. 2019, Section 6.4; Chen et al. 2017) with one 1x1 classifier whose
+channels are the native labels and, with u,v, one pair of channels for each of DensePose's 24 parts, as in DensePose's
+own head: a pair is read only where its part is. LR-ASPP gets one more branch, from stride 4: see `FineHead`.
+
+Weights are safetensors files that say what they hold (`save_parser`, `load_parser`); nothing is unpickled.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models import MobileNet_V3_Large_Weights, ResNet50_Weights
+from torchvision.models.segmentation import deeplabv3_resnet50, lraspp_mobilenet_v3_large
+
+CLASSES = {"densepose24": 25, "lip20": 20}  # with background
+ARCHITECTURES = ("lraspp", "deeplabv3")
+SURFACE_PARTS = 24
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
+
+
+class FineHead(nn.Module):
+    """LR-ASPP's head, refined at stride 4.
+
+    The semantic map of strides 8 and 16 is upsampled, joined with the backbone's stride-4 features and mixed by one
+    3x3 convolution: hands and feet are 3-5 pixels wide in a 128x64 crop, less than a cell of stride 8.
+    """
+
+    def __init__(self, *, fine: int, low: int, high: int, channels: int, width: int = 64, inter: int = 128) -> None:
+        super().__init__()
+        self.cbr = nn.Sequential(nn.Conv2d(high, inter, 1, bias=False), nn.BatchNorm2d(inter), nn.ReLU())
+        self.scale = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(high, inter, 1, bias=False), nn.Sigmoid())
+        self.low = nn.Conv2d(low, width, 1, bias=False)
+        self.high = nn.Conv2d(inter, width, 1, bias=False)
+        self.fine = nn.Conv2d(fine, width, 1, bias=False)
+        self.mix = nn.Sequential(nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1, bias=False),
+                                 nn.BatchNorm2d(width), nn.ReLU())
+        self.classifier = nn.Conv2d(width, channels, 1)
+
+    def forward(self, features: dict[str, Tensor]) -> Tensor:
+        fine, low, high = features["fine"], features["low"], features["high"]
+        x = self.high(self.cbr(high) * self.scale(high))
+        x = self.low(low) + F.interpolate(x, size=low.shape[-2:], mode="bilinear")
+        x = self.fine(fine) + F.interpolate(x, size=fine.shape[-2:], mode="bilinear")
+        return self.classifier(self.mix(x))
+
+
+class Parser(nn.Module):
+    """Images to labels, probabilities and u,v. `forward` is for training, `parse` for use.
+
+    taxonomy: densepose24 | lip20; height, width: the input's size in pixels; uv: whether there is a u,v head;
+    to_parts8 (8, C) or None and to_parts4 (5, C) sum native probabilities into the 8 parts and into background +
+    4 parts (LIP-20 cannot give the 8).
+    """
+
+    to_parts4: Tensor
+    to_parts8: Tensor | None
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, *, backbone: nn.Module, head: nn.Module, architecture: str, taxonomy: str, uv: bool, height: int,
+                 width: int, to_parts8: Tensor | None, to_parts4: Tensor) -> None:
+        super().__init__()
+        self.backbone, self.head = backbone, head
+        self.architecture, self.taxonomy, self.uv = architecture, taxonomy, uv
+        self.height, self.width = height, width
+        self.register_buffer("to_parts8", None if to_parts8 is None else to_parts8.float())
+        self.register_buffer("to_parts4", to_parts4.float())
+        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1) * 255, persistent=False)
+
+    def coarse(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """images (B,3,H,W) uint8 RGB -> at the head's stride, h = H/4 or H/8: logits (B,C,h,w) and, with a u,v head,
+        (B,24,2,h,w), the pair each part would have there, not yet clamped to [0, 1]. Training's losses read these."""
+        x = (images.float() - self.mean) / self.std
+        out = self.head(self.backbone(x.contiguous(memory_format=torch.channels_last)))
+        classes = CLASSES[self.taxonomy]
+        uv = out[:, classes:].unflatten(1, (SURFACE_PARTS, 2)) if self.uv else None
+        return out[:, :classes], uv
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The bare network: `coarse` upsampled to the images' size, logits (B,C,H,W) and (B,24,2,H,W) or None."""
+        logits, uv = self.coarse(images)
+        size = images.shape[-2:]
+        return upsample(logits, *size), None if uv is None else upsample(uv.flatten(1, 2), *size).unflatten(1, (-1, 2))
+
+    @torch.inference_mode()
+    def parse(self, images: Tensor) -> dict[str, Tensor]:
+        """images (B,3,H,W) uint8 RGB at the parser's size -> `native` (B,H,W) uint8 labels, `parts4` (B,5,H,W)
+        probabilities with background first and, from densepose24, `parts8` (B,8,H,W); with a u,v head `uv` (B,H,W,2)
+        in [0,1] of the predicted part, 0 on background.
+
+        Logits are upsampled and then turned into probabilities, not the other way round: between two cells that are
+        sure of different labels, probabilities would always meet half-way, and no edge could lie anywhere else.
+        """
+        size = (self.height, self.width)
+        if tuple(images.shape[-2:]) != size:
+            raise ValueError(f"the images are {images.shape[-2]}x{images.shape[-1]} and the parser's input is "
+                             f"{self.height}x{self.width}; resize the images")
+        logits, uv = self.coarse(images)
+        probabilities = upsample(logits.contiguous(), *size).softmax(1)
+        result = {"parts4": _sums(self.to_parts4, probabilities)}
+        if self.to_parts8 is not None:
+            result["parts8"] = _sums(self.to_parts8, probabilities)
+        result["native"] = _argmax(probabilities)
+        if uv is not None:
+            result["uv"] = _pairs(uv, result["native"])
+        return result
+
+
+def upsample(maps: Tensor, height: int, width: int) -> Tensor:
+    """Bilinear, (B,C,h,w) -> (B,C,height,width)."""
+    return F.interpolate(maps, size=(height, width), mode="bilinear")
+
+
+def _sums(groups: Tensor, probabilities: Tensor) -> Tensor:
+    """(G,C) ones and zeros x (B,C,H,W) -> (B,G,H,W)."""
+    return torch.einsum("gc,bchw->bghw", groups, probabilities)
+
+
+def _argmax(probabilities: Tensor) -> Tensor:
+    """(B,C,H,W) float32 >= 0, C <= 32, overwritten -> (B,H,W) uint8; of almost equal ones the first.
+
+    Non-negative floats are ordered as their bits are. The last five bits, 2^-18 of the value, make room for the
+    label, and a maximum is left, which costs a quarter of torch's argmax over a strided axis.
+    """
+    classes = probabilities.shape[1]
+    labels = torch.arange(31, 31 - classes, -1, dtype=torch.int32, device=probabilities.device).view(1, -1, 1, 1)
+    coded = probabilities.view(torch.int32).bitwise_and_(-32).bitwise_or_(labels)
+    return (31 - (coded.amax(1) & 31)).to(torch.uint8)
+
+
+def _pairs(maps: Tensor, native: Tensor) -> Tensor:
+    """Pairs of every part (B,24,2,h,w) and labels (B,H,W) -> the labelled part's pair (B,H,W,2), bilinear, clamped to
+    [0,1], 0 on background: what upsampling all 48 maps and picking would give, computed where it is read."""
+    (batch, parts, _, h, w), (height, width) = maps.shape, native.shape[1:]
+    image, row, column = native.nonzero(as_tuple=True)
+    part = native[image, row, column].long() - 1
+    above, below, down = (taps[row] for taps in _taps(height, h, maps.device))
+    left, right, across = (taps[column] for taps in _taps(width, w, maps.device))
+    cells = torch.stack([((image * h + y) * w + x) * parts + part for y in (above, below) for x in (left, right)], 1)
+    weights = torch.stack([a * b for a in (1 - down, down) for b in (1 - across, across)], 1)
+    table = maps.permute(0, 3, 4, 1, 2).reshape(-1, 2)
+    uv = maps.new_zeros(batch, height, width, 2)
+    uv[image, row, column] = F.embedding_bag(cells, table, per_sample_weights=weights, mode="sum").clamp(0, 1)
+    return uv
+
+
+def _taps(size: int, cells: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """For each of `size` pixels the two cells that bilinear upsampling mixes and the second one's weight."""
+    place = ((torch.arange(size, device=device) + 0.5) * cells / size - 0.5).clamp(min=0)
+    first = place.long().clamp(max=cells - 1)
+    return first, (first + 1).clamp(max=cells - 1), place - first
+
+
+def build_parser(*, architecture: str, taxonomy: str, uv: bool, height: int, width: int, to_parts8: Tensor | None,
+                 to_parts4: Tensor, init: str = "none") -> Parser:
+    """A new parser. `init`: none | imagenet (torchvision's backbone weights, a download) | a .safetensors or .pth file
+    with the backbone's state. ValueError for an unknown architecture or taxonomy, and for u,v without DensePose-24."""
+    if architecture not in ARCHITECTURES:
+        raise ValueError(f"unknown architecture {architecture!r}; choose one of {', '.join(ARCHITECTURES)}")
+    if taxonomy not in CLASSES:
+        raise ValueError(f"unknown labels {taxonomy!r}; choose one of {', '.join(CLASSES)}")
+    if uv and taxonomy != "densepose24":
+        raise ValueError(f"a u,v head needs the labels densepose24, not {taxonomy}; set uv to false or change "
+                         "the labels")
+    for name, matrix, groups in (("to_parts8", to_parts8, 8), ("to_parts4", to_parts4, 5)):
+        if matrix is not None and tuple(matrix.shape) != (groups, CLASSES[taxonomy]):
+            raise ValueError(f"{name} is {tuple(matrix.shape)}, and {taxonomy} needs ({groups}, {CLASSES[taxonomy]})")
+    channels = CLASSES[taxonomy] + (2 * SURFACE_PARTS if uv else 0)
+    backbone, head = (_lraspp if architecture == "lraspp" else _deeplabv3)(channels)
+    _load_backbone(backbone, architecture, init)
+    return Parser(backbone=backbone, head=head, architecture=architecture, taxonomy=taxonomy, uv=uv, height=height,
+                  width=width, to_parts8=to_parts8, to_parts4=to_parts4)
+
+
+def _lraspp(channels: int) -> tuple[nn.Module, nn.Module]:
+    network = lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=channels)
+    network.backbone.return_layers = {"3": "fine", **network.backbone.return_layers}  # "3": last block of stride 4
+    for module in network.backbone.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 0.1  # torchvision's 0.01 has not forgotten its start after a few hundred small steps
+        if isinstance(module, nn.Conv2d) and module.dilation == (2, 2):
+            # A crop of a person is 8 or 16 cells high here, which 5x5 spans undilated; on CPUs the gradient of a
+            # dilated depthwise convolution costs five times as much, and these three were half of training.
+            module.dilation, module.padding = (1, 1), (2, 2)
+    return network.backbone, FineHead(fine=24, low=40, high=960, channels=channels)
+
+
+def _deeplabv3(channels: int) -> tuple[nn.Module, nn.Module]:
+    network = deeplabv3_resnet50(weights=None, weights_backbone=None, num_classes=channels, aux_loss=False)
+    return network.backbone, nn.Sequential(_Take("out"), network.classifier)
+
+
+class _Take(nn.Module):
+    """One entry of a dict of feature maps."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def forward(self, features: dict[str, Tensor]) -> Tensor:
+        return features[self.name]
+
+
+def _load_backbone(backbone: nn.Module, architecture: str, init: str) -> None:
+    if init == "none":
+        return
+    if init == "imagenet":
+        weights: Any = (MobileNet_V3_Large_Weights if architecture == "lraspp" else ResNet50_Weights).IMAGENET1K_V1
+        state = weights.get_state_dict(progress=True, check_hash=True)
+    else:
+        state = _read_state(init)
+    state = {name.removeprefix("features."): value for name, value in state.items()}
+    wanted = backbone.state_dict()
+    missing = [name for name, value in wanted.items() if name not in state or state[name].shape != value.shape]
+    if missing:
+        raise ValueError(f"{init}: holds no backbone of {architecture} ({missing[0]} is missing or of another shape); "
+                         "name such a file as the parser's `init`, or none")
+    backbone.load_state_dict({name: state[name] for name in wanted})
+
+
+def _read_state(path: str) -> dict[str, Tensor]:
+    try:
+        if path.endswith(".safetensors"):
+            with safe_open(path, "pt") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(f"{path}: cannot be read as backbone weights ({type(error).__name__}); `init` is none, "
+                         "imagenet or a .safetensors or .pth file of a state dict") from error
+
+
+def save_parser(parser: Parser, path: str | os.PathLike, *, made: dict[str, Any]) -> None:
+    """Write weights and, as JSON under the one metadata key `semalign`, what they are; `made` adds how they were made
+    (parameters, data's SHA-256, versions). The same parser gives the same bytes. Written beside and renamed."""
+    about = {"kind": "parser", "architecture": parser.architecture, "labels": parser.taxonomy, "uv": parser.uv,
+             "height": parser.height, "width": parser.width, **made}
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    state = {name: value.detach().cpu().contiguous() for name, value in parser.state_dict().items()}
+    save_file(state, temporary, metadata={"semalign": json.dumps(about, sort_keys=True)})
+    os.replace(temporary, path)
+
+
+def load_parser(path: str | os.PathLike, device: str = "cpu") -> Parser:
+    """A parser from a file of `save_parser`, in evaluation mode. ValueError names the file and the remedy where it is
+    missing, damaged, or not a parser's."""
+    about, state = _read_parser(path)
+    name = os.fspath(path)
+    try:
+        parser = build_parser(architecture=about["architecture"], taxonomy=about["labels"], uv=about["uv"],
+                              height=about["height"], width=about["width"], to_parts8=state.get("to_parts8"),
+                              to_parts4=state["to_parts4"])
+        parser.load_state_dict(state)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{name}: does not hold the parser it claims ({reason}); make it again with the stage "
+                         "train_parser, or name another file as the cache's `source`") from error
+    return parser.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+
+
+def _read_parser(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    name = os.fspath(path)
+    try:
+        with safe_open(name, "pt") as file:
+            about = json.loads((file.metadata() or {}).get("semalign", "{}"))
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    except FileNotFoundError as error:
+        raise ValueError(f"{name}: no such weights; make them with the stage train_parser, or name another file as "
+                         "the cache's `source`") from error
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+        raise ValueError(f"{name}: is damaged or no safetensors file ({error}); make it again with the stage "
+                         "train_parser, or name another file as the cache's `source`") from error
+    if not isinstance(about, dict) or about.get("kind") != "parser":
+        kind = about.get("kind", "unknown weights") if isinstance(about, dict) else "unknown weights"
+        raise ValueError(f"{name}: holds {kind}, not a parser; name a parser's weights as the cache's `source`")
+    return about, state

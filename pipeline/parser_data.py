@@ -1,0 +1,133 @@
+"""A rendered parsing set (pictures and labels.h5) as a parser's training and held-out samples."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import cv2
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from pipeline.errors import InputError
+from pipeline.images import file_sha256, read_image
+from pipeline.parser_augment import Sample, augment
+from pipeline.seeds import rng
+from pipeline.taxonomy import TAXONOMIES
+
+LABEL_ARRAYS = {"densepose24": "index", "lip20": "lip"}
+
+
+class ParsingSet:
+    """The pictures of one part (train | val) of a folder, with their labels.
+
+    `taxonomy` names the labels, `uv` asks for u,v too; everything is resized to height x width. InputError where
+    labels.h5 is missing, damaged, lacks an array or has no picture of that part.
+    """
+
+    def __init__(self, folder: Path, part: str, *, taxonomy: str, uv: bool, height: int, width: int) -> None:
+        self.folder, self.taxonomy, self.uv = Path(folder), taxonomy, uv
+        self.height, self.width = height, width
+        self.file: h5py.File | None = None
+        paths = [path.decode() for path in self._array("path")[:]]
+        self.rows = [row for row, path in enumerate(paths) if path.startswith(f"{part}/")]
+        self.paths = [paths[row] for row in self.rows]
+        if not self.rows:
+            raise InputError(f"{self.folder / 'labels.h5'}: has no pictures under {part}/; render it again as a set "
+                             "of kind `parsing`")
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"file": None}  # a handle cannot go to another process
+
+    def _array(self, name: str) -> h5py.Dataset:
+        path = self.folder / "labels.h5"
+        try:
+            if self.file is None:
+                self.file = h5py.File(path, "r", locking=False)
+            return self.file[name]
+        except (OSError, KeyError) as error:
+            raise InputError(f"{path}: cannot be read as a rendered set's labels ({error}); render the set again"
+                             ) from error
+
+    def sample(self, place: int) -> Sample:
+        """Picture number `place` of this part."""
+        row = self.rows[place]
+        image = read_image(self.folder / self.paths[place])
+        try:
+            labels = self._array(LABEL_ARRAYS[self.taxonomy])[row]
+            uv = self._array("uv")[row] if self.uv else np.zeros((*labels.shape, 2), np.uint8)
+        except OSError as error:
+            raise InputError(f"{self.folder / 'labels.h5'}: row {row} cannot be read ({error}); render the set again"
+                             ) from error
+        if labels.max() >= len(TAXONOMIES[self.taxonomy]):
+            raise InputError(f"{self.folder / 'labels.h5'}: row {row} has label {labels.max()}, and {self.taxonomy} "
+                             f"ends at {len(TAXONOMIES[self.taxonomy]) - 1}; render the set again")
+        return self._resized(image, labels, uv)
+
+    def _resized(self, image: np.ndarray, labels: np.ndarray, uv: np.ndarray) -> Sample:
+        size = (self.width, self.height)
+        shrinks = image.shape[0] > self.height
+        if image.shape[:2] != (self.height, self.width):
+            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        if labels.shape != (self.height, self.width):
+            labels = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST_EXACT)
+            uv = cv2.resize(uv, size, interpolation=cv2.INTER_NEAREST_EXACT)
+        return image, labels, uv
+
+    def label_shares(self, pictures: int = 500) -> np.ndarray:
+        """Each native label's share of the pixels, float64, over the first so many pictures."""
+        counts = np.zeros(len(TAXONOMIES[self.taxonomy]))
+        for place in range(min(pictures, len(self))):
+            counts += np.bincount(self.sample(place)[1].ravel(), minlength=len(counts))
+        return counts / counts.sum()
+
+    def sha256(self) -> str:
+        """Of labels.h5 and of this part's pictures."""
+        digest = hashlib.sha256(file_sha256(self.folder / "labels.h5").encode())
+        for path in self.paths:
+            digest.update(f"{path} {file_sha256(self.folder / path)}\n".encode())
+        return digest.hexdigest()
+
+
+class Shuffled(Dataset):
+    """The endless training sequence: item i is always the same augmented picture, so that training can go on from
+    any place and with any number of loading processes."""
+
+    def __init__(self, pictures: ParsingSet, *, seed: int, augmented: bool = True) -> None:
+        self.pictures, self.seed, self.augmented = pictures, seed, augmented
+        self.order: tuple[int, np.ndarray] = (-1, np.zeros(0, int))
+
+    def __getitem__(self, item: int) -> dict[str, Tensor]:
+        epoch, place = divmod(item, len(self.pictures))
+        if self.order[0] != epoch:
+            self.order = (epoch, rng(self.seed, "parser", "order", epoch).permutation(len(self.pictures)))
+        row = int(self.order[1][place])
+        sample = self.pictures.sample(row)
+        if self.augmented:
+            sample = augment(sample, self.pictures.taxonomy, rng(self.seed, "parser", "augment", item))
+        return as_tensors(sample) | {"row": torch.tensor(row)}
+
+
+class InOrder(Dataset):
+    """The pictures as they are, one after another."""
+
+    def __init__(self, pictures: ParsingSet) -> None:
+        self.pictures = pictures
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, item: int) -> dict[str, Tensor]:
+        return as_tensors(self.pictures.sample(item))
+
+
+def as_tensors(sample: Sample) -> dict[str, Tensor]:
+    """image (3,H,W), labels (H,W), uv (2,H,W), all uint8."""
+    image, labels, uv = sample
+    arrays = {"image": image.transpose(2, 0, 1), "labels": labels, "uv": uv.transpose(2, 0, 1)}
+    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}

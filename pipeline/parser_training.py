@@ -1,0 +1,143 @@
+"""What a human parser learns from, and how it is measured. The loop itself is pipeline/training.py's.
+
+A parser here is a module with `coarse(images) -> (logits, u,v maps or None)` at the head's stride and `parse`, as
+models/parsers.py has it.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from pipeline.parser_data import InOrder, ParsingSet, Shuffled
+
+UV_WEIGHT = 1.0
+WARMUP = 0.05  # share of training
+WEIGHT_DECAY = 0.05
+RAREST = 5.0  # the largest ratio of a rare label's weight to the mean
+
+
+class Objective(nn.Module):
+    """A parser with its loss: weighted cross-entropy over native labels, and L1 on the true part's u,v over the body.
+
+    Labels are compared at half the input's size, u,v at the head's. A coarser cell's middle lies between two pixels;
+    which one is read changes from step to step, so that nothing is shifted by half a pixel.
+    """
+
+    class_weights: Tensor
+
+    def __init__(self, parser: Any, *, class_weights: Tensor) -> None:
+        super().__init__()
+        self.parser = parser
+        self.register_buffer("class_weights", class_weights.float(), persistent=False)
+
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """image (B,3,H,W), labels (B,H,W) and, read by a u,v head, uv (B,2,H,W); all uint8."""
+        logits, uv = self.parser.coarse(batch["image"])
+        before = int(torch.randint(2, ()))  # 0 | 1: the pixel after or before a cell's middle
+        size = (batch["labels"].shape[1] // 2, batch["labels"].shape[2] // 2)
+        labels = at_cells(batch["labels"], size, before).long()
+        logits = F.interpolate(logits, size=size, mode="bilinear")
+        loss = F.cross_entropy(logits, labels, weight=self.class_weights)
+        scalars = {"class_loss": loss.detach(), "accuracy": (logits.argmax(1) == labels).float().mean()}
+        if uv is not None:
+            parts = at_cells(batch["labels"], uv.shape[-2:], before).long()
+            error = uv_loss(uv, parts, at_cells(batch["uv"], uv.shape[-2:], before).float() / 255)
+            loss, scalars["uv_loss"] = loss + UV_WEIGHT * error, error.detach()
+        return loss, scalars
+
+
+def at_cells(maps: Tensor, size: Sequence[int], before: int) -> Tensor:
+    """(..., H, W) at the middles of h x w cells, where a middle between two pixels means the second, or with `before`
+    the first."""
+    rows, columns = ((torch.arange(cells, device=maps.device) + 0.5) * pixels / cells - 0.25 - before / 2
+                     for cells, pixels in zip(size, maps.shape[-2:], strict=True))
+    return maps[..., rows.round().long()[:, None], columns.round().long()]
+
+
+def uv_loss(maps: Tensor, parts: Tensor, uv: Tensor) -> Tensor:
+    """Mean |error| over body cells of the true part's pair: maps (B,24,2,h,w), parts (B,h,w) 0..24, uv (B,2,h,w)."""
+    body = (parts > 0)[:, None]
+    part = (parts - 1).clamp(min=0)[:, None, None].expand(-1, 1, 2, -1, -1)
+    error = (maps.gather(1, part)[:, 0] - uv).abs() * body
+    return error.sum() / (2 * body.sum()).clamp(min=1)
+
+
+def label_weights(shares: np.ndarray, power: float = 0.25) -> Tensor:
+    """Cross-entropy weights (share ** -power, their mean over pixels 1) for labels with these shares of the pixels."""
+    weights = np.where(shares > 0, np.maximum(shares, 1e-6) ** -power, 0)
+    weights = weights / (weights * shares).sum()
+    return torch.from_numpy(np.minimum(weights, RAREST)).float()
+
+
+def learning_rate(share: float, *, lr: float) -> float:
+    """Linear from 0 to lr over the first 5 % of training, then half a cosine down to 0."""
+    if share < WARMUP:
+        return lr * (share + WARMUP / 20) / (WARMUP * 1.05)
+    return lr * (1 + math.cos(math.pi * (share - WARMUP) / (1 - WARMUP))) / 2
+
+
+def make_optimizer(parser: nn.Module) -> torch.optim.Optimizer:
+    """AdamW; no decay on biases and normalisation."""
+    groups = [{"params": [p for p in parser.parameters() if (p.ndim > 1) == wide], "factor": 1.0,
+               "weight_decay": WEIGHT_DECAY if wide else 0.0} for wide in (True, False)]
+    return torch.optim.AdamW(groups, lr=0.0)
+
+
+def training_batches(pictures: ParsingSet, *, seed: int, batch: int, start: int, stop: int, workers: int,
+                     augmented: bool = True) -> Iterator[dict[str, Tensor]]:
+    """The batches of steps start .. stop - 1; each has exactly `batch` pictures, whatever came before."""
+    loader = DataLoader(Shuffled(pictures, seed=seed, augmented=augmented), batch_size=batch,
+                        sampler=range(start * batch, stop * batch), num_workers=workers)
+    yield from loader
+
+
+def evaluate(parser: Any, pictures: ParsingSet, *, groups: np.ndarray, names: Sequence[str], batch: int,
+             device: torch.device) -> dict[str, Any]:
+    """Scores over all pixels of a held-out part: `iou` of each group of native labels (`groups`[label] is an index
+    into `names`; None where a group is neither there nor found), their mean `miou<number of groups>`,
+    `pixel_accuracy` over native labels and, with a u,v head, `uv_error`: the mean |error|, in [0,1], over body
+    pixels whose part is right."""
+    loader = DataLoader(InOrder(pictures), batch_size=batch)
+    parser.eval()
+    parsed = ((truth, parser.parse(truth["image"].to(device))) for truth in tqdm(loader, "held out", disable=None))
+    counts, error, body = tally(parsed, len(groups))
+    intersection, union = _overlap(counts, groups, len(names))
+    iou = [float(i / u) if u else None for i, u in zip(intersection, union, strict=True)]
+    found = [value for value in iou if value is not None]
+    return {f"miou{len(names)}": round(sum(found) / len(found), 4),
+            "iou": {name: None if value is None else round(value, 4) for name, value in zip(names, iou, strict=True)},
+            "pixel_accuracy": round(float(np.trace(counts) / counts.sum()), 4),
+            **({"uv_error": round(error / (2 * body), 4) if body else None} if pictures.uv else {}),
+            "images": len(pictures)}
+
+
+def tally(parsed: Iterable[tuple[dict[str, Tensor], dict[str, Tensor]]], classes: int
+          ) -> tuple[np.ndarray, float, int]:
+    """From (truth, parse) batches: pixel counts (true label, parsed label), the sum of |u,v error| over body pixels
+    whose part is right, and the number of those."""
+    counts, error, body = np.zeros((classes, classes), np.int64), 0.0, 0
+    for truth, output in parsed:
+        true, native = truth["labels"].long(), output["native"].cpu().long()
+        counts += torch.bincount((true * classes + native).flatten(), minlength=classes**2).reshape(
+            classes, classes).numpy()
+        if "uv" in output:
+            right = (true == native) & (true > 0)
+            difference = output["uv"].cpu() - truth["uv"].permute(0, 2, 3, 1) / 255
+            error += float(difference[right].abs().double().sum())
+            body += int(right.sum())
+    return counts, error, body
+
+
+def _overlap(counts: np.ndarray, groups: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels of each group in both truth and parse, and in either."""
+    merge = np.eye(number, dtype=np.int64)[groups]  # (labels, groups)
+    grouped = merge.T @ counts @ merge
+    intersection = np.diag(grouped)
+    return intersection, grouped.sum(0) + grouped.sum(1) - intersection
