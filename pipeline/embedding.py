@@ -30,11 +30,12 @@ def embed_images(network: Any, batches: Iterator[dict[str, Tensor]], *, count: i
 
 
 def write_features(path: str | os.PathLike, *, frame: pd.DataFrame, features: np.ndarray, visibility: np.ndarray,
-                   sizes: tuple[int, ...], maker: dict[str, Any]) -> None:
+                   sizes: tuple[int, ...], maker: dict[str, Any], half: bool = False) -> None:
     """Write features.h5 under a temporary name, and rename; the same bytes for the same values.
 
     frame: the N rows' `image`, `pid`, `camid`, `split` and, where the index has it, `occlusion`; features
-    (N, sum D_p), visibility (N, P), sizes: D_p of the P parts; maker: what made them, stored as JSON.
+    (N, sum D_p), visibility (N, P), sizes: D_p of the P parts; maker: what made them, stored as JSON;
+    half: store features as float16.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +44,8 @@ def write_features(path: str | os.PathLike, *, frame: pd.DataFrame, features: np
     columns: dict[str, tuple[Any, Any]] = {
         "key": (frame["image"].to_numpy(object), text), "pid": (frame["pid"], np.int64),
         "camid": (frame["camid"], np.int64), "split": (frame["split"].to_numpy(object), text),
-        "features": (features, np.float32), "visibility": (visibility, np.float32), "sizes": (sizes, np.int64)}
+        "features": (features, np.float16 if half else np.float32), "visibility": (visibility, np.float32),
+        "sizes": (sizes, np.int64)}
     if "occlusion" in frame:
         columns["occlusion"] = frame["occlusion"], np.float32
     with h5py.File(temporary, "w") as file:

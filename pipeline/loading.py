@@ -113,9 +113,9 @@ def images_sha256(frame: pd.DataFrame, raw: str | os.PathLike, cache: str | os.P
     total = hashlib.sha256()
     for place, (key, path) in enumerate(zip(frame["image"], frame["path"], strict=True)):
         digest = hashlib.sha256(read_bytes(Path(raw) / path)).hexdigest()
-        if cached is not None and cached[place].decode() != digest:
+        if cached is not None and cached[place] != digest:
             raise InputError(f"{os.fspath(cache or '')!r}: was made from another image than '{Path(raw) / path}' for "
-                             f"the key {key!r} (SHA-256 {cached[place].decode()[:12]}.. and {digest[:12]}..): it is "
+                             f"the key {key!r} (SHA-256 {cached[place][:12]}.. and {digest[:12]}..): it is "
                              "another data set's, or the image changed; make the cache again")
         total.update(f"{key} {digest}\n".encode())
     return total.hexdigest()

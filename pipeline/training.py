@@ -25,8 +25,8 @@ from pipeline.errors import InputError
 from pipeline.seeds import torch_seed
 
 FORMAT = 1  # of checkpoints and of what a step does; another number makes unfinished work stale
-LOG_STEPS = 20
-CHECKPOINT_STEPS = 100  # a multiple of LOG_STEPS
+LOG_STEPS = 20  # fewer in short trainings, which have at least ten rows
+CHECKPOINT_STEPS = 100
 
 Batch = dict[str, Tensor]
 Row = dict[str, float]
@@ -72,22 +72,20 @@ def fingerprint(about: dict[str, Any]) -> str:
 
 def fit(network: nn.Module, optimizer: torch.optim.Optimizer, *, batches: Callable[[int], Iterator[Batch]], steps: int,
         batch_size: int, rate: Callable[[float], float], seed: int, device: torch.device, scratch: str | os.PathLike,
-        live: str | os.PathLike, keys: Sequence[str], log_steps: int = LOG_STEPS,
-        checkpoint_steps: int = CHECKPOINT_STEPS) -> list[Row]:
+        live: str | os.PathLike, keys: Sequence[str], checkpoint_steps: int = CHECKPOINT_STEPS) -> list[Row]:
     """Train `network` in place for `steps` steps, from the checkpoint in `scratch` if there is one.
 
     batches(start): the batches of steps start, start + 1, ...; rate(share of training done) -> learning rate; live:
-    DVCLive's folder, filled every `log_steps`; keys: image key of each `row` in a batch, to name what stopped it.
-    Returns one row for every `log_steps`: step, learning rate, and the mean of the loss and each scalar since the last.
+    DVCLive's folder; keys: image key of each `row` in a batch, to name what stopped training.
+    Returns what DVCLive shows: every 20 steps step, learning rate, and the mean of the loss and each scalar since.
     InputError if the loss or a weight is no finite number; step, keys and the batch itself stay in scratch/stopped.
     """
     scratch = Path(scratch)
     place(network, device).train()
-    start, history = _resume(scratch, network, optimizer, device)
+    start, history, pending = _resume(scratch, network, optimizer, device)
+    log_steps = min(LOG_STEPS, max(1, steps // 10))
     with _open_live(live, history) as log, _bar(steps, start, batch_size) as bar:
-        pending: list[Row] = []
-        began = time.perf_counter()
-        images = 0
+        began, images = time.perf_counter(), 0
         for step, batch in zip(range(start, steps), batches(start), strict=False):
             lr = rate(step / steps)
             scalars = _step(network, optimizer, batch, lr=lr, seed=torch_seed(seed, "step", step), device=device)
@@ -101,12 +99,12 @@ def fit(network: nn.Module, optimizer: torch.optim.Optimizer, *, batches: Callab
             if done % log_steps == 0 or done == steps:
                 history.append({"step": done, "lr": lr} | _mean(pending))
                 _write_live(log, history[-1] | {"images_per_second": images / (time.perf_counter() - began)})
-                pending, images, began = [], 0, time.perf_counter()
+                began, images, pending = time.perf_counter(), 0, []
             due = done % checkpoint_steps == 0
             if (due or done == steps) and not all(tensor.isfinite().all() for tensor in network.parameters()):
                 raise _stopped(scratch, step, scalars, batch, keys)
             if due:
-                _save(scratch, done, network, optimizer, history)
+                _save(scratch, done, network, optimizer, history, pending)
     return history
 
 
@@ -174,20 +172,21 @@ def _write_live(log: Live, row: Row) -> None:
     log.make_summary()
 
 
-def _save(scratch: Path, step: int, network: nn.Module, optimizer: torch.optim.Optimizer, history: list[Row]) -> None:
+def _save(scratch: Path, step: int, network: nn.Module, optimizer: torch.optim.Optimizer, history: list[Row],
+          pending: list[Row]) -> None:
     scratch.mkdir(parents=True, exist_ok=True)
     temporary = scratch / "checkpoint.tmp"
     torch.save({"step": step, "network": network.state_dict(), "optimizer": optimizer.state_dict(),
-                "history": history}, temporary)
+                "history": history, "pending": pending}, temporary)
     temporary.replace(scratch / "checkpoint.pt")
 
 
 def _resume(scratch: Path, network: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
-            ) -> tuple[int, list[Row]]:
-    """(step to go on with, history so far); (0, []) without a checkpoint."""
+            ) -> tuple[int, list[Row], list[Row]]:
+    """(step to go on with, history so far, scalars since its last row); (0, [], []) without a checkpoint."""
     path = scratch / "checkpoint.pt"
     if not path.exists():
-        return 0, []
+        return 0, [], []
     try:
         state = torch.load(path, map_location=device, weights_only=True)
         network.load_state_dict(state["network"])
@@ -196,7 +195,7 @@ def _resume(scratch: Path, network: nn.Module, optimizer: torch.optim.Optimizer,
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"'{path}': is no checkpoint of this training or damaged ({reason}); remove it, and training "
                          "starts over") from error
-    return state["step"], state["history"]
+    return state["step"], state["history"], state["pending"]
 
 
 def _stopped(scratch: Path, step: int, scalars: Row, batch: Batch, keys: Sequence[str]) -> InputError:

@@ -14,7 +14,7 @@ from pipeline.loading import Pictures, embedding_rows, images_sha256, ordered_ba
 from pipeline.params import Params, pick
 from pipeline.weights import load_weights, read_weights
 from stages import main
-from stages.networks import build, cache_of, check_recorded, choose_device, pins, versions
+from stages.networks import build, cache_of, check_reads, check_recorded, choose_device, pins, versions
 
 
 def run(params: Params, key: str) -> None:
@@ -22,6 +22,7 @@ def run(params: Params, key: str) -> None:
     trained, dataset = pick(params.runs, settings.run, "runs"), pick(params.datasets, settings.dataset, "datasets")
     device = choose_device(params.device, threads=params.threads)
     weights, index = Path("runs") / settings.run / "weights.safetensors", Path("data/index") / f"{settings.dataset}.csv"
+    check_reads(settings.reads, trained, key=f"embed.{key}", match=settings.match)
     tensors, about = read_weights(weights)
     check_recorded(about, trained, key=settings.run, path=weights)
     network: Any = build(trained, key=settings.run, ids=about["ids"], match=settings.match)
@@ -43,7 +44,8 @@ def run(params: Params, key: str) -> None:
         "seed": trained.seed, "image_steps": trained.image_steps, "init": trained.init, "train_on": trained.train_on,
         "caches": about["caches"] | pins(cache), "protocol": dataset.layout, "versions": versions()}
     write_features(Path("runs") / settings.run / "features" / f"{settings.dataset}.h5", frame=frame, features=features,
-                   visibility=visibility, sizes=network.sizes, maker=maker)
+                   visibility=visibility, sizes=network.sizes, maker=maker,
+                   half=params.scale == "ci")  # its features lie in git
 
 
 if __name__ == "__main__":

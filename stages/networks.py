@@ -14,7 +14,7 @@ from models.backbone import Backbone
 from pipeline.caches import Cache
 from pipeline.errors import InputError
 from pipeline.images import file_sha256
-from pipeline.params import HistogramParams, MatchParams, RunParams
+from pipeline.params import BaselineParams, DsaParams, HistogramParams, MatchParams, RunParams, SornParams
 from pipeline.seeds import torch_seed
 
 STRIDE = 16  # of the backbones, and what divides H and W evenly at every stage
@@ -39,12 +39,27 @@ def _network(run: RunParams, ids: int, match: MatchParams | None) -> nn.Module:
             raise ValueError(f"{side} is {pixels}; make it a multiple of {STRIDE}")
     settings: dict[str, Any] = dataclasses.asdict(run.model)
     del settings["name"]
+    matched = match.features if match is not None else None
+    if isinstance(run.model, BaselineParams | HistogramParams) and matched not in (None, "all"):
+        raise ValueError(f"unknown features {matched!r} for {run.model.name}; they are: all")
     if isinstance(run.model, HistogramParams):
         from models.baseline import Histogram
         return Histogram(**settings)
     backbone = Backbone(architecture=run.backbone, init=run.init if match is None else "none")
-    from models.baseline import Baseline
-    return Baseline(backbone=backbone, ids=ids, **settings)
+    if isinstance(run.model, BaselineParams):
+        from models.baseline import Baseline
+        return Baseline(backbone=backbone, ids=ids, **settings)
+    if isinstance(run.model, SornParams):
+        from models.sorn import Sorn
+        sorn = Sorn(backbone=backbone, ids=ids, **settings)
+        if match is not None:
+            sorn.tau, sorn.match = match.tau, match.features
+        return sorn
+    from models.dsa import Dsa
+    dsa = Dsa(backbone=backbone, ids=ids, **settings)
+    if match is not None:
+        dsa.match = match.features
+    return dsa
 
 
 def choose_device(device: str, *, threads: int) -> torch.device:
@@ -97,12 +112,19 @@ def cache_of(reads: str) -> Path | None:
     return Path(reads) if reads.endswith((".h5", ".hdf5")) else None
 
 
-def check_reads(run: RunParams, *, key: str) -> None:
-    """InputError if the run's network is trained from a cache file and `reads` names another or none."""
+def check_reads(reads: str, run: RunParams, *, key: str, match: MatchParams | None = None) -> None:
+    """InputError, naming the parameter `key`, if the network reads a cache file and `reads` is another or none.
+
+    Without `match` what it reads in training is asked for, with `match` what it reads for embedding.
+    """
     wanted = None
-    if wanted is not None and Path(run.reads).name != wanted:
-        raise InputError(f"runs.{key}.reads: is {run.reads!r}, and {run.model.name} with these parameters is trained "
-                         f"from a {wanted}; name one, and its data set as `cache`")
+    if isinstance(run.model, SornParams) and run.model.use_semantic and match is None:
+        wanted = "parts.h5"
+    if isinstance(run.model, DsaParams) and run.model.use_dsag and (match is None or match.features.startswith("z")):
+        wanted = "dsap.h5"
+    if wanted is not None and Path(reads).name != wanted:
+        raise InputError(f"{key}.reads: is {reads!r}, and {run.model.name} with these parameters reads a {wanted}; "
+                         "name that of its data set")
 
 
 def pins(cache: Path | None) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def run(params: Params, key: str) -> None:
     final: Row = {}
     scratch = None
     if settings.image_steps > 0:
-        check_reads(settings, key=key)
+        check_reads(settings.reads, settings, key=f"runs.{key}")
         cache = cache_of(settings.reads)
         about |= {"caches": pins(cache), "images_sha256": images_sha256(frame, raw, cache)}
         scratch = SCRATCH / fingerprint({**about, "threads": params.threads, "device": device.type,
