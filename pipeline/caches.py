@@ -24,9 +24,11 @@ COLUMN_ROWS = 1024  # rows of a chunk of the small columns
 # HDF5 1.10's format has checksums over what zlib's do not cover; in the default one, 47 of 7,826 flipped bits went by
 # unnoticed and gave one image another's labels. Its bytes do not depend on the time either, and it is smaller.
 LIBVER = ("v110", "v110")
-TEXT = h5py.string_dtype("utf-8")
 # What h5py and zlib raise on damaged files.
 DAMAGE = (OSError, KeyError, RuntimeError, ValueError, TypeError, zlib.error)
+
+SHA256 = np.dtype("S64")  # hexadecimal
+STATUS_BYTES = 256  # a longer status is cut
 
 Row = Mapping[str, Any]  # array name -> compressed bytes, column name -> value
 
@@ -34,6 +36,11 @@ Row = Mapping[str, Any]  # array name -> compressed bytes, column name -> value
 def compress(array: np.ndarray) -> bytes:
     """One image's uint8 array as the chunk that is stored."""
     return zlib.compress(array.tobytes(), LEVEL)
+
+
+def text(values: Iterable[str]) -> np.dtype:
+    """The column type that holds these texts: UTF-8, of the longest one's length."""
+    return h5py.string_dtype("utf-8", max((len(value.encode()) for value in values), default=1) or 1)
 
 
 def write_cache(path: str | os.PathLike, *, count: int, arrays: Mapping[str, tuple[int, ...]],
@@ -68,7 +75,8 @@ def _create(file: h5py.File, count: int, arrays: Mapping[str, tuple[int, ...]],
         file.create_dataset(name, (count, *shape), np.uint8, chunks=(1, *shape), compression="gzip",
                             compression_opts=LEVEL, track_times=False)
     for name, (dtype, shape) in columns.items():
-        file.create_dataset(name, (count, *shape), dtype, chunks=(min(count, COLUMN_ROWS), *shape), track_times=False)
+        file.create_dataset(name, (count, *shape), dtype, chunks=(min(count, COLUMN_ROWS), *shape), compression="gzip",
+                            compression_opts=LEVEL, track_times=False)
 
 
 def _write_rows(file: h5py.File, arrays: Mapping[str, tuple[int, ...]], columns: Iterable[str],
@@ -91,7 +99,15 @@ def _write_rows(file: h5py.File, arrays: Mapping[str, tuple[int, ...]], columns:
 def _write_block(file: h5py.File, end: int, block: Sequence[Row]) -> None:
     for name in block[0]:
         dataset = file[name]
-        dataset[end - len(block):end] = np.array([content[name] for content in block], dataset.dtype)
+        values = [content[name] for content in block]
+        if dataset.dtype.kind == "S":
+            values = [_cut(value, dataset.dtype.itemsize) for value in values]
+        dataset[end - len(block):end] = np.array(values, dataset.dtype)
+
+
+def _cut(value: str, size: int) -> bytes:
+    """UTF-8 of at most `size` bytes, no character cut in two."""
+    return value.encode()[:size].decode(errors="ignore").encode()
 
 
 class Cache:
@@ -127,10 +143,10 @@ class Cache:
             return json.loads(file.attrs["maker"])
 
     def column(self, name: str) -> np.ndarray:
-        """A small column whole: `key`, `status` (objects, str), `image_sha256` (bytes), `visibility` (N, 8) uint8."""
+        """A small column whole: `key`, `status`, `image_sha256` (str objects), `visibility` (N, 8) uint8."""
         dataset = self._dataset(name)
         with self._reading():
-            return dataset.asstr()[()] if dataset.dtype == object else dataset[()]
+            return dataset.asstr()[()] if dataset.dtype.kind == "S" else dataset[()]
 
     def require(self, name: str) -> None:
         """InputError if the file holds no `name`."""

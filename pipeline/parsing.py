@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import h5py
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from pipeline.caches import TEXT, Cache, Row, compress, write_cache
+from pipeline.caches import SHA256, STATUS_BYTES, Cache, Row, compress, text, write_cache
 from pipeline.errors import InputError
 from pipeline.images import decode_image, read_bytes
 from pipeline.taxonomy import PARTS4, PARTS8, PARTS8_TO_PARTS4, parts8_from_native
@@ -59,8 +60,11 @@ def parts_arrays(height: int, width: int, *, uv: bool) -> dict[str, tuple[int, .
             "probs/parts8": (len(PARTS8), *cells), "probs/parts4": (len(PARTS4), *cells), "entropy": cells}
 
 
-PARTS_COLUMNS: dict[str, tuple[Any, tuple[int, ...]]] = {
-    "key": (TEXT, ()), "image_sha256": ("S64", ()), "status": (TEXT, ()), "visibility": (np.uint8, (len(PARTS8),))}
+def parts_columns(keys: Sequence[str]) -> dict[str, tuple[Any, tuple[int, ...]]]:
+    """The small columns of parts.h5: type and shape."""
+    status = h5py.string_dtype("utf-8", STATUS_BYTES)
+    return {"key": (text(keys), ()), "image_sha256": (SHA256, ()), "status": (status, ()),
+            "visibility": (np.uint8, (len(PARTS8),))}
 
 
 def parse_images(job: Job, forward: Forward, path: Path, *, scratch: Path, rank: int = 0, world: int = 1
@@ -89,8 +93,9 @@ def parse_images(job: Job, forward: Forward, path: Path, *, scratch: Path, rank:
             save(number, rows)
 
     def pack(fresh: Iterator[Row]) -> None:
+        rows = _merge(job, hashes, old, kept, fresh, failed)
         write_cache(path, count=len(kept), arrays=parts_arrays(job.height, job.width, uv=job.uv),
-                    columns=PARTS_COLUMNS, rows=_merge(job, hashes, old, kept, fresh, failed), maker=job.maker)
+                    columns=parts_columns(job.keys), rows=rows, maker=job.maker)
 
     packed = run_units(scratch, identity=_identity(job, stale, hashes), count=len(batches), rank=rank, world=world,
                        what=repr(str(path)), produce=produce, pack=pack)
@@ -118,7 +123,7 @@ def reusable_rows(old: Cache, job: Job, hashes: Sequence[str]) -> np.ndarray:
     except InputError as error:
         print(f"{error}; all images are parsed anew")
         return kept
-    places = {key: (row, sha.decode()) for row, (key, sha, status) in enumerate(zip(*columns, strict=True))
+    places = {key: (row, sha) for row, (key, sha, status) in enumerate(zip(*columns, strict=True))
               if not status.startswith("failed")}
     for row, (key, sha) in enumerate(zip(job.keys, hashes, strict=True)):
         place, old_sha = places.get(key, (-1, ""))

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from pipeline.caches import TEXT, Cache, Row, compress, write_cache
+from pipeline.caches import Cache, Row, compress, text, write_cache
 from pipeline.errors import InputError
 from pipeline.images import decode_image, read_bytes
 from pipeline.parsing import fit
@@ -78,7 +78,7 @@ def warp_images(parts: Cache, keys: Sequence[str], paths: Sequence[str], raw: Pa
     def warp_row(place: int) -> Row:
         row = rows[place]
         if status[row] == "parsed":
-            image = _read(raw / paths[place], hashes[row].decode(), parts)
+            image = _read(raw / paths[place], hashes[row], parts)
             maps = resize_maps(parts.read("native", row), parts.read("uv", row), height, width)
             dsap, valid = warp(fit(image, height, width), *maps, texels)
         else:
@@ -94,7 +94,7 @@ def warp_images(parts: Cache, keys: Sequence[str], paths: Sequence[str], raw: Pa
                 pass
 
     def pack(fresh: Iterator[Row]) -> None:
-        write_cache(path, count=len(keys), arrays=arrays, columns={"key": (TEXT, ())}, rows=fresh, maker=maker)
+        write_cache(path, count=len(keys), arrays=arrays, columns={"key": (text(keys), ())}, rows=fresh, maker=maker)
 
     return run_units(scratch, identity=[maker, *keys, *paths], count=-(-len(keys) // UNIT_ROWS), rank=rank,
                      world=world, what=repr(str(path)), produce=produce, pack=pack)

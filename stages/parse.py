@@ -6,8 +6,10 @@ Stopped, it goes on where it was; after images were added or mended it parses on
 
 import json
 import os
+import zlib
 from pathlib import Path
 
+import cv2
 import torch
 from torch import Tensor
 
@@ -31,7 +33,8 @@ def run(params: Params, key: str) -> None:
     forward, taxonomy, uv = build_forward(cache, device)
     maker = {"parser": cache.parser, "source_sha256": file_sha256(cache.source), "taxonomy": taxonomy,
              "height": cache.height, "width": cache.width, "exact": taxonomy == "densepose24", "batch": cache.batch,
-             "threads": cache.threads, "torch": torch.__version__, "machine": machine(device), "format": FORMAT}
+             "threads": cache.threads, "machine": machine(device), "torch": torch.__version__,
+             "opencv": cv2.__version__, "zlib": zlib.ZLIB_RUNTIME_VERSION, "format": FORMAT}
     job = Job(keys=index["image"].tolist(), paths=index["path"].tolist(), raw=Path(cache.images),
               maker=json.dumps(maker, sort_keys=True), taxonomy=taxonomy, uv=uv, height=cache.height,
               width=cache.width, batch=cache.batch, device=device)

@@ -13,13 +13,13 @@ import h5py
 import numpy as np
 import pytest
 
-from pipeline.caches import TEXT, Cache, compress, write_cache
+from pipeline.caches import SHA256, Cache, compress, text, write_cache
 from pipeline.errors import InputError
 from pipeline.units import digest, hold, load_unit, missing_units, run_units, save_unit, unit_rows
 
 KEYS = [f"query/{number:05d} é.jpg" for number in range(1500)]
 ARRAYS = {"labels": (8, 4), "probs/parts8": (8, 2, 1)}
-COLUMNS = {"key": (TEXT, ()), "image_sha256": ("S64", ()), "visibility": (np.uint8, (8,))}
+COLUMNS = {"key": (text(KEYS), ()), "image_sha256": (SHA256, ()), "visibility": (np.uint8, (8,))}
 
 
 def content(row: int) -> dict[str, np.ndarray]:
@@ -55,6 +55,8 @@ def test_every_value_comes_back_through_plain_h5py(tmp_path):
                 np.testing.assert_array_equal(file[name][row], value)
                 np.testing.assert_array_equal(cache.read(name, row), value)
         assert file["image_sha256"][7] == f"{7:064x}".encode()
+    assert cache.column("key").tolist() == KEYS and cache.column("image_sha256")[7] == f"{7:064x}"
+    np.testing.assert_array_equal(cache.column("visibility")[1100], content(1100)["visibility"])
     assert cache.maker == {"parser": "fake"} and len(cache) == 1500
     assert cache.rows([KEYS[1400], KEYS[3]]).tolist() == [1400, 3]
 
@@ -137,14 +139,15 @@ def test_any_flipped_bit_gives_right_rows_or_a_sentence(tmp_path):
         path.write_bytes(data)
         cache = Cache(path)
         try:
-            assert len(cache) == 5
+            assert cache.column("key").tolist() == KEYS[:5] and len(cache) == 5
             for row in range(5):
-                np.testing.assert_array_equal(cache.read("labels", row), content(row)["labels"])
+                for name, value in content(row).items():
+                    np.testing.assert_array_equal(cache.read(name, row), value)
         except InputError as error:
             found += 1
             assert "parts.h5" in str(error) and "damaged or no cache" in str(error)
         cache.close()
-    assert 20 < found < 200  # the others are in the other arrays and in unused room
+    assert 20 < found < 300  # the others are in `image_sha256` and in unused room
 
 
 def test_a_full_disk_is_a_sentence_and_leaves_the_old_file(tmp_path):
