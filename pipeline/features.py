@@ -35,7 +35,9 @@ def read_features(path: str | os.PathLike) -> Embedded:
             columns = {column: file[column][:] for column in NEEDED}
     except FileNotFoundError as error:
         raise InputError(f"{name}: no such features file; make it with `dvc repro embed`") from error
-    except (OSError, RuntimeError, KeyError) as error:
+    except InputError:
+        raise
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:  # what h5py raises on damaged files
         raise InputError(f"{name}: is truncated or no HDF5 file ({error}); delete it and run "
                          "`dvc repro embed`") from error
     _check_values(columns, name)

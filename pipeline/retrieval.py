@@ -73,12 +73,12 @@ class Scores:
         return cumulative_matches(self.first[self.first > 0], ranks)
 
     def summary(self) -> dict[str, float | int]:
-        """rank1, rank5, rank10, mAP, mINP in percent with two decimals, and the counts behind them."""
+        """rank1, rank5, rank10, mAP, mINP in percent with two decimals over the scored `queries`, and the counts."""
         found = self.first > 0
         cmc = self.cmc(10)
         shares = {"rank1": cmc[0], "rank5": cmc[4], "rank10": cmc[9], "mAP": self.precision[found].mean(),
                   "mINP": self.penalty[found].mean()}
-        counts = {"queries": len(found), "skipped": int((~found).sum()), "gallery": self.gallery}
+        counts = {"queries": int(found.sum()), "skipped": int((~found).sum()), "gallery": self.gallery}
         return {name: round(100 * float(share), 2) for name, share in shares.items()} | counts
 
 
