@@ -20,20 +20,19 @@ from pipeline.worn import bag, brim, hanging_hair, over_legs, scarf
 
 # Cross-sections of a 1.75 m figure: rows of (t, lateral radius, front radius, back radius, shift to the front).
 TRUNK_RINGS = [(0.0, .02, .03, .03, 0), (.03, .095, .075, .085, 0), (.09, .150, .100, .118, -.004),
-               (.17, .168, .106, .128, -.006), (.27, .160, .106, .110, 0), (.38, .143, .102, .092, .003),
-               (.50, .147, .106, .096, .004), (.64, .161, .118, .108, 0), (.76, .170, .118, .116, -.006),
-               (.85, .168, .102, .112, -.012), (.905, .148, .080, .098, -.016), (.945, .098, .060, .080, -.016),
-               (.975, .062, .052, .062, -.010), (1.0, .054, .052, .058, -.002)]
+               (.17, .168, .106, .128, -.006), (.27, .160, .106, .110, 0), (.38, .145, .102, .092, .003),
+               (.50, .148, .106, .096, .004), (.64, .163, .118, .108, 0), (.76, .176, .118, .116, -.006),
+               (.84, .186, .104, .112, -.012), (.885, .180, .084, .100, -.016), (.92, .146, .068, .088, -.016),
+               (.95, .096, .056, .074, -.014), (.975, .064, .052, .062, -.010), (1.0, .056, .052, .058, -.002)]
 HEAD_RINGS = [(0.0, .054, .050, .058, -.004), (.16, .052, .050, .060, .004), (.22, .056, .066, .068, .008),
               (.27, .060, .088, .076, .010), (.36, .067, .091, .088, .012), (.47, .073, .092, .098, .012),
               (.60, .077, .095, .104, .012), (.73, .077, .092, .104, .010), (.85, .069, .078, .092, .008),
               (.94, .048, .052, .064, .004), (.985, .022, .024, .030, 0), (1.0, .002, .002, .002, 0)]
-ARM_RINGS = [(-.22, .004, .004, .004, 0), (-.18, .034, .036, .036, 0), (-.08, .056, .060, .058, 0),
-             (.05, .062, .064, .062, 0), (.3, .055, .058, .054, 0), (.6, .046, .050, .048, 0),
-             (.95, .041, .043, .044, 0),
-             (1.2, .042, .045, .043, 0), (1.5, .037, .040, .038, 0), (1.95, .026, .031, .030, 0),
-             (2.15, .024, .038, .034, .004), (2.5, .023, .044, .036, .006), (2.8, .017, .034, .024, .010),
-             (3.0, .003, .006, .006, .012)]
+ARM_RINGS = [(-.17, .004, .004, .004, 0), (-.14, .030, .034, .034, 0), (-.06, .050, .056, .054, 0),
+             (.08, .058, .061, .059, 0), (.3, .054, .057, .054, 0), (.6, .046, .050, .048, 0),
+             (.95, .041, .043, .044, 0), (1.2, .042, .045, .043, 0), (1.5, .037, .040, .038, 0),
+             (1.95, .026, .031, .030, 0), (2.15, .024, .038, .034, .004), (2.5, .023, .044, .036, .006),
+             (2.8, .017, .034, .024, .010), (3.0, .003, .006, .006, .012)]
 LEG_RINGS = [(-.16, .075, .085, .095, 0), (0, .086, .092, .100, 0), (.25, .083, .090, .092, .002),
              (.6, .066, .074, .072, .004), (.95, .054, .060, .054, .004), (1.1, .052, .056, .056, 0),
              (1.3, .054, .050, .068, -.006), (1.6, .044, .042, .052, -.006), (1.9, .034, .036, .040, 0),
@@ -91,9 +90,9 @@ def _trunk(person: Person, lengths: dict, hip_centre: np.ndarray, pelvis: np.nda
     centres = centres + front * (rings[:, 4:] * scale)
     width = np.interp(t, [0, .2, .4, .7, .88, .96], [person.hips, person.hips, 0.97, person.shoulders,
                                                       person.shoulders, 1.0])
-    girth = np.interp(t, [0, .9, .98], [person.girth, person.girth, 0.5 + 0.5 * person.girth])
+    girth = np.interp(t, [0, .8, .98], [person.girth, person.girth, 0.6 + 0.4 * person.girth])
     cloth = (.006 + .014 * person.loose_top) * np.interp(t, [person.hem - .02, person.hem, .35, .8, .93, .96],
-                                                        [0, 1, 1, .5, .3, 0])
+                                                        [0, 1, 1, .5, .2, 0])
     if person.coat != "none":
         cloth = cloth + .016 * np.interp(t, [0, .08, .9, .96], [0, 1, 1, .4])
     belly = person.belly * np.exp(-((t - .36) / .16) ** 2)
@@ -110,7 +109,7 @@ def _head(person: Person, lengths: dict, neck: np.ndarray, chest: np.ndarray, he
     size = lengths["head"] / LENGTHS["head"] * (0.5 + 0.5 / scale)       # heads vary less than bodies
     bend = np.clip(t / .25, 0, 1)[:, None, None]
     frames = (1 - bend) * chest + bend * head
-    height = (t * LENGTHS["head"] - .03) * size
+    height = (t * LENGTHS["head"] - .042) * size
     steps = np.diff(height, prepend=0)[:, None]
     centres = neck + (steps * frames[:, :, 1]).cumsum(0) + frames[:, :, 2] * rings[:, 4:] * size
     radii = rings[:, 1:4] * size * np.interp(t, [0, .2, .3], [np.sqrt(person.girth), 1, 1])[:, None]
@@ -125,7 +124,7 @@ def _head(person: Person, lengths: dict, neck: np.ndarray, chest: np.ndarray, he
     points = points + outward / reach * (grown * size)[..., None]
     upward = _step(-t, -.9, .12)[:, None, None] * frames[:, None, :, 1]
     points = points + upward * (hair_depth(person, t[:, None], a[None]) * .5 * size)[..., None]
-    middle = neck + head[:, 1] * (.47 * LENGTHS["head"] - .03) * size
+    middle = neck + head[:, 1] * (.47 * LENGTHS["head"] - .042) * size
     for joint, place in zip((0, 14, 15, 16, 17), ((0, 0, .112), (-.032, .030, .094), (.032, .030, .094),
                                                    (-.078, .012, .0), (.078, .012, .0)), strict=True):
         joints[joint] = middle + apply(head, np.array(place) * size)
@@ -186,14 +185,14 @@ def _arm(person: Person, pose: Pose, side: int, lengths: dict, hip_centre: np.nd
     rings = _profile("arm", 32)
     t, sign = rings[:, 0], 1 if side == LEFT else -1
     first, second = arm_frames(pose, side, chest)
-    half = lengths["shoulder_half"] * person.shoulders * (.6 + .4 * person.girth)
+    half = lengths["shoulder_half"] * person.shoulders * (.45 + .55 * person.girth)
     root = hip_centre + apply(chest, np.array([sign * half, lengths["shoulder"] - lengths["hip"], -.014 * scale]))
     centres, frames = _limb(t, root, first, second, tuple(lengths[n] for n in ("upper_arm", "lower_arm", "hand")), .3)
     girth = np.interp(t, [0, 1.9, 2.1], [person.girth, .4 + .6 * person.girth, 1]) * (.25 + .75 * person.shoulders)
-    loose = (.003 + .011 * person.loose_top) * _step(t, person.sleeve, .08) * np.interp(t, [-.2, 0, .5, 1.9],
-                                                                                       [0, .6, 1, .7])
+    loose = (.003 + .011 * person.loose_top) * _step(t, person.sleeve, .08) * np.interp(t, [-.1, .15, .5, 1.9],
+                                                                                       [0, .4, 1, .7])
     if person.coat != "none":
-        loose = loose + .012 * _step(t, 1.95, .06)
+        loose = loose + .011 * _step(t, 1.95, .06) * np.interp(t, [-.1, .2], [.2, 1])
     radii = (rings[:, 1:4] * girth[:, None] + loose[:, None]) * scale
     centres = centres + frames[:, 2] * rings[:, 4:] * scale
     tubes.append(Tube(ARM_L + side, loft(centres, frames[:, 0], frames[:, 2], radii, 14), t, -sign))

@@ -47,7 +47,7 @@ def draw_figure(person: Person, mesh: Mesh, camera: Camera, light: Light, scale:
     pixel, hit, weights, near = rasterise(projected * scale + origin, depth, triangles, height, width)
     corners, tube = triangles[hit], tubes[hit]
     attributes = np.column_stack([mesh.normals, mesh.along, mesh.around])
-    blend = np.einsum("pk,pki->pi", weights, attributes[corners])
+    blend = sum(weights[:, k:k + 1] * attributes[corners[:, k]] for k in range(3))
     normal, t, a = blend[:, :3], blend[:, 3], np.clip(blend[:, 4], 0, 1)
     lip, part = np.zeros(len(pixel), np.uint8), np.zeros(len(pixel), np.uint8)
     u, v, colour = np.zeros(len(pixel)), np.zeros(len(pixel)), np.zeros((len(pixel), 3))
@@ -56,7 +56,8 @@ def draw_figure(person: Person, mesh: Mesh, camera: Camera, light: Light, scale:
         part[at], u[at], v[at] = charts.chart(int(kind), t[at], a[at], person)
         lip[at], colour[at] = clothes.dress(person, int(kind), t[at], a[at])
     colour *= _shade(light, normal, folds, lip, t, a, tube)
-    return Figure(mask=_filled(height, width, pixel, True, bool), colour=_filled(height, width, pixel, colour, float),
+    return Figure(mask=_filled(height, width, pixel, True, bool),
+                  colour=_filled(height, width, pixel, colour, np.float32),
                   lip=_filled(height, width, pixel, lip, np.uint8), part=_filled(height, width, pixel, part, np.uint8),
                   u=_filled(height, width, pixel, u, float), v=_filled(height, width, pixel, v, float),
                   depth=_filled(height, width, pixel, near, float, np.inf))
@@ -78,12 +79,11 @@ def _shade(light: Light, normal: np.ndarray, folds: np.random.Generator, lip: np
     sun = np.clip((np.einsum("pi,i->p", normal, np.array(light.sun)) / length + .25) / 1.25, 0, 1)
     bright = light.ambient * (.80 + .20 * up) + light.strength * sun
     creased = clothes.CREASED[lip]
-    crease = (.075 * clothes.noise(a * .9 + shift[0] + tube * .37, t * .55 + shift[1])
-              + .065 * clothes.noise(a * .35 + shift[2] + tube * .61, t * 1.6 + shift[3]))
+    crease = (.07 * clothes.noise(a * .55 + shift[0] + tube * .37, t * .30 + shift[1])
+              + .045 * clothes.noise(a * .25 + shift[2] + tube * .61, t * .8 + shift[3]))
     bright = bright * np.where(creased, 1 + crease, 1 + .02 * crease)
     trunk_side = np.where(tube == loft.TRUNK, np.exp(-((np.abs(a - .5) - .25) / .07) ** 2), 0)
     leg = (tube == loft.LEG_L) | (tube == loft.LEG_R)
     inner = np.where(leg, np.exp(-((a - .25) / .12) ** 2), 0)
     bright = bright * (1 - .22 * trunk_side - .22 * inner)
-    tint = np.array(light.tint)
-    return bright[:, None] * (1 + (tint - 1) * sun[:, None])
+    return bright[:, None] * (1 + (np.array(light.tint) - 1) * sun[:, None])

@@ -110,8 +110,9 @@ def partial_frame(low: np.ndarray, high: np.ndarray, fault: float, draw: np.rand
     if kind == "side":
         height = tall * draw.uniform(.75, 1.0)
         width = height * .5 * draw.uniform(.75, 1.0)
-        shift = draw.choice([-1, 1]) * draw.uniform(.16, .30) * (high[0] - low[0] + .2)
-        return Frame(left=centre + shift - width / 2, top=low[1] - .03 * tall, width=width, height=height)
+        edge = draw.uniform(-.16, .02) * (high[0] - low[0])          # where the crop's side cuts the body
+        left = centre + edge if draw.random() < .5 else centre - edge - width
+        return Frame(left=left, top=low[1] - .03 * tall, width=width, height=height)
     height = keep * tall * 1.03
     width = max(height * .5, .8 * (high[0] - low[0])) * draw.uniform(.95, 1.25)
     top = low[1] - .03 * tall if kind == "upper" else high[1] - height * draw.uniform(.96, 1.0)
@@ -130,7 +131,7 @@ def _occlude(whole: Figure, inside: tuple[slice, slice], wish: Wish, look: Look,
     """Mask and colours of what stands in front, and the share of the body hidden by it and the frame."""
     body = whole.part[inside] > 0
     lost = int((whole.part > 0).sum() - body.sum())
-    front, colour = np.zeros(body.shape, bool), np.zeros((*body.shape, 3))
+    front, colour = np.zeros(body.shape, bool), np.zeros((*body.shape, 3), np.float32)
     share = lost / max(int(body.sum()) + lost, 1)
     if wish.hidden is None or share >= wish.hidden[1] - .02:
         return front, colour, share
@@ -148,7 +149,7 @@ def _occlude(whole: Figure, inside: tuple[slice, slice], wish: Wish, look: Look,
         if low <= share <= high:
             break
     lit = look.ambient * .9 + .45 * look.sun
-    return front, colour * (1.0 if kind == "person" else lit), share
+    return front, (colour * (1.0 if kind == "person" else lit)).astype(np.float32), share
 
 
 def _passer_by(look: Look, camera: Camera, scale: np.ndarray, draw: np.random.Generator, shape: tuple[int, int]
@@ -167,21 +168,25 @@ def _passer_by(look: Look, camera: Camera, scale: np.ndarray, draw: np.random.Ge
 
 
 def _labels(whole: Figure, inside: tuple[slice, slice], front: np.ndarray) -> dict[str, np.ndarray]:
-    part, lip = (np.where(front, 0, values[inside]).astype(np.int64) for values in (whole.part, whole.lip))
-    code = _fours(part * 32 + lip)                                              # (H, W, 4)
+    code = _fours(np.where(front, 0, whole.part[inside].astype(np.int16) * 32 + whole.lip[inside]))
     depth = _fours(np.where(front, 0.0, np.minimum(whole.depth[inside], 99.0)))
-    votes = (code[..., :, None] == code[..., None, :]).sum(-1) - .005 * depth
-    chosen = votes.argmax(-1)[..., None]
-    winner = np.take_along_axis(code, chosen, -1)[..., 0]
+    equal = {(i, j): code[i] == code[j] for i in range(4) for j in range(i)}
+    votes = [sum((equal[max(i, j), min(i, j)] for j in range(4) if j != i), start=np.int8(0)) - .005 * depth[i]
+             for i in range(4)]
+    winner, u, v = code[0], *(_fours(values[inside]) for values in (whole.u, whole.v))
+    chosen_u, chosen_v, best = u[0], v[0], votes[0]
+    for i in range(1, 4):
+        better = votes[i] > best
+        winner, chosen_u, chosen_v, best = (np.where(better, new, old) for new, old in (
+            (code[i], winner), (u[i], chosen_u), (v[i], chosen_v), (votes[i], best)))
     index = (winner // 32).astype(np.uint8)
-    uv = np.stack([np.take_along_axis(_fours(values[inside]), chosen, -1)[..., 0] for values in (whole.u, whole.v)], -1)
-    uv = np.where(index[..., None] > 0, np.rint(uv * 255), 0).astype(np.uint8)
+    uv = np.where(index[..., None] > 0, np.rint(np.stack([chosen_u, chosen_v], -1) * 255), 0).astype(np.uint8)
     return {"lip": (winner % 32).astype(np.uint8), "index": index, "uv": uv}
 
 
-def _fours(values: np.ndarray) -> np.ndarray:
-    """(2H, 2W) -> (H, W, 4)."""
-    return np.stack([values[0::2, 0::2], values[0::2, 1::2], values[1::2, 0::2], values[1::2, 1::2]], -1)
+def _fours(values: np.ndarray) -> list[np.ndarray]:
+    """(2H, 2W) -> four of (H, W): upper left, upper right, lower left, lower right."""
+    return [values[0::2, 0::2], values[0::2, 1::2], values[1::2, 0::2], values[1::2, 1::2]]
 
 
 def _visible(whole: Figure, inside: tuple[slice, slice], front: np.ndarray) -> np.ndarray:
@@ -193,10 +198,11 @@ def _visible(whole: Figure, inside: tuple[slice, slice], front: np.ndarray) -> n
 def _composite(whole: Figure, inside: tuple[slice, slice], front: np.ndarray, front_colour: np.ndarray,
                background: np.ndarray) -> np.ndarray:
     height, width = background.shape[:2]
-    colour = np.where(front[..., None], front_colour, whole.colour[inside])
-    cover = front | whole.mask[inside]
-    colour = colour.reshape(height, 2, width, 2, 3).sum((1, 3)) / 4
-    cover = cover.reshape(height, 2, width, 2).sum((1, 3)) / 4
+    colour = whole.colour[inside]
+    if front.any():
+        colour = np.where(front[..., None], front_colour, colour)
+    cover = (front | whole.mask[inside]).astype(np.float32)
+    colour, cover = (cv2.resize(values, (width, height), interpolation=cv2.INTER_AREA) for values in (colour, cover))
     return colour + (1 - cover[..., None]) * background
 
 
@@ -216,7 +222,7 @@ def _shadow(mesh: Mesh, camera: Camera, look: Look, azimuth: float, frame: Frame
         size = max(1, height // 128)
         soft = cv2.GaussianBlur(cv2.dilate(mask, np.ones((2 * size + 1, 2 * size + 1))), (0, 0), blur * height / 128)
         light = light * (1 - depth * soft)
-    return light.astype(np.float64)
+    return light
 
 
 def _joints(mesh: Mesh, camera: Camera, places: np.ndarray, mask: np.ndarray, front: np.ndarray) -> np.ndarray:

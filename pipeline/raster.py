@@ -37,42 +37,55 @@ def rasterise(xy: np.ndarray, depth: np.ndarray, triangles: np.ndarray, height: 
     Returns, for the P pixels that are hit: pixel (P,) = y * width + x in increasing order, triangle (P,),
     weights (P, 3) of its corners, depth (P,).
     """
-    corner = xy[triangles]                                                      # (T, 3, 2)
-    x, y = corner[..., 0], corner[..., 1]
-    area = (x[:, 1] - x[:, 0]) * (y[:, 2] - y[:, 0]) - (y[:, 1] - y[:, 0]) * (x[:, 2] - x[:, 0])
-    top = np.maximum(np.ceil(y.min(1) - .5), 0).astype(np.int64)
-    bottom = np.minimum(np.floor(y.max(1) - .5), height - 1).astype(np.int64)
-    keep = np.flatnonzero((area > 1e-9) & (bottom >= top) & (x.max(1) > 0) & (x.min(1) < width))
-    x, y, area, top = x[keep], y[keep], area[keep], top[keep]
-    # Edge functions E_k = a x + b y + c >= 0 inside; E_k / area is the weight of corner k.
-    nxt, last = [1, 2, 0], [2, 0, 1]
-    a = (y[:, nxt] - y[:, last]) / area[:, None]
-    b = (x[:, last] - x[:, nxt]) / area[:, None]
-    c = -(a * x[:, nxt] + b * y[:, nxt])
+    # Every quantity is a list over the three corners: reducing a short last axis is slow in numpy.
+    first, second, third = triangles.T
+    all_x, all_y = xy[:, 0], xy[:, 1]
+    x, y = [all_x[k] for k in (first, second, third)], [all_y[k] for k in (first, second, third)]
+    area = (x[1] - x[0]) * (y[2] - y[0]) - (y[1] - y[0]) * (x[2] - x[0])
+    top = np.maximum(np.ceil(_least(y) - .5), 0).astype(np.int64)
+    bottom = np.minimum(np.floor(_most(y) - .5), height - 1).astype(np.int64)
+    keep = np.flatnonzero((area > 1e-9) & (bottom >= top) & (_most(x) > 0) & (_least(x) < width))
+    x, y, area, top = [k[keep] for k in x], [k[keep] for k in y], area[keep], top[keep]
     row_of, row = _expand(top, bottom[keep] - top + 1)                          # (S,) scan lines
-    centre = row + .5
-    rest = b[row_of] * centre[:, None] + c[row_of]
-    slope = a[row_of]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        cross = -rest / slope
-    low = np.where(slope > 0, cross, -np.inf).max(1)
-    high = np.where(slope < 0, cross, np.inf).min(1)
-    low = np.where(((slope == 0) & (rest < 0)).any(1), np.inf, low)
-    first = np.maximum(np.ceil(np.clip(low, -1, width + 1) - .5), 0).astype(np.int64)
-    final = np.minimum(np.floor(np.clip(high, -1, width + 1) - .5), width - 1).astype(np.int64)
-    full = np.flatnonzero(final >= first)
-    line_of, column = _expand(first[full], (final - first + 1)[full])           # (N,) hits
-    line_of = full[line_of]
-    weights = slope[line_of] * (column + .5)[:, None] + rest[line_of]
-    local = row_of[line_of]
-    near = np.einsum("nk,nk->n", weights, depth[triangles[keep]][local])
-    pixel = row[line_of] * width + column
+    # Edge functions E_k = a x + b y + c >= 0 inside; a, b, c are over the area, so E_k is the weight of corner k.
+    low, high = np.full(len(row), -1.0), np.full(len(row), width + 1.0)
+    slopes, rests = [], []
+    for one, other in ((1, 2), (2, 0), (0, 1)):
+        a = (y[one] - y[other]) / area
+        b = (x[other] - x[one]) / area
+        slope, rest = a[row_of], (b[row_of] * (row + .5) - (a * x[one] + b * y[one])[row_of])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            cross = -rest / slope
+        np.copyto(low, np.fmax(low, cross), where=slope > 0)
+        np.copyto(high, np.fmin(high, cross), where=slope < 0)
+        low[(slope == 0) & (rest < 0)] = width + 1.0
+        slopes.append(slope)
+        rests.append(rest)
+    start = np.maximum(np.ceil(low - .5), 0).astype(np.int64)
+    count = np.minimum(np.floor(high - .5), width - 1).astype(np.int64) - start + 1
+    full = np.flatnonzero(count > 0)
+    line, column = _expand(start[full], count[full])                            # (N,) hits
+    line = full[line]
+    weights = [slope[line] * (column + .5) + rest[line] for slope, rest in zip(slopes, rests, strict=True)]
+    local = keep[row_of[line]]
+    near = sum(weight * depth[corner[local]] for weight, corner in zip(weights, (first, second, third), strict=True))
+    pixel = row[line] * width + column
     nearest = np.full(height * width, np.inf)
     np.minimum.at(nearest, pixel, near)
     won = np.flatnonzero(near == nearest[pixel])
-    pixel, order = np.unique(pixel[won], return_index=True)
-    won = won[order]
-    return pixel, keep[local[won]], weights[won], near[won]
+    winner = np.full(height * width, -1)
+    winner[pixel[won]] = won
+    pixel = np.flatnonzero(winner >= 0)
+    won = winner[pixel]
+    return pixel, local[won], np.stack([weight[won] for weight in weights], 1), near[won]
+
+
+def _least(three: list[np.ndarray]) -> np.ndarray:
+    return np.minimum(np.minimum(three[0], three[1]), three[2])
+
+
+def _most(three: list[np.ndarray]) -> np.ndarray:
+    return np.maximum(np.maximum(three[0], three[1]), three[2])
 
 
 def _expand(start: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

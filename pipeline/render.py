@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from pipeline.errors import InputError
 from pipeline.images import write_image
-from pipeline.people import draw_person
+from pipeline.people import Person, draw_person
 from pipeline.picture import Picture, Wish, render_picture
 from pipeline.scene import Look, draw_look
 from pipeline.seeds import rng
@@ -146,9 +146,14 @@ def _look(seed: int, key: str, name: str) -> Look:
     return draw_look(rng(seed, "render", key, "camera", name))
 
 
+@lru_cache(maxsize=16)
+def _person(seed: int, key: str, name: str, varied: bool) -> Person:
+    return draw_person(rng(seed, "render", key, "identity", name), varied)
+
+
 def render_shot(plan: Plan, shot: Shot) -> Picture:
     """Render one picture of a set."""
-    person = draw_person(rng(plan.seed, "render", plan.key, "identity", shot.person), shot.varied)
+    person = _person(plan.seed, plan.key, shot.person, shot.varied)
     draw = rng(plan.seed, "render", plan.key, "picture", shot.path)
     return render_picture(person, _look(plan.seed, plan.key, shot.look), shot.wish, draw, plan.height, plan.width)
 

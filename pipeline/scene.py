@@ -210,7 +210,7 @@ def crop_backdrop(look: Look, draw: np.random.Generator, feet: float, height: in
     left = draw.uniform(0, BACK_W - wide)
     matrix = np.array([[wide / width, 0, left], [0, tall / height, top]])
     return cv2.warpAffine(look.backdrop, matrix, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-                          borderMode=cv2.BORDER_REFLECT_101).astype(np.float64)
+                          borderMode=cv2.BORDER_REFLECT_101)
 
 
 # ---- the sensor ----
@@ -218,17 +218,17 @@ def crop_backdrop(look: Look, draw: np.random.Generator, feet: float, height: in
 def expose(look: Look, image: np.ndarray, draw: np.random.Generator) -> np.ndarray:
     """(H, W, 3) light in [0, ~1.3] -> uint8: white balance, tone, blur, noise and the camera's own JPEG."""
     drift = 1 + draw.normal(0, .05)
-    image = np.clip(image * np.array(look.gain) * drift, 0, 1.4) ** look.gamma
-    grey = image.mean(2, keepdims=True)
-    image = grey + look.saturation * (image - grey)
-    image = .45 + look.contrast * (image - .45)
-    image = image * (1 - look.haze) + .75 * look.haze
+    image = np.clip(image * (np.array(look.gain) * drift).astype(np.float32), 1e-4, 1.4) ** np.float32(look.gamma)
+    # Saturation, contrast and haze are one affine map of the colours.
+    keep, clear = look.saturation * look.contrast, 1 - look.haze
+    matrix = np.full((3, 4), (1 - look.saturation) * look.contrast / 3) + keep * np.eye(3, 4)
+    matrix[:, 3] = .45 * (1 - look.contrast)
+    matrix = matrix * clear + np.array([0, 0, 0, .75 * look.haze])
     blur = look.blur * draw.uniform(.7, 1.4) * image.shape[0] / 128
-    image = cv2.GaussianBlur(image, (0, 0), blur)
+    image = cv2.GaussianBlur(cv2.transform(image, matrix.astype(np.float32)), (0, 0), blur)
     if draw.random() < .12:                                                  # motion
-        kernel = np.zeros((1, 5)) + .2
-        image = cv2.filter2D(image, -1, kernel)
-    image = image + draw.normal(0, look.noise, image.shape)
+        image = cv2.blur(image, (max(image.shape[1] // 13, 1), 1))
+    image = image + np.float32(look.noise) * draw.standard_normal(image.shape, np.float32)
     pixels = (np.clip(image, 0, 1) * 255 + .5).astype(np.uint8)
     data = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, look.quality])[1]
     decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)

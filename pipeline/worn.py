@@ -105,7 +105,7 @@ def bag(person: Person, lengths: dict, hip_centre: np.ndarray, pelvis: np.ndarra
         return [_box(BAG, centre, pelvis, (.055 * scale, .13 * scale, .15 * scale))]
     if person.bag == "hand":
         hand, frame = hands[side]
-        upright = np.stack([frame[0], np.array([0.0, 1.0, 0.0]), frame[2]], 1)
+        upright = np.stack([sign * frame[0], np.array([0.0, 1.0, 0.0]), frame[2]], 1)
         centre = hand - np.array([0, .24, 0])
         handle = _box(HANDLE, hand - np.array([0, .05, 0]), upright, (.012, .06, .05))
         return [_box(BAG, centre, upright, (.055, .15, .17)), handle]
