@@ -20,7 +20,8 @@ import torch
 
 from models.parsers import Parser, build_parser, load_parser
 from pipeline.images import read_image, write_image
-from pipeline.parsing import Job, fit, parse_images
+from pipeline.parsing import Job, parse_images
+from pipeline.resizing import fit
 from pipeline.taxonomy import DENSEPOSE24_TO_PARTS8, PARTS8_TO_PARTS4
 
 

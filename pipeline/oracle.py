@@ -3,13 +3,13 @@
 import os
 from pathlib import Path
 
-import cv2
 import h5py
 import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline.errors import InputError
+from pipeline.resizing import nearest
 from pipeline.taxonomy import DENSEPOSE24_TO_PARTS8, PARTS8
 
 
@@ -53,8 +53,4 @@ class Oracle:
         except (OSError, RuntimeError) as error:
             raise InputError(f"{str(self.path)!r}: is damaged ({error}); make it again with the stage render"
                              ) from error
-        if native.shape == (self.height, self.width):
-            return native, uv
-        size = (self.width, self.height)
-        return (cv2.resize(native, size, interpolation=cv2.INTER_NEAREST_EXACT),
-                cv2.resize(uv, size, interpolation=cv2.INTER_NEAREST_EXACT))
+        return nearest(native, self.height, self.width), nearest(uv, self.height, self.width)

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import h5py
 import numpy as np
 import torch
@@ -27,6 +26,7 @@ from tqdm import tqdm
 from pipeline.caches import SHA256, STATUS_BYTES, Cache, Row, compress, text, write_cache
 from pipeline.errors import InputError
 from pipeline.images import decode_image, read_bytes
+from pipeline.resizing import fit
 from pipeline.taxonomy import PARTS4, PARTS8, PARTS8_TO_PARTS4, parts8_from_native
 from pipeline.units import Save, ahead, clean, run_units
 
@@ -191,14 +191,6 @@ def _decode(job: Job, rows: np.ndarray, hashes: Sequence[str]) -> tuple[np.ndarr
             raise InputError(f"{os.fspath(path)!r}: changed while it was being parsed; run again") from error
     paths = [job.paths[row] for row in rows] + [""] * (job.batch - len(rows))
     return rows, failures, torch.from_numpy(images).permute(0, 3, 1, 2), paths
-
-
-def fit(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize (H, W, 3) uint8: mean over areas where it shrinks, bilinear else."""
-    if image.shape[:2] == (height, width):
-        return image
-    shrinks = image.shape[0] > height or image.shape[1] > width
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
 @torch.inference_mode()

@@ -6,14 +6,13 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
-from pipeline.caches import Cache, Row, compress, text, write_cache
+from pipeline.caches import SHA256, Cache, Row, compress, text, write_cache
 from pipeline.errors import InputError
 from pipeline.images import decode_image, read_bytes
-from pipeline.parsing import fit
+from pipeline.resizing import fit, nearest
 from pipeline.taxonomy import DENSEPOSE24_FLIP, DENSEPOSE24_MIRROR_U, DENSEPOSE24_MIRROR_V
 from pipeline.units import Save, ahead, run_units
 
@@ -21,7 +20,7 @@ SURFACE_PARTS = 24
 UNIT_ROWS = 64
 
 
-def warp(image: np.ndarray, index: np.ndarray, uv: np.ndarray, texels: int) -> tuple[np.ndarray, np.ndarray]:
+def warp(image: np.ndarray, index: np.ndarray, uv: np.ndarray, *, texels: int) -> tuple[np.ndarray, np.ndarray]:
     """Image (H, W, 3) uint8, part ids (H, W) 0-24 and u,v (H, W, 2) uint8 -> dsap (24, S, S, 3), valid (24, S, S) 0|1.
 
     Rows are U, columns V; a pixel goes to (min(floor(u S), S - 1), min(floor(v S), S - 1)), u = byte / 255. Of two
@@ -54,15 +53,6 @@ def flip_warped(images: np.ndarray) -> np.ndarray:
     return flipped
 
 
-def resize_maps(index: np.ndarray, uv: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Part ids (H, W) and u,v (H, W, 2) of the nearest pixels, at another size."""
-    if index.shape == (height, width):
-        return index, uv
-    size = (width, height)
-    return (cv2.resize(index, size, interpolation=cv2.INTER_NEAREST_EXACT),
-            cv2.resize(uv, size, interpolation=cv2.INTER_NEAREST_EXACT))
-
-
 def warp_images(parts: Cache, keys: Sequence[str], paths: Sequence[str], raw: Path, path: Path, *, maker: str,
                 height: int, width: int, texels: int, scratch: Path, rank: int = 0, world: int = 1) -> bool:
     """Warp every image of an index with the u,v of parts.h5 into `path` (dsap.h5), resumable. Whether it was packed.
@@ -79,11 +69,11 @@ def warp_images(parts: Cache, keys: Sequence[str], paths: Sequence[str], raw: Pa
         row = rows[place]
         if status[row] == "parsed":
             image = _read(raw / paths[place], hashes[row], parts)
-            maps = resize_maps(parts.read("native", row), parts.read("uv", row), height, width)
-            dsap, valid = warp(fit(image, height, width), *maps, texels)
+            maps = (nearest(parts.read(name, row), height, width) for name in ("native", "uv"))
+            dsap, valid = warp(fit(image, height, width), *maps, texels=texels)
         else:
             dsap, valid = (np.zeros(shape, np.uint8) for shape in arrays.values())
-        return {"key": keys[place], "dsap": compress(dsap), "valid": compress(valid)}
+        return {"key": keys[place], "image_sha256": hashes[row], "dsap": compress(dsap), "valid": compress(valid)}
 
     def produce(numbers: list[int], save: Save) -> None:
         def warp_unit(number: int) -> None:
@@ -94,7 +84,8 @@ def warp_images(parts: Cache, keys: Sequence[str], paths: Sequence[str], raw: Pa
                 pass
 
     def pack(fresh: Iterator[Row]) -> None:
-        write_cache(path, count=len(keys), arrays=arrays, columns={"key": (text(keys), ())}, rows=fresh, maker=maker)
+        write_cache(path, count=len(keys), arrays=arrays, maker=maker, rows=fresh,
+                    columns={"key": (text(keys), ()), "image_sha256": (SHA256, ())})
 
     return run_units(scratch, identity=[maker, *keys, *paths], count=-(-len(keys) // UNIT_ROWS), rank=rank,
                      world=world, what=repr(str(path)), produce=produce, pack=pack)

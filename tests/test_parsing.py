@@ -24,7 +24,8 @@ from pipeline.images import read_image, write_image
 from pipeline.index import read_index, write_index
 from pipeline.oracle import Oracle
 from pipeline.params import CacheParams
-from pipeline.parsing import Job, fit, parse_images, quantise
+from pipeline.parsing import Job, parse_images, quantise
+from pipeline.resizing import fit
 from pipeline.taxonomy import DENSEPOSE24_TO_PARTS8, PARTS8_TO_PARTS4, TAXONOMIES, parts8_from_native
 from stages import parse as stage
 

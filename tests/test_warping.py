@@ -22,8 +22,9 @@ from pipeline.index import read_index, write_index
 from pipeline.oracle import Oracle
 from pipeline.params import WarpParams
 from pipeline.parsing import Job, parse_images
+from pipeline.resizing import nearest
 from pipeline.taxonomy import DENSEPOSE24, DENSEPOSE24_FLIP
-from pipeline.warping import flip_warped, resize_maps, warp
+from pipeline.warping import flip_warped, warp
 from stages import warp as stage
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -54,7 +55,7 @@ def made_up(seed: int, height: int = 24, width: int = 12):
 @given(seed=st.integers(0, 10**6), texels=st.sampled_from([1, 2, 5, 32]))
 def test_the_warp_is_the_papers_loop(seed, texels):
     image, index, uv = made_up(seed)
-    for ours, naive in zip(warp(image, index, uv, texels), loop(image, index, uv, texels), strict=True):
+    for ours, naive in zip(warp(image, index, uv, texels=texels), loop(image, index, uv, texels), strict=True):
         np.testing.assert_array_equal(ours, naive)
 
 
@@ -66,13 +67,13 @@ def test_the_warp_of_densepose_own_output_is_the_papers_loop():
     crop = np.s_[50:450, 100:500]
     parts = (image[crop], np.ascontiguousarray(iuv[crop][..., 0]), np.ascontiguousarray(iuv[crop][..., 1:]))
     assert (parts[1] > 0).sum() > 10_000
-    for ours, naive in zip(warp(*parts, 32), loop(*parts, 32), strict=True):
+    for ours, naive in zip(warp(*parts, texels=32), loop(*parts, 32), strict=True):
         np.testing.assert_array_equal(ours, naive)
 
 
 def test_rows_are_u_and_the_border_stays_inside():
     image, index = np.full((1, 3, 3), 9, np.uint8), np.array([[2, 2, 2]], np.uint8)
-    valid = warp(image, index, np.array([[[255, 0], [0, 255], [128, 64]]], np.uint8), 32)[1]
+    valid = warp(image, index, np.array([[[255, 0], [0, 255], [128, 64]]], np.uint8), texels=32)[1]
     assert sorted(map(tuple, np.argwhere(valid))) == [(1, 0, 31), (1, 16, 8), (1, 31, 0)]
 
 
@@ -91,26 +92,23 @@ def test_flipping_a_warp_is_warping_the_flipped_picture():
         axis = 1 if "torso" in name else 0 if "head" in name else None
         if axis is not None:
             mirrored_uv[mirrored == label, axis] = 255 - mirrored_uv[mirrored == label, axis]
-    before, after = warp(image, index, uv, texels), warp(image[:, ::-1], mirrored, mirrored_uv, texels)
+    before, after = warp(image, index, uv, texels=texels), warp(image[:, ::-1], mirrored, mirrored_uv, texels=texels)
     assert before[1].all()
     for ours, expected in zip(map(flip_warped, before), after, strict=True):
         np.testing.assert_array_equal(ours, expected)
 
 
 def test_flipping_twice_changes_nothing():
-    dsap, valid = warp(*made_up(3), 8)
+    dsap, valid = warp(*made_up(3), texels=8)
     for images in (dsap, valid):
         assert (flip_warped(images) != images).any()
         np.testing.assert_array_equal(flip_warped(flip_warped(images)), images)
 
 
 def test_maps_at_another_size_are_those_of_the_nearest_pixel():
-    _, index, uv = made_up(5)
-    larger, smaller = resize_maps(index, uv, 48, 24), resize_maps(index, uv, 8, 4)
-    np.testing.assert_array_equal(larger[0], index.repeat(2, 0).repeat(2, 1))
-    np.testing.assert_array_equal(larger[1], uv.repeat(2, 0).repeat(2, 1))
-    np.testing.assert_array_equal(smaller[0], index[1::3, 1::3])
-    np.testing.assert_array_equal(smaller[1], uv[1::3, 1::3])
+    for values in made_up(5)[1:]:
+        np.testing.assert_array_equal(nearest(values, 48, 24), values.repeat(2, 0).repeat(2, 1))
+        np.testing.assert_array_equal(nearest(values, 8, 4), values[1::3, 1::3])
 
 
 @pytest.fixture
@@ -149,6 +147,8 @@ def test_the_stage_warps_every_image_at_the_size_asked_for(parsed):
             np.testing.assert_array_equal(cache.read("dsap", row), expected[0])
             np.testing.assert_array_equal(cache.read("valid", row), expected[1])
     assert cache.column("key").tolist() == index["image"].tolist()
+    parts = Cache("data/cache/tiny/parts.h5")
+    assert cache.column("image_sha256").tolist() == parts.column("image_sha256").tolist()
     assert cache.maker["parts"] == {"parser": "oracle"} and cache.maker["texels"] == 8
     assert not cache.read("valid", 2).any()  # nobody is there
 
