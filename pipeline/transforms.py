@@ -7,8 +7,8 @@ and then applied to each of them, so that they cannot come apart. H x W is the n
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
+from pipeline.resizing import fit, nearest
 from pipeline.taxonomy import DENSEPOSE24_FLIP, DENSEPOSE24_MIRROR_U, DENSEPOSE24_MIRROR_V
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)  # ImageNet's, of RGB in [0, 1]
@@ -55,25 +55,6 @@ def draw_rectangle(generator: np.random.Generator, *, height: int, width: int) -
     return None
 
 
-def resize(rgb: np.ndarray, height: int, width: int) -> np.ndarray:
-    """(h, w, 3) uint8 -> (height, width, 3), bilinear, over the whole footprint when shrinking.
-
-    Pillow's, as in torchvision's Resize of the papers' code: integer arithmetic, the same on every machine.
-    """
-    if rgb.shape[:2] == (height, width):
-        return rgb
-    return np.asarray(Image.fromarray(rgb).resize((width, height), Image.Resampling.BILINEAR))
-
-
-def resize_labels(labels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """(h, w) labels -> (height, width), the nearest pixel's label."""
-    if labels.shape == (height, width):
-        return labels
-    rows = (np.arange(height) * 2 + 1) * labels.shape[0] // (2 * height)
-    columns = (np.arange(width) * 2 + 1) * labels.shape[1] // (2 * width)
-    return labels[rows[:, None], columns[None, :]]
-
-
 def move(array: np.ndarray, augmentation: Augmentation, fill: float) -> np.ndarray:
     """Flip, shift and erase an (H, W) or (H, W, C) array; what came from outside and what is erased becomes `fill`."""
     if augmentation.flip:
@@ -95,7 +76,7 @@ def normalise(rgb: np.ndarray) -> np.ndarray:
 
 def image_for_network(rgb: np.ndarray, *, height: int, width: int, augmentation: Augmentation) -> np.ndarray:
     """(h, w, 3) uint8 -> (3, H, W) float32, normalised; padded and erased pixels are 0, ImageNet's mean."""
-    moved = move(normalise(resize(rgb, height, width)), augmentation, 0)
+    moved = move(normalise(fit(rgb, height, width)), augmentation, 0)
     return np.ascontiguousarray(moved.transpose(2, 0, 1))
 
 
@@ -105,7 +86,7 @@ def labels_for_network(labels: np.ndarray, *, height: int, width: int, augmentat
 
     exchange: what flipping makes of a label (taxonomy's *_FLIP), None where labels have no left and right.
     """
-    whole = resize_labels(labels, height, width)
+    whole = nearest(labels, height, width)
     if augmentation.flip and exchange is not None:
         whole = exchange[whole]
     return area_majority(move(whole, augmentation, BACKGROUND), CELL)

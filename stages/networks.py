@@ -134,4 +134,4 @@ def pins(cache: Path | None) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """The packages that results depend on."""
-    return {name: version(name) for name in ("torch", "torchvision", "numpy", "opencv-python-headless", "pillow")}
+    return {name: version(name) for name in ("torch", "torchvision", "numpy", "opencv-python-headless")}

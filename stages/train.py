@@ -49,6 +49,7 @@ def run(params: Params, key: str) -> None:
     final: Row = {}
     scratch = None
     if settings.image_steps > 0:
+        _check_cache(params, key)
         check_reads(settings.reads, settings, key=f"runs.{key}")
         cache = cache_of(settings.reads)
         about |= {"caches": pins(cache), "images_sha256": images_sha256(frame, raw, cache)}
@@ -60,6 +61,14 @@ def run(params: Params, key: str) -> None:
     _write_json(folder / "train.json", {**about, "final": final})
     if scratch is not None:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _check_cache(params: Params, key: str) -> None:
+    """InputError if the cache was made for another data set: two sets' keys can be the same."""
+    run, cache = params.runs[key], params.caches.get(params.runs[key].cache)
+    if cache is not None and cache.dataset != run.train_on:
+        raise InputError(f"runs.{key}.cache: {run.cache!r} was made for the data set {cache.dataset!r}, and the run "
+                         f"trains on {run.train_on!r}; name a cache of that set")
 
 
 def _train(network: nn.Module, settings: RunParams, *, key: str, frame: pd.DataFrame, raw: str, device: torch.device,

@@ -15,7 +15,7 @@ from pipeline.features import read_features
 from pipeline.images import file_sha256
 from pipeline.index import read_index
 from pipeline.loading import Pictures, embedding_rows, ordered_batches
-from pipeline.params import Params, parse
+from pipeline.params import CacheParams, Params, parse
 from pipeline.weights import load_weights, read_weights, save_weights
 from stages import embed, train
 from tests.fake_set import HEIGHT, WIDTH, write_fake_caches, write_fake_set
@@ -171,9 +171,13 @@ def test_runs_that_cannot_be_trained_are_refused(project, change, match):
 
 
 def test_a_run_without_its_cache_is_refused(project):
+    params = _params()
+    foreign = parse(CacheParams, {"dataset": "default-other", "parser": "lraspp", "source": "x", "images": "x",
+                                  "height": 32, "width": 16, "batch": 8, "threads": 1}, "")
+    with pytest.raises(InputError, match="was made for the data set 'default-other', and the run trains on 'default-f"):
+        train.run(dataclasses.replace(params, caches={DATA: foreign}), "default-sorn")
     with pytest.raises(InputError, match=r"runs.default-sorn.reads: is 'data/raw', and sorn .* reads a parts.h5"):
         train.run(_params(reads="data/raw"), "default-sorn")
-    params = _params()
     plain = dataclasses.replace(params.embed["default-dsa-on-fake"], reads="data/raw")
     with pytest.raises(InputError, match="embed.x.reads: .* reads a dsap.h5"):
         embed.run(dataclasses.replace(params, embed={"x": plain}), "x")

@@ -2,7 +2,6 @@
 
 from collections import Counter
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -20,8 +19,6 @@ from pipeline.transforms import (
     labels_for_network,
     move,
     normalise,
-    resize,
-    resize_labels,
 )
 from pipeline.warping import warp
 
@@ -115,22 +112,6 @@ def test_labels_that_do_not_divide_are_refused():
         area_majority(np.zeros((30, 24), np.uint8), 4)
 
 
-def test_shrinking_is_bilinear_over_the_footprint():
-    rgb = cv2.GaussianBlur(rng(0, "photo").integers(0, 256, (300, 150, 3)).astype(np.uint8), (5, 5), 0)
-    for height, width in ((128, 64), (400, 190)):
-        tensor = torch.from_numpy(rgb).permute(2, 0, 1)[None].double()
-        oracle = torch.nn.functional.interpolate(tensor, (height, width), mode="bilinear", antialias=True)
-        difference = resize(rgb, height, width) - oracle[0].permute(1, 2, 0).numpy()
-        assert np.abs(difference).max() < 1.5
-
-
-def test_labels_take_the_nearest_pixel():
-    labels = rng(0, "labels").integers(0, 8, (37, 21)).astype(np.uint8)
-    for height, width in ((64, 32), (16, 12), (37, 21)):
-        oracle = cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
-        np.testing.assert_array_equal(resize_labels(labels, height, width), oracle)
-
-
 def test_normalisation_is_imagenet_s():
     rgb = rng(0, "rgb").integers(0, 256, (5, 7, 3)).astype(np.uint8)
     oracle = (rgb / 255 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
@@ -148,8 +129,8 @@ def test_dsap_of_the_mirrored_picture():
     mirrored_index, mirrored_uv = DENSEPOSE24_FLIP[index[:, ::-1]], uv[:, ::-1].copy()
     torso, head = np.isin(mirrored_index, (1, 2)), np.isin(mirrored_index, (23, 24))
     mirrored_uv[torso, 1], mirrored_uv[head, 0] = 255 - mirrored_uv[torso, 1], 255 - mirrored_uv[head, 0]
-    dsap, valid = warp(image, index, uv, 32)
-    expected, expected_valid = warp(image[:, ::-1], mirrored_index, mirrored_uv, 32)
+    dsap, valid = warp(image, index, uv, texels=32)
+    expected, expected_valid = warp(image[:, ::-1], mirrored_index, mirrored_uv, texels=32)
     assert valid.sum() == 96 * 64
     np.testing.assert_array_equal(flip_parts(dsap), expected)
     np.testing.assert_array_equal(flip_parts(valid), expected_valid)
