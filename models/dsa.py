@@ -295,7 +295,7 @@ def merge(x: Branched, groups: tuple[tuple[int, ...], ...]) -> Branched:
     if isinstance(x, Tensor):
         branches = x.unflatten(1, (sum(map(len, groups)), -1))
         return torch.cat([branches[:, [i - 1 for i in group]].sum(1) for group in groups], 1)
-    return [torch.stack([x[i - 1] for i in group]).sum(0) if len(group) > 1 else x[group[0] - 1] for group in groups]
+    return [sum((x[i - 1] for i in group[1:]), x[group[0] - 1]) for group in groups]
 
 
 def _basic(inputs: int, outputs: int) -> BasicBlock:
