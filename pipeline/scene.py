@@ -52,8 +52,8 @@ def draw_look(draw: np.random.Generator) -> Look:
     """Draw a camera with its place. Cameras differ strongly in light and colour, as real networks of cameras do."""
     indoor = draw.random() < 0.25
     backdrop, horizon = draw_backdrop(draw, indoor)
-    warm, green = draw.normal(0, .11), draw.normal(0, .045)
-    level = draw.uniform(.72, 1.22)
+    warm, green = draw.normal(0, .06), draw.normal(0, .025)
+    level = draw.uniform(.84, 1.16)
     sun = draw.uniform(.05, .3) if indoor or draw.random() < .4 else draw.uniform(.35, .75)
     return Look(
         heading=float(draw.uniform(-np.pi, np.pi)), spread=float(draw.uniform(.35, .8)),
@@ -61,9 +61,9 @@ def draw_look(draw: np.random.Generator) -> Look:
         sun_azimuth=float(draw.uniform(-1.9, 1.9)), sun_height=float(draw.uniform(.45, 1.2)),
         sun=float(sun), ambient=float(1.02 - .62 * sun), tint=(1.03, 1.0, .95),
         gain=(float(level * (1 + warm)), float(level * (1 + green)), float(level * (1 - warm))),
-        gamma=float(draw.uniform(.72, 1.3)), saturation=float(draw.uniform(.5, 1.2)),
-        contrast=float(draw.uniform(.75, 1.12)), haze=float(draw.choice([0, 0, draw.uniform(.02, .14)])),
-        blur=float(draw.uniform(.25, .85)), noise=float(draw.uniform(.004, .022)),
+        gamma=float(draw.uniform(.84, 1.2)), saturation=float(draw.uniform(.75, 1.2)),
+        contrast=float(draw.uniform(.88, 1.1)), haze=float(draw.choice([0, 0, draw.uniform(.02, .08)])),
+        blur=float(draw.uniform(.25, .75)), noise=float(draw.uniform(.004, .022)),
         quality=int(draw.integers(45, 90)), backdrop=backdrop, horizon=horizon, window=float(draw.uniform(.75, 1.5)))
 
 
