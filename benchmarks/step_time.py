@@ -1,0 +1,190 @@
+"""Training step of each network over its bare backbone's, and DSAG's branches done three ways. Prints Markdown.
+
+    OMP_WAIT_POLICY=PASSIVE python -m benchmarks.step_time                        # the default scale, ~2 minutes
+    python -m benchmarks.step_time --backbone resnet50 --height 384 --width 128 --batch 8 --dsag-width 1 --channels 3072
+
+A step is forward and backward of one batch of random numbers, without optimiser and loading; "bare" is the whole ResNet
+with stride 1 in its last stage and a mean over its map. All steps take turns in one process, and the fastest of
+`--repeats` counts. FLOPs are torch's own count of the same step's products. On a machine with other work use
+`--threads 1 --clock process`, which counts this process's processor time alone.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import models.dsa
+from models.backbone import Backbone
+from models.baseline import Baseline
+from models.dsa import Dsa, DsagStream
+from models.sorn import Sorn
+
+IDS = 100
+# Table 1's branched convolutions: name, branches, inputs, outputs, kernel, stride, side of the input.
+LAYERS = [("conv1", 24, 3, 32, 5, 1, 32), ("conv2", 24, 32, 64, 3, 1, 32), ("conv3, strided", 24, 64, 64, 3, 2, 32),
+          ("conv3", 24, 64, 64, 3, 1, 16), ("conv4, strided", 13, 64, 128, 3, 2, 16), ("conv4", 13, 128, 128, 3, 1, 8),
+          ("conv5_l", 8, 256, 256, 3, 1, 8)]
+
+
+class Bare(nn.Module):
+    """The backbone alone, with something to go backward from."""
+
+    def __init__(self, backbone: Backbone):
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.backbone(batch["image"])[-1].mean(), {}
+
+
+def networks(options: argparse.Namespace) -> dict[str, nn.Module]:
+    def backbone() -> Backbone:
+        return Backbone(architecture=options.backbone)
+
+    width = options.dsag_width
+    return {"bare backbone": Bare(backbone()),
+            "baseline": Baseline(backbone=backbone(), ids=IDS),
+            "SORN": Sorn(backbone=backbone(), ids=IDS, channels=options.channels),
+            "DSA two branches (no DSAG)": Dsa(backbone=backbone(), ids=IDS, use_dsag=False),
+            f"DSA, DSAG width {width:g}": Dsa(backbone=backbone(), ids=IDS, dsag_width=width)}
+
+
+def random_batch(options: argparse.Namespace, count: int) -> dict[str, Tensor]:
+    height, width = options.height, options.width
+    image = torch.randn(count, 3, height, width).contiguous(memory_format=torch.channels_last)
+    batch = {"image": image, "pid": torch.arange(count) // 4 % IDS, "dsap": torch.randn(count, 24, 3, 32, 32),
+             "labels": torch.randint(0, 8, (count, height // 4, width // 4))}
+    return {name: tensor.to(options.device) for name, tensor in batch.items()}
+
+
+def fastest(steps: dict[str, Callable[[], object]], options: argparse.Namespace) -> dict[str, float]:
+    """Milliseconds of the fastest of `repeats` turns of each step, after one turn to warm up."""
+    clock = time.process_time if options.clock == "process" else time.perf_counter
+    best = dict.fromkeys(steps, float("inf"))
+    for turn in range(options.repeats + 1):
+        for name, step in steps.items():
+            start = clock()
+            step()
+            if options.device == "cuda":
+                torch.cuda.synchronize()
+            if turn:
+                best[name] = min(best[name], 1000 * (clock() - start))
+    return best
+
+
+def step_of(model: nn.Module, batch: dict[str, Tensor]) -> Callable[[], None]:
+    def step() -> None:
+        model.zero_grad()
+        model(batch)[0].backward()
+
+    return step
+
+
+def flops(model: nn.Module, options: argparse.Namespace) -> float:
+    """GFLOP of one image's training step. Counted on the CPU, where no convolution is grouped."""
+    model = model.cpu()
+    with FlopCounterMode(display=False) as counter:
+        step_of(model, {name: tensor.cpu() for name, tensor in random_batch(options, 4).items()})()
+    model.to(options.device)
+    return counter.get_total_flops() / 4 / 1e9
+
+
+def steps_table(options: argparse.Namespace) -> None:
+    built = {name: model.to(options.device, memory_format=torch.channels_last)
+              for name, model in networks(options).items()}
+    work = {name: flops(model, options) for name, model in built.items()}
+    batch = random_batch(options, options.batch)
+    times = fastest({name: step_of(model, batch) for name, model in built.items()}, options)
+    print("| network | step, ms | over bare backbone | GFLOP an image | FLOP ratio | time ratio / FLOP ratio |")
+    print("|---|---|---|---|---|---|")
+    bare = "bare backbone"
+    for name, ms in times.items():
+        ratio, flop_ratio = ms / times[bare], work[name] / work[bare]
+        print(f"| {name} | {ms:.0f} | {ratio:.2f} | {work[name]:.2f} | {flop_ratio:.2f} | {ratio / flop_ratio:.2f} |")
+
+
+def stream_row(options: argparse.Namespace, width: float) -> str:
+    """The whole DSAG-Stream but conv5_g, from the 24 images to d_L: every layer, normalisation and memory layout."""
+    stream = DsagStream(size=round(2048 * width), width=width, use_global=False, use_local=True)
+    stream = stream.to(options.device, memory_format=torch.channels_last)
+    dsap = torch.randn(images(options, width), 24, 3, 32, 32, device=options.device)
+
+    def step(looped: bool) -> None:
+        original, models.dsa.looped = models.dsa.looped, lambda x: looped
+        stream(dsap)[1].square().mean().backward()
+        models.dsa.looped = original
+
+    ms = fastest({"loop": lambda: step(True), "grouped": lambda: step(False)}, options)
+    return f"| DSAP images to d_L | 24, 13, 8 | {ms['loop']:.0f} | {ms['grouped']:.0f} | |"
+
+
+def images(options: argparse.Namespace, width: float) -> int:
+    return options.batch if width <= 0.25 else max(4, options.batch // 16)  # 16 times the work an image
+
+
+def loop(x: list[Tensor], w: Tensor, stride: int) -> Tensor:
+    parts = zip(x, w.chunk(len(x)), strict=True)
+    return torch.stack([F.conv2d(a, b, stride=stride, padding=w.shape[-1] // 2).mean() for a, b in parts]).sum()
+
+
+def grouped(x: Tensor, w: Tensor, stride: int, branches: int) -> Tensor:
+    return F.conv2d(x, w, stride=stride, padding=w.shape[-1] // 2, groups=branches).mean()
+
+
+def matmul(x: Tensor, w: Tensor, stride: int, branches: int) -> Tensor:
+    columns = F.unfold(x, w.shape[-1], padding=w.shape[-1] // 2, stride=stride)  # (B, G C k k, h w)
+    return (w.flatten(1).unflatten(0, (branches, -1)) @ columns.unflatten(1, (branches, -1))).mean()
+
+
+def branches_table(options: argparse.Namespace, width: float) -> None:
+    """One convolution of all branches, forward and backward, each way in the memory layout that suits it."""
+    batch = images(options, width)
+    print(f"\n| DSAG width {width:g}, {batch} images | branches | loop, ms | grouped, ms | matmul, ms |")
+    print("|---|---|---|---|---|")
+    for name, branches, inputs, outputs, kernel, stride, side in LAYERS:
+        inputs, outputs = inputs if inputs == 3 else round(width * inputs), round(width * outputs)
+        leaf = inputs != 3  # the first layer's input needs no gradient
+        x = torch.randn(batch, branches * inputs, side, side, device=options.device)
+        w = torch.randn(branches * outputs, inputs, kernel, kernel, device=options.device, requires_grad=True)
+        last = x.contiguous(memory_format=torch.channels_last).requires_grad_(leaf)
+        lone = [part.contiguous(memory_format=torch.channels_last).detach().requires_grad_(leaf)
+                for part in x.chunk(branches, 1)]
+        x.requires_grad_(leaf)
+        ways = {"loop": lambda lone=lone, w=w, s=stride: loop(lone, w, s).backward(),
+                "grouped": lambda x=last, w=w, s=stride, g=branches: grouped(x, w, s, g).backward(),
+                "matmul": lambda x=x, w=w, s=stride, g=branches: matmul(x, w, s, g).backward()}
+        ms = fastest(ways, options)
+        print(f"| {name} {inputs} -> {outputs} | {branches} | " + " | ".join(f"{ms[way]:.0f}" for way in ways) + " |",
+              flush=True)
+    print(stream_row(options, width), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", default="resnet18", help="resnet18 | resnet50")
+    parser.add_argument("--height", type=int, default=128)
+    parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--channels", type=int, default=768, help="SORN's N c'")
+    parser.add_argument("--dsag-width", type=float, default=0.25)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--clock", choices=["wall", "process"], default="wall")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    print(f"{options.backbone}, {options.height} x {options.width}, batch {options.batch}, {options.device}, "
+          f"{options.threads} threads, torch {torch.__version__}, {options.clock} time\n")
+    steps_table(options)
+    for width in (0.25, 1.0):
+        branches_table(options, width)
+
+
+if __name__ == "__main__":
+    main()
