@@ -75,9 +75,14 @@ def build_forward(cache: CacheParams, device: str) -> tuple[Forward, str, bool]:
     if found != (cache.parser, cache.height, cache.width):
         raise InputError(f"{cache.source!r}: holds {found[0]} at {found[1]}x{found[2]} where the cache asks for "
                          f"{cache.parser} at {cache.height}x{cache.width}; change the cache's parameters or its source")
+    return network_forward(parser), parser.taxonomy, parser.uv
+
+
+def network_forward(parser: Parser) -> Forward:
+    """A network as the engine calls it; from DensePose's parts the engine makes the four itself, after pooling."""
     if parser.taxonomy == "lip20":
-        return lambda images, paths: parse_lip20(parser, images), parser.taxonomy, parser.uv
-    return lambda images, paths: parser.parse(images), parser.taxonomy, parser.uv
+        return lambda images, paths: parse_lip20(parser, images)
+    return lambda images, paths: {name: maps for name, maps in parser.parse(images).items() if name != "parts4"}
 
 
 @torch.inference_mode()

@@ -329,6 +329,23 @@ def test_the_stage_with_a_network_that_knows_lip(root, monkeypatch):
         run_stage(index, height=128, width=64)
 
 
+def test_another_instruction_set_gives_nearly_the_same_labels(root, monkeypatch):
+    monkeypatch.chdir(root)
+    network("densepose24", "weights.safetensors")
+    index = read_index("index.csv").iloc[:8]
+    here = run_stage(index)
+    kept = [here.read("labels", row) for row in range(8)]
+    maker = here.maker
+    tests = Path(__file__).parent
+    code = "import test_parsing as t; t.run_stage(t.read_index('index.csv').iloc[:8])"
+    limits = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "PYTHONPATH": f"{tests.parent}:{tests}"}
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | limits)
+    there = Cache("data/cache/tiny/parts.h5")
+    same = np.mean([there.read("labels", row) == kept[row] for row in range(8)])
+    assert same >= 0.999
+    assert there.maker["machine"] == "AVX2" and there.maker | {"machine": maker["machine"]} == maker
+
+
 def stack(root: Path, paths: Iterable[str]) -> torch.Tensor:
     """Images as the engine hands them to a network, (B,3,64,32) uint8."""
     return torch.stack([torch.from_numpy(fit(read_image(root / "raw" / path), 64, 32)) for path in paths]
