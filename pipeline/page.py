@@ -19,7 +19,7 @@ nav a { margin-right: .75rem; white-space: nowrap; }
 a { color: #0b5cad; }
 .note { color: #4b5563; font-size: .875rem; overflow-wrap: anywhere; }
 .wide { overflow-x: auto; margin: .5rem 0; }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
+table { border-collapse: separate; border-spacing: 0; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .7rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #dde3ea; }
 thead th { border-bottom: 2px solid #9aa5b1; font-weight: 600; vertical-align: bottom; white-space: normal; }
 tbody th { font-weight: 500; }
