@@ -251,7 +251,7 @@ def test_wrong_options_are_one_sentence():
 
 
 def test_it_learns_a_batch_by_heart_and_every_branch_gets_a_gradient():
-    model, batch = build(label_smoothing=0.0), people()
+    model, batch = build(label_smoothing=0.0), people(height=48, width=16)
     first, last = learn(model, batch, steps=20, lr=1e-3)
     assert last["accuracy"] == 1
     for term in ("local", "global", "spc", "seg"):
