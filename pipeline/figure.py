@@ -46,11 +46,11 @@ def draw_figure(person: Person, mesh: Mesh, camera: Camera, light: Light, scale:
         triangles, tubes = triangles[kept], tubes[kept]
     pixel, hit, weights, near = rasterise(projected * scale + origin, depth, triangles, height, width)
     corners, tube = triangles[hit], tubes[hit]
-    attributes = np.column_stack([mesh.normals, mesh.along, mesh.around])
+    attributes = np.column_stack([mesh.normals, mesh.along, mesh.around]).astype(np.float32)
     blend = sum(weights[:, k:k + 1] * attributes[corners[:, k]] for k in range(3))
     normal, t, a = blend[:, :3], blend[:, 3], np.clip(blend[:, 4], 0, 1)
     lip, part = np.zeros(len(pixel), np.uint8), np.zeros(len(pixel), np.uint8)
-    u, v, colour = np.zeros(len(pixel)), np.zeros(len(pixel)), np.zeros((len(pixel), 3))
+    u, v, colour = (np.zeros((len(pixel), *rest), np.float32) for rest in ((), (), (3,)))
     for kind in np.unique(tube):
         at = np.flatnonzero(tube == kind)
         part[at], u[at], v[at] = charts.chart(int(kind), t[at], a[at], person)
@@ -59,8 +59,8 @@ def draw_figure(person: Person, mesh: Mesh, camera: Camera, light: Light, scale:
     return Figure(mask=_filled(height, width, pixel, True, bool),
                   colour=_filled(height, width, pixel, colour, np.float32),
                   lip=_filled(height, width, pixel, lip, np.uint8), part=_filled(height, width, pixel, part, np.uint8),
-                  u=_filled(height, width, pixel, u, float), v=_filled(height, width, pixel, v, float),
-                  depth=_filled(height, width, pixel, near, float, np.inf))
+                  u=_filled(height, width, pixel, u, np.float32), v=_filled(height, width, pixel, v, np.float32),
+                  depth=_filled(height, width, pixel, near, np.float32, np.inf))
 
 
 def _filled(height: int, width: int, pixel: np.ndarray, values, kind, rest=0) -> np.ndarray:

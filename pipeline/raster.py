@@ -37,7 +37,8 @@ def rasterise(xy: np.ndarray, depth: np.ndarray, triangles: np.ndarray, height: 
     Returns, for the P pixels that are hit: pixel (P,) = y * width + x in increasing order, triangle (P,),
     weights (P, 3) of its corners, depth (P,).
     """
-    # Every quantity is a list over the three corners: reducing a short last axis is slow in numpy.
+    # Every quantity is a list over the three corners: reducing a short last axis is slow in numpy. Scan lines are
+    # cut in double precision, so that neighbours leave no gap; what is interpolated needs only single.
     first, second, third = triangles.T
     all_x, all_y = xy[:, 0], xy[:, 1]
     x, y = [all_x[k] for k in (first, second, third)], [all_y[k] for k in (first, second, third)]
@@ -49,7 +50,7 @@ def rasterise(xy: np.ndarray, depth: np.ndarray, triangles: np.ndarray, height: 
     row_of, row = _expand(top, bottom[keep] - top + 1)                          # (S,) scan lines
     # Edge functions E_k = a x + b y + c >= 0 inside; a, b, c are over the area, so E_k is the weight of corner k.
     low, high = np.full(len(row), -1.0), np.full(len(row), width + 1.0)
-    slopes, rests = [], []
+    edges = []
     for one, other in ((1, 2), (2, 0), (0, 1)):
         a = (y[one] - y[other]) / area
         b = (x[other] - x[one]) / area
@@ -59,18 +60,18 @@ def rasterise(xy: np.ndarray, depth: np.ndarray, triangles: np.ndarray, height: 
         np.copyto(low, np.fmax(low, cross), where=slope > 0)
         np.copyto(high, np.fmin(high, cross), where=slope < 0)
         low[(slope == 0) & (rest < 0)] = width + 1.0
-        slopes.append(slope)
-        rests.append(rest)
+        edges.append((slope.astype(np.float32), rest.astype(np.float32)))
     start = np.maximum(np.ceil(low - .5), 0).astype(np.int64)
     count = np.minimum(np.floor(high - .5), width - 1).astype(np.int64) - start + 1
     full = np.flatnonzero(count > 0)
     line, column = _expand(start[full], count[full])                            # (N,) hits
     line = full[line]
-    weights = [slope[line] * (column + .5) + rest[line] for slope, rest in zip(slopes, rests, strict=True)]
-    local = keep[row_of[line]]
+    centre = column.astype(np.float32) + np.float32(.5)
+    weights = [slope[line] * centre + rest[line] for slope, rest in edges]
+    local, depth = keep[row_of[line]], depth.astype(np.float32)
     near = sum(weight * depth[corner[local]] for weight, corner in zip(weights, (first, second, third), strict=True))
     pixel = row[line] * width + column
-    nearest = np.full(height * width, np.inf)
+    nearest = np.full(height * width, np.inf, np.float32)
     np.minimum.at(nearest, pixel, near)
     won = np.flatnonzero(near == nearest[pixel])
     winner = np.full(height * width, -1)
