@@ -1,7 +1,8 @@
 """The spread that CI holds trainings to: each ci row trained from the pinned caches under 5 seeds, on the machine's own
 instruction set and on AVX2 alone.
 
-    python -m benchmarks.ci_ranges        about 15 minutes on two cores
+    python -m benchmarks.ci_ranges           about 15 minutes on two cores
+    python -m benchmarks.ci_ranges --push    fill ci/pins anew from a project at the ci scale, first
 
 Writes ci/ranges.json: for each row the smallest and largest final loss (mean of the last tenth of training) and mAP
 (percent). tests/test_pins.py trains each row once and compares. Run it again when the ci scale's pins change.
@@ -9,6 +10,7 @@ Writes ci/ranges.json: for each row the smallest and largest final loss (mean of
 
 import json
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -60,6 +62,13 @@ def outside(row: str, found: dict[str, float]) -> list[str]:
             if not ranges[name][0] <= value <= ranges[name][1]]
 
 
+def push() -> None:
+    """Put what CI needs of this project, composed from profile ci and reproduced, into ci/pins, and nothing else."""
+    project = Project(ROOT)
+    shutil.rmtree(ROOT / "ci" / "pins", ignore_errors=True)
+    project.run("dvc", "push", *pinned_stages(project))
+
+
 def main() -> None:
     found: dict[str, list[dict]] = {row: [] for row in ROWS}
     with tempfile.TemporaryDirectory() as folder:
@@ -77,4 +86,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    push() if sys.argv[1:] == ["--push"] else main()

@@ -41,4 +41,6 @@ def new_project(folder: Path, *, profile: str, text: str = "") -> Project:
     if text:
         (folder / "profiles" / f"{profile}.yaml").write_text(text)
     project.run("python", "-m", "stages.compose", profile, "--force")
+    project.run("git", "add", "-A")
+    project.run("git", "commit", "-qm", "sources")
     return project

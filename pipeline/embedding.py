@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from pipeline.errors import InputError
+
 
 @torch.inference_mode()
 def embed_images(network: Any, batches: Iterator[dict[str, Tensor]], *, count: int, device: torch.device
@@ -30,13 +32,15 @@ def embed_images(network: Any, batches: Iterator[dict[str, Tensor]], *, count: i
 
 
 def write_features(path: str | os.PathLike, *, frame: pd.DataFrame, features: np.ndarray, visibility: np.ndarray,
-                   sizes: tuple[int, ...], maker: dict[str, Any], half: bool = False) -> None:
+                   sizes: tuple[int, ...], maker: dict[str, Any], dtype: str = "float32") -> None:
     """Write features.h5 under a temporary name, and rename; the same bytes for the same values.
 
     frame: the N rows' `image`, `pid`, `camid`, `split` and, where the index has it, `occlusion`; features
     (N, sum D_p), visibility (N, P), sizes: D_p of the P parts; maker: what made them, stored as JSON;
-    half: store features as float16.
+    dtype: float32 | float16, of the stored features. InputError for another.
     """
+    if dtype not in ("float32", "float16"):
+        raise InputError(f"dtype: unknown dtype {dtype!r} for features; it is float32 or float16")
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
@@ -44,7 +48,7 @@ def write_features(path: str | os.PathLike, *, frame: pd.DataFrame, features: np
     columns: dict[str, tuple[Any, Any]] = {
         "key": (frame["image"].to_numpy(object), text), "pid": (frame["pid"], np.int64),
         "camid": (frame["camid"], np.int64), "split": (frame["split"].to_numpy(object), text),
-        "features": (features, np.float16 if half else np.float32), "visibility": (visibility, np.float32),
+        "features": (features, dtype), "visibility": (visibility, np.float32),
         "sizes": (sizes, np.int64)}
     if "occlusion" in frame:
         columns["occlusion"] = frame["occlusion"], np.float32

@@ -180,9 +180,11 @@ class MatchParams:
 @dataclass(frozen=True)
 class EmbedParams:
     run: str = doc("whose weights, a key of `runs`")
+    model: str = doc("that run's network; repeated here because DVC cannot look it up")
     dataset: str = doc("whose query and gallery, a key of `datasets`")
-    reads: str = doc("what embedding depends on beside weights and index: the images, or parts.h5")
+    reads: str = doc("what embedding depends on beside weights and index: the images, or dsap.h5")
     batch: int = doc("images of a forward pass")
+    dtype: str = doc("float32 | float16, numbers of the features file")
     match: MatchParams = doc("")
 
 
@@ -254,6 +256,8 @@ def _check_references(params: Params) -> None:
     for key, embed in params.embed.items():
         run = pick(params.runs, embed.run, f"embed.{key}.run: runs")
         dataset = pick(params.datasets, embed.dataset, f"embed.{key}.dataset: datasets")
+        if embed.model != run.model.name:
+            raise InputError(f"embed.{key}.model: is {embed.model!r}, and run {embed.run!r} is a {run.model.name!r}")
         _check_path(f"embed.{key}.reads", embed.reads, {dataset.raw, *_cache_paths(embed.dataset)})
     for key, evaluate in params.evaluate.items():
         for name in evaluate.features:

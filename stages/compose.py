@@ -114,7 +114,7 @@ def _runs(scale: str, section: dict[str, Any], datasets: dict[str, Any]) -> tupl
         train_on = _key(scale, entry["train_on"])
         if train_on not in datasets:
             continue
-        eval_on, match = entry.pop("eval_on"), entry.pop("match")
+        eval_on, match, dtype = entry.pop("eval_on"), entry.pop("match"), entry.pop("features_dtype")
         cached = READS.get(entry["model"]["name"])
         cache = _key(scale, entry.pop("cache", entry["train_on"])) if cached else "none"
         reads = f"data/cache/{cache}/{cached}" if cached else datasets[train_on]["raw"]
@@ -125,7 +125,8 @@ def _runs(scale: str, section: dict[str, Any], datasets: dict[str, Any]) -> tupl
             if data in datasets:
                 test_cache = match["features"].startswith("z")  # DSA's fused features need the warps at test time
                 pairs[f"{key}-on-{name}"] = {
-                    "run": key, "dataset": data, "batch": entry["batch"], "match": match,
+                    "run": key, "model": entry["model"]["name"], "dataset": data, "batch": entry["batch"],
+                    "dtype": dtype, "match": match,
                     "reads": f"data/cache/{data}/dsap.h5" if test_cache else datasets[data]["raw"]}
         embed.update(pairs)
         evaluate[key] = {"scale": scale, "features": list(pairs)}

@@ -45,7 +45,7 @@ def run(params: Params, key: str) -> None:
         "caches": about["caches"] | pins(cache), "protocol": dataset.layout, "versions": versions()}
     write_features(Path("runs") / settings.run / "features" / f"{settings.dataset}.h5", frame=frame, features=features,
                    visibility=visibility, sizes=network.sizes, maker=maker,
-                   half=params.scale == "ci")  # its features lie in git
+                   dtype=settings.dtype)
 
 
 if __name__ == "__main__":

@@ -46,8 +46,9 @@ def _params(**run) -> Params:
                           "warmup": 0.1, "warmup_start": 0.1, "milestones": [0.5], "gamma": 0.1},
             "augment": {"flip": 0.5, "pad": 2, "erase": 0.5}} | run
         pairs[f"default-{name}-on-fake"] = {
-            "run": f"default-{name}", "dataset": DATA, "reads": CACHES["dsa"] if name == "dsa" else "data/raw",
-            "batch": 8, "match": {"tau": 0.15, "features": MATCH.get(name, "all")}}
+            "run": f"default-{name}", "model": name, "dataset": DATA, "dtype": "float32", "batch": 8,
+            "reads": CACHES["dsa"] if name == "dsa" else "data/raw",
+            "match": {"tau": 0.15, "features": MATCH.get(name, "all")}}
     return parse(Params, {
         "scale": "default", "device": "cpu", "threads": 1, "render": {}, "parsers": {}, "caches": {}, "warps": {},
         "datasets": {DATA: {"layout": "market", "raw": "data/raw"}}, "runs": runs, "embed": pairs, "evaluate": {},
