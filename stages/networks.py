@@ -43,7 +43,7 @@ def _network(run: RunParams, ids: int, match: MatchParams | None) -> nn.Module:
     if isinstance(run.model, BaselineParams | HistogramParams) and matched not in (None, "all"):
         raise ValueError(f"unknown features {matched!r} for {run.model.name}; they are: all")
     if isinstance(run.model, HistogramParams):
-        from models.baseline import Histogram
+        from models.histogram import Histogram
         return Histogram(**settings)
     backbone = Backbone(architecture=run.backbone, init=run.init if match is None else "none")
     if isinstance(run.model, BaselineParams):

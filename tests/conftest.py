@@ -1,8 +1,12 @@
 """A small project in a folder of its own, run once for all tests that look at what `dvc repro` made."""
 
+import os
+
 import pytest
 
-from benchmarks.project import Project, new_project
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported: stages/__init__.py says why
+
+from benchmarks.project import Project, new_project  # noqa: E402
 
 # Everything the default does, on a handful of people: one rendered set, a parser, a run of each network.
 TINY = """

@@ -9,6 +9,7 @@ from pipeline.params import load_params
 from stages import compose
 
 ROOT = Path(__file__).resolve().parents[1]
+SECTIONS = ("render", "datasets", "parsers", "caches", "warps", "runs", "embed", "evaluate", "report")
 PROFILES = sorted(path.stem for path in (ROOT / "profiles").glob("*.yaml") if path.stem not in ("recipes", "parser"))
 
 
@@ -28,9 +29,8 @@ def _write(profile: str) -> Path:
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_profile_composes_to_parameters_that_load(project, profile):
     params = load_params(_write(profile))
-    assert all(key.startswith((f"{params.scale}-", "default-")) for section in ("render", "datasets", "parsers", "caches", "warps",
-                                                                  "runs", "embed", "evaluate", "report")
-               for key in getattr(params, section))
+    for section in SECTIONS:
+        assert all(key.startswith((f"{params.scale}-", "default-")) for key in getattr(params, section))
     compose.check(Path("params.yaml"))
 
 
@@ -54,7 +54,7 @@ def test_profiles_of_one_scale_agree_on_what_they_share(project):
     trees = [compose.compose(name) for name in PROFILES]
     for one in trees:
         for other in trees:
-            for section in ("render", "datasets", "parsers", "caches", "warps", "runs", "embed", "evaluate", "report"):
+            for section in SECTIONS:
                 shared = one[section].keys() & other[section].keys()
                 assert all(one[section][key] == other[section][key] for key in shared)
 

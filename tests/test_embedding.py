@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.baseline import Histogram
+from models.histogram import Histogram
 from pipeline.embedding import embed_images
 from pipeline.errors import InputError
 from pipeline.features import read_features

@@ -56,7 +56,7 @@ def test_imports_run_one_way(room):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_lists_the_files_it_imports(stage):
-    """Not pipeline/params.py, whose values DVC tracks itself. The network of a run is `models/${item.model.name}.py`."""
+    """Not pipeline/params.py, whose values DVC tracks itself. A run's network is `models/${item.model.name}.py`."""
     entry = STAGES[stage]["do"]
     listed = {name for name in entry["deps"] if name.endswith(".py")}
     lazy = {name for name in listed if "$" in name}
