@@ -87,7 +87,7 @@ def make_optimizer(parser: nn.Module) -> torch.optim.Optimizer:
     """AdamW; no decay on biases and normalisation."""
     groups = [{"params": [p for p in parser.parameters() if (p.ndim > 1) == wide], "factor": 1.0,
                "weight_decay": WEIGHT_DECAY if wide else 0.0} for wide in (True, False)]
-    return torch.optim.AdamW(groups, lr=0.0)
+    return torch.optim.AdamW(groups, lr=0.0, fused=True)
 
 
 def training_batches(pictures: ParsingSet, *, seed: int, batch: int, start: int, stop: int, workers: int,

@@ -14,8 +14,16 @@ from pipeline.errors import InputError
 from pipeline.images import write_image
 from pipeline.parser_augment import augment, flip, hide, move
 from pipeline.parser_data import ParsingSet, Shuffled
-from pipeline.parser_training import (Objective, at_cells, evaluate, label_weights, learning_rate, make_optimizer,
-                                      training_batches, uv_loss)
+from pipeline.parser_training import (
+    Objective,
+    at_cells,
+    evaluate,
+    label_weights,
+    learning_rate,
+    make_optimizer,
+    training_batches,
+    uv_loss,
+)
 from pipeline.taxonomy import DENSEPOSE24_TO_PARTS8, PARTS8
 from pipeline.training import fit
 from stages.train_parser import sums
@@ -236,8 +244,8 @@ def test_weights_favour_rare_labels_and_keep_the_mean_at_one():
 def test_interrupted_training_comes_to_the_same_weights(folder, tmp_path):
     straight = trained(folder, tmp_path / "straight")
     with pytest.raises(KeyboardInterrupt):
-        trained(folder, tmp_path / "broken", stop_at=3, checkpoint_steps=2, log_steps=1)
-    resumed = trained(folder, tmp_path / "broken", checkpoint_steps=2, log_steps=1)
+        trained(folder, tmp_path / "broken", stop_at=3, checkpoint_steps=2)
+    resumed = trained(folder, tmp_path / "broken", checkpoint_steps=2)
     for name, tensor in straight.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
 
