@@ -11,7 +11,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +70,12 @@ def fingerprint(about: dict[str, Any]) -> str:
 
 
 def fit(network: nn.Module, optimizer: torch.optim.Optimizer, *, batches: Callable[[int], Iterator[Batch]], steps: int,
-        batch_size: int, rate: Callable[[float], float], seed: int, device: torch.device, scratch: str | os.PathLike,
-        live: str | os.PathLike, keys: Sequence[str], checkpoint_steps: int = CHECKPOINT_STEPS) -> list[Row]:
+        batch_size: int, rate: Callable[[float], float], seed: int, device: torch.device, precision: str,
+        scratch: str | os.PathLike, live: str | os.PathLike, keys: Sequence[str],
+        checkpoint_steps: int = CHECKPOINT_STEPS) -> list[Row]:
     """Train `network` in place for `steps` steps, from the checkpoint in `scratch` if there is one.
 
+    precision: float32, or bfloat16 for the forward pass of a device that has it (weights stay float32);
     batches(start): the batches of steps start, start + 1, ...; rate(share of training done) -> learning rate; live:
     DVCLive's folder; keys: image key of each `row` in a batch, to name what stopped training.
     Returns what DVCLive shows: every 20 steps step, learning rate, and the mean of the loss and each scalar since.
@@ -88,7 +89,8 @@ def fit(network: nn.Module, optimizer: torch.optim.Optimizer, *, batches: Callab
         began, images = time.perf_counter(), 0
         for step, batch in zip(range(start, steps), batches(start), strict=False):
             lr = rate(step / steps)
-            scalars = _step(network, optimizer, batch, lr=lr, seed=torch_seed(seed, "step", step), device=device)
+            scalars = _step(network, optimizer, batch, lr=lr, seed=torch_seed(seed, "step", step), device=device,
+                            precision=precision)
             if not math.isfinite(scalars["loss"]):
                 raise _stopped(scratch, step, scalars, batch, keys)
             pending.append(scalars)
@@ -109,13 +111,13 @@ def fit(network: nn.Module, optimizer: torch.optim.Optimizer, *, batches: Callab
 
 
 def _step(network: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, *, lr: float, seed: int,
-          device: torch.device) -> Row:
+          device: torch.device, precision: str) -> Row:
     """One forward and backward pass and the update, unless the loss is not finite."""
     torch.manual_seed(seed)  # dropout and the like: a function of the step, so that no state need be kept
     for group in optimizer.param_groups:
         group["lr"] = lr * group["factor"]
     moved = to_device(batch, device)
-    with mixed_precision(device):
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
         loss, scalars = network(moved)
     value = loss.item()
     if math.isfinite(value):
@@ -137,13 +139,6 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     if device.type == "cuda":
         moved["image"] = moved["image"].contiguous(memory_format=torch.channels_last)
     return moved
-
-
-def mixed_precision(device: torch.device) -> Any:
-    """bfloat16 where the device has it (CUDA; its range needs no gradient scaling), else nothing."""
-    if device.type == "cuda" and torch.cuda.is_bf16_supported():
-        return torch.autocast("cuda", torch.bfloat16)
-    return nullcontext()
 
 
 def _mean(rows: list[Row]) -> Row:

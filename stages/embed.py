@@ -14,7 +14,8 @@ from pipeline.loading import Pictures, embedding_rows, images_sha256, ordered_ba
 from pipeline.params import Params, pick
 from pipeline.weights import load_weights, read_weights
 from stages import main
-from stages.networks import build, cache_of, check_reads, check_recorded, choose_device, pins, versions
+from stages.device import choose_device
+from stages.networks import build, cache_of, check_reads, check_recorded, pins, versions
 
 
 def run(params: Params, key: str) -> None:

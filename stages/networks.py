@@ -62,24 +62,6 @@ def _network(run: RunParams, ids: int, match: MatchParams | None) -> nn.Module:
     return dsa
 
 
-def choose_device(device: str, *, threads: int) -> torch.device:
-    """auto | cpu | cuda -> a device that computes the same twice (on CUDA as far as its kernels can).
-
-    InputError for another name, and for cuda where there is none.
-    """
-    if device not in ("auto", "cpu", "cuda"):
-        raise InputError(f"device: unknown device {device!r}; it is auto, cpu or cuda")
-    available = torch.cuda.is_available()
-    if device == "cuda" and not available:
-        raise InputError("device: is cuda, and torch finds no GPU here; write auto or cpu")
-    chosen = torch.device("cuda" if available and device != "cpu" else "cpu")
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=chosen.type == "cuda")
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # all is written first
-    return chosen
-
-
 def recorded(run: RunParams) -> dict[str, Any]:
     """A run's parameters as they are stored with its weights: all that its result depends on."""
     parameters = json.loads(json.dumps(dataclasses.asdict(run)))

@@ -23,13 +23,13 @@ from pipeline.params import CacheParams, Params, pick
 from pipeline.parsing import Forward, Job, parse_images
 from pipeline.taxonomy import lip20_probabilities_to_parts8
 from stages import main
+from stages.device import choose_device, machine
 
 
 def run(params: Params, key: str) -> None:
     cache = pick(params.caches, key, "caches")
     index = read_index(Path("data/index") / f"{cache.dataset}.csv")
-    torch.set_num_threads(cache.threads)
-    device = choose_device(params.device)
+    device = choose_device(params.device, threads=cache.threads)
     forward, taxonomy, uv = build_forward(cache, device)
     maker = {"parser": cache.parser, "source_sha256": file_sha256(cache.source), "taxonomy": taxonomy,
              "height": cache.height, "width": cache.width, "exact": taxonomy == "densepose24", "batch": cache.batch,
@@ -37,7 +37,7 @@ def run(params: Params, key: str) -> None:
              "opencv": cv2.__version__, "zlib": zlib.ZLIB_RUNTIME_VERSION, "format": FORMAT}
     job = Job(keys=index["image"].tolist(), paths=index["path"].tolist(), raw=Path(cache.images),
               maker=json.dumps(maker, sort_keys=True), taxonomy=taxonomy, uv=uv, height=cache.height,
-              width=cache.width, batch=cache.batch, device=device)
+              width=cache.width, batch=cache.batch, device=str(device))
     failed = parse_images(job, forward, Path("data/cache") / key / "parts.h5", scratch=Path("scratch") / f"parse-{key}",
                           rank=int(os.environ.get("RANK", 0)), world=int(os.environ.get("WORLD_SIZE", 1)))
     if failed:
@@ -47,28 +47,12 @@ def run(params: Params, key: str) -> None:
                          "index again and run again: only they are parsed")
 
 
-def choose_device(wanted: str) -> str:
-    """auto | cpu | cuda -> cpu, or cuda:<this process's GPU>. InputError if there is none."""
-    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
-        return "cpu"
-    if wanted not in ("auto", "cuda"):
-        raise InputError(f"device: unknown device {wanted!r}; choose one of auto, cpu, cuda")
-    if not torch.cuda.is_available():
-        raise InputError("device: cuda is asked for and there is no GPU that torch can use; write auto or cpu")
-    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-
-
-def machine(device: str) -> str:
-    """What computed: another kind of machine may give other last bits."""
-    return torch.cuda.get_device_name(device) if device != "cpu" else torch.backends.cpu.get_cpu_capability()
-
-
-def build_forward(cache: CacheParams, device: str) -> tuple[Forward, str, bool]:
+def build_forward(cache: CacheParams, device: torch.device) -> tuple[Forward, str, bool]:
     """The parser as the engine calls it, its taxonomy, and whether it gives u,v."""
     if cache.parser == "oracle":
         return Oracle(cache.source, height=cache.height, width=cache.width), "densepose24", True
     try:
-        parser = load_parser(cache.source, device)
+        parser = load_parser(cache.source, str(device))
     except ValueError as error:
         raise InputError(str(error)) from error
     found = (parser.architecture, parser.height, parser.width)

@@ -25,7 +25,8 @@ from pipeline.sampling import Batches
 from pipeline.training import Row, fingerprint, fit, learning_rate, make_optimizer
 from pipeline.weights import save_weights
 from stages import main
-from stages.networks import build, cache_of, check_reads, choose_device, pins, recorded, versions
+from stages.device import choose_device, choose_precision, machine
+from stages.networks import build, cache_of, check_reads, pins, recorded, versions
 
 SCRATCH = Path("scratch/train")
 FINAL_SHARE = 10  # the last 1/10 of training is averaged as its final loss
@@ -53,9 +54,10 @@ def run(params: Params, key: str) -> None:
         check_reads(settings.reads, settings, key=f"runs.{key}")
         cache = cache_of(settings.reads)
         about |= {"caches": pins(cache), "images_sha256": images_sha256(frame, raw, cache)}
-        scratch = SCRATCH / fingerprint({**about, "threads": params.threads, "device": device.type,
-                                         "cpu": torch.backends.cpu.get_cpu_capability()})
-        final = _train(network, settings, key=key, frame=frame, raw=raw, device=device, scratch=scratch)
+        about["precision"] = choose_precision(params.precision, device)
+        scratch = SCRATCH / fingerprint({**about, "threads": params.threads, "machine": machine(device)})
+        final = _train(network, settings, key=key, frame=frame, raw=raw, device=device,
+                       precision=about["precision"], scratch=scratch)
     folder = Path("runs") / key
     save_weights(folder / "weights.safetensors", network, about)
     _write_json(folder / "train.json", {**about, "final": final})
@@ -72,7 +74,7 @@ def _check_cache(params: Params, key: str) -> None:
 
 
 def _train(network: nn.Module, settings: RunParams, *, key: str, frame: pd.DataFrame, raw: str, device: torch.device,
-           scratch: Path) -> Row:
+           precision: str, scratch: Path) -> Row:
     """Train in place; the last tenth's mean of the loss and of each scalar."""
     augment, recipe, batch = settings.augment, settings.optimizer, settings.batch
     try:
@@ -89,7 +91,7 @@ def _train(network: nn.Module, settings: RunParams, *, key: str, frame: pd.DataF
     steps = -(-settings.image_steps // batch)  # at least as many images as were asked for
     history = fit(
         network, optimizer, steps=steps, batch_size=batch, rate=rate, seed=settings.seed, device=device,
-        scratch=scratch, live=Path("runs") / key / "live", keys=pictures.keys,
+        precision=precision, scratch=scratch, live=Path("runs") / key / "live", keys=pictures.keys,
         batches=lambda start: training_batches(pictures, plan, start=start, stop=steps, workers=settings.workers,
                                                pin_memory=device.type == "cuda"))
     tail = history[-max(1, len(history) // FINAL_SHARE):]

@@ -19,11 +19,12 @@ from models.parsers import Parser, build_parser, save_parser
 from pipeline.errors import InputError
 from pipeline.params import Params, ParserParams, pick
 from pipeline.parser_data import ParsingSet
-from pipeline.parser_training import Objective, evaluate, label_weights, learning_rate, make_optimizer, training_batches
+from pipeline.parser_training import Objective, evaluate, learning_rate, make_optimizer, training_batches
 from pipeline.seeds import torch_seed
 from pipeline.taxonomy import DENSEPOSE24_TO_PARTS8, LIP20, LIP20_TO_PARTS4, PARTS4, PARTS8, PARTS8_TO_PARTS4
 from pipeline.training import fingerprint, fit
 from stages import main
+from stages.device import choose_device, choose_precision, machine
 
 SCRATCH = Path("scratch/train-parser")
 EVALUATION_BATCH = 32
@@ -40,11 +41,11 @@ def run(params: Params, key: str) -> None:
     if settings.batch < 2 or settings.image_steps < settings.batch:
         raise InputError(f"parsers.{key}: image_steps is {settings.image_steps} and batch {settings.batch}; a step "
                          "takes at least 2 images, and there is at least one step")
-    made = {"parameters": recorded(settings), "data_sha256": learned.sha256(), "images": len(learned),
+    made: dict[str, Any] = {"parameters": recorded(settings), "data_sha256": learned.sha256(), "images": len(learned),
             "versions": {name: version(name) for name in ("torch", "torchvision", "numpy", "opencv-python-headless")}}
-    scratch = SCRATCH / fingerprint({**made, "threads": params.threads, "device": device.type,
-                                     "cpu": torch.backends.cpu.get_cpu_capability()})
-    steps = train(parser, learned, settings, key=key, device=device, scratch=scratch)
+    made["precision"] = choose_precision(params.precision, device)
+    scratch = SCRATCH / fingerprint({**made, "threads": params.threads, "machine": machine(device)})
+    steps = train(parser, learned, settings, key=key, device=device, precision=made["precision"], scratch=scratch)
     groups, names = GROUPS[settings.labels]
     scores = evaluate(parser, held_out, groups=groups, names=names, batch=EVALUATION_BATCH, device=device)
     scores |= {"architecture": settings.architecture, "image_steps": steps * settings.batch}
@@ -73,29 +74,20 @@ def sums(table: np.ndarray, groups: int) -> torch.Tensor:
 
 
 def train(parser: Parser, learned: ParsingSet, settings: ParserParams, *, key: str, device: torch.device,
-          scratch: Path) -> int:
+          precision: str, scratch: Path) -> int:
     """Train in place; the number of steps, enough for at least `image_steps` images."""
     steps = -(-settings.image_steps // settings.batch)
     parser.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    objective = Objective(parser, class_weights=label_weights(learned.label_shares()))
-    print(f"{key}: {len(learned)} pictures, {steps * settings.batch} image-steps on {device.type}, backbone's start: "
-          f"{settings.init}")
+    objective = Objective(parser, shares=learned.label_shares())
+    print(f"{key}: {len(learned)} pictures, {steps * settings.batch} image-steps on {device.type} in {precision}, "
+          f"backbone's start: {settings.init}")
     fit(objective, make_optimizer(parser), steps=steps, batch_size=settings.batch, seed=settings.seed, device=device,
+        precision=precision,
         rate=functools.partial(learning_rate, lr=settings.lr), scratch=scratch, live=scratch / "live",
         keys=learned.paths,
         batches=lambda start: training_batches(learned, seed=settings.seed, batch=settings.batch, start=start,
                                                stop=steps, workers=settings.workers))
     return steps
-
-
-def choose_device(wanted: str, *, threads: int) -> torch.device:
-    """auto | cpu | cuda -> a device. InputError for another name, and for cuda where there is none."""
-    if wanted not in ("auto", "cpu", "cuda"):
-        raise InputError(f"device: unknown device {wanted!r}; it is auto, cpu or cuda")
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise InputError("device: is cuda, and torch finds no GPU here; write auto or cpu")
-    torch.set_num_threads(threads)
-    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def recorded(settings: ParserParams) -> dict[str, Any]:

@@ -7,11 +7,6 @@ import pytest
 import yaml
 
 
-def _stale(project) -> list[str]:
-    plan = project.run("dvc", "repro", "--dry").stdout
-    return re.findall(r"Running stage '([^']+)'", plan)
-
-
 @pytest.fixture
 def edited(tiny):
     """The tiny project with one leaf of one run changed, and changed back afterwards."""
@@ -20,6 +15,7 @@ def edited(tiny):
     path.write_text(before.replace("lambda_spc: 0.5", "lambda_spc: 0.25"))
     yield tiny
     path.write_text(before)
+    tiny.run("dvc", "repro")  # from DVC's run cache
 
 
 def test_a_second_repro_has_nothing_to_do(tiny):
@@ -27,10 +23,11 @@ def test_a_second_repro_has_nothing_to_do(tiny):
 
 
 def test_a_run_s_parameter_runs_that_run_again_and_the_report(edited):
-    assert _stale(edited) == ["train@default-sorn", "embed@default-sorn-on-synth-occluded",
-                              "evaluate@default-sorn", "report@default-rendered"]
     diff = json.loads(edited.run("dvc", "params", "diff", "--json").stdout)
     assert diff == {"params.yaml": {"runs.default-sorn.model.lambda_spc": {"old": 0.5, "new": 0.25}}}
+    ran = re.findall(r"Running stage '([^']+)'", edited.run("dvc", "repro").stdout)
+    assert ran == ["train@default-sorn", "embed@default-sorn-on-synth-occluded", "evaluate@default-sorn",
+                   "report@default-rendered"]
 
 
 def test_an_experiment_changes_metrics_and_plots(tiny):

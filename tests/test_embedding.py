@@ -50,7 +50,8 @@ def _params(**run) -> Params:
             "reads": CACHES["dsa"] if name == "dsa" else "data/raw",
             "match": {"tau": 0.15, "features": MATCH.get(name, "all")}}
     return parse(Params, {
-        "scale": "default", "device": "cpu", "threads": 1, "render": {}, "parsers": {}, "caches": {}, "warps": {},
+        "scale": "default", "device": "cpu", "precision": "float32", "threads": 1, "render": {}, "parsers": {},
+        "caches": {}, "warps": {},
         "datasets": {DATA: {"layout": "market", "raw": "data/raw"}}, "runs": runs, "embed": pairs, "evaluate": {},
         "report": {}}, "")
 

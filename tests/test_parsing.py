@@ -373,7 +373,7 @@ def test_stage_errors_name_the_remedy(root, monkeypatch):
         with pytest.raises(InputError, match=message):
             run_stage(index, **{"parser": "oracle", **changes})
     with pytest.raises(InputError, match="unknown device 'gpu'"):
-        stage.choose_device("gpu")
+        stage.choose_device("gpu", threads=1)
 
 
 def test_the_file_says_what_made_it(root, monkeypatch):

@@ -56,8 +56,8 @@ def train_small(folder, *, optimizer="adam", checkpoint_steps=5, lr=0.01, **batc
     history = fit(network, make_optimizer(list(network.layers.parameters()), list(network.classify.parameters()),
                                           name=optimizer, weight_decay=5e-4, pretrained_lr_factor=0.1),
                   batches=functools.partial(made_up_batches, **batches), steps=STEPS, batch_size=BATCH, rate=rate,
-                  seed=0, device=torch.device("cpu"), scratch=Path(folder) / "scratch", live=Path(folder) / "live",
-                  keys=KEYS, checkpoint_steps=checkpoint_steps)
+                  seed=0, device=torch.device("cpu"), precision="float32", scratch=Path(folder) / "scratch",
+                  live=Path(folder) / "live", keys=KEYS, checkpoint_steps=checkpoint_steps)
     return network, history
 
 
@@ -97,7 +97,8 @@ def test_resuming_at_any_step(tmp_path):
             yield from (batch for number, batch in enumerate(made_up_batches(start), start) if number < step)
             raise KeyboardInterrupt
         network = Small()
-        arguments = {"steps": STEPS, "batch_size": BATCH, "seed": 0, "device": torch.device("cpu"), "keys": KEYS,
+        arguments = {"steps": STEPS, "batch_size": BATCH, "seed": 0, "device": torch.device("cpu"), "precision": "float32",
+                     "keys": KEYS,
                      "rate": functools.partial(learning_rate, lr=0.01, warmup=0.2, warmup_start=0.1, milestones=[0.6],
                                                gamma=0.1),
                      "scratch": tmp_path / f"{step}/scratch", "live": tmp_path / f"{step}/live"}
