@@ -2,7 +2,7 @@
 
 Both are torchvision's networks (Howard et al. 2019, Section 6.4; Chen et al. 2017) with one 1x1 classifier whose
 channels are the native labels and, with u,v, one pair of channels for each of DensePose's 24 parts, as in DensePose's
-own head: a pair is read only where its part is. LR-ASPP gets one more branch, from stride 4: see `FineHead`.
+own head: a pair is read only where its part is. LR-ASPP's head goes on to stride 4: see `FineHead`.
 
 Weights are safetensors files that say what they hold (`save_parser`, `load_parser`); nothing is unpickled.
 """
@@ -27,29 +27,36 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 
 
 class FineHead(nn.Module):
-    """LR-ASPP's head, refined at stride 4.
+    """LR-ASPP's head, carried on to stride 4.
 
-    The semantic map of strides 8 and 16 is upsampled, joined with the backbone's stride-4 features and mixed by one
-    3x3 convolution: hands and feet are 3-5 pixels wide in a 128x64 crop, less than a cell of stride 8.
+    LR-ASPP adds 1x1 classifiers of strides 16 and 8. Here their features are joined, mixed by a 3x3 convolution, joined
+    with the backbone's stride-4 features and mixed again: hands and feet are 3-5 pixels wide in a 128x64 crop, less
+    than a cell of stride 8, and dense convolutions learn from fewer pictures than the backbone's depthwise ones.
     """
 
-    def __init__(self, *, fine: int, low: int, high: int, channels: int, width: int = 64, inter: int = 128) -> None:
+    def __init__(self, *, fine: int, low: int, high: int, channels: int, inter: int = 128, width: int = 96,
+                 fine_width: int = 64) -> None:
         super().__init__()
         self.cbr = nn.Sequential(nn.Conv2d(high, inter, 1, bias=False), nn.BatchNorm2d(inter), nn.ReLU())
         self.scale = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(high, inter, 1, bias=False), nn.Sigmoid())
-        self.low = nn.Conv2d(low, width, 1, bias=False)
         self.high = nn.Conv2d(inter, width, 1, bias=False)
-        self.fine = nn.Conv2d(fine, width, 1, bias=False)
-        self.mix = nn.Sequential(nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1, bias=False),
-                                 nn.BatchNorm2d(width), nn.ReLU())
-        self.classifier = nn.Conv2d(width, channels, 1)
+        self.low = nn.Conv2d(low, width, 1, bias=False)
+        self.mix = _mix(width)
+        self.mixed = nn.Conv2d(width, fine_width, 1, bias=False)
+        self.fine = nn.Conv2d(fine, fine_width, 1, bias=False)
+        self.mix_fine = _mix(fine_width)
+        self.classifier = nn.Conv2d(fine_width, channels, 1)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         fine, low, high = features["fine"], features["low"], features["high"]
         x = self.high(self.cbr(high) * self.scale(high))
-        x = self.low(low) + F.interpolate(x, size=low.shape[-2:], mode="bilinear")
-        x = self.fine(fine) + F.interpolate(x, size=fine.shape[-2:], mode="bilinear")
-        return self.classifier(self.mix(x))
+        x = self.mixed(self.mix(self.low(low) + upsample(x, *low.shape[-2:])))
+        return self.classifier(self.mix_fine(self.fine(fine) + upsample(x, *fine.shape[-2:])))
+
+
+def _mix(width: int) -> nn.Module:
+    return nn.Sequential(nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1, bias=False),
+                         nn.BatchNorm2d(width), nn.ReLU())
 
 
 class Parser(nn.Module):
@@ -95,10 +102,12 @@ class Parser(nn.Module):
     def parse(self, images: Tensor) -> dict[str, Tensor]:
         """images (B,3,H,W) uint8 RGB at the parser's size -> `native` (B,H,W) uint8 labels, `parts4` (B,5,H,W)
         probabilities with background first and, from densepose24, `parts8` (B,8,H,W); with a u,v head `uv` (B,H,W,2)
-        in [0,1] of the predicted part, 0 on background.
+        in [0,1] of the predicted label, 0 on background.
 
-        Logits are upsampled and then turned into probabilities, not the other way round: between two cells that are
-        sure of different labels, probabilities would always meet half-way, and no edge could lie anywhere else.
+        From densepose24, `native` is the most probable label of the most probable one of the 8 parts: the four labels
+        of an upper leg share what a parser that takes left for right gives to it. Logits are upsampled and then turned
+        into probabilities, not the other way round: between two cells that are sure of different labels,
+        probabilities would always meet half-way, and no edge could lie anywhere else.
         """
         size = (self.height, self.width)
         if tuple(images.shape[-2:]) != size:
@@ -108,7 +117,9 @@ class Parser(nn.Module):
         probabilities = upsample(logits.contiguous(), *size).softmax(1)
         result = {"parts4": _sums(self.to_parts4, probabilities)}
         if self.to_parts8 is not None:
-            result["parts8"] = _sums(self.to_parts8, probabilities)
+            parts8 = result["parts8"] = _sums(self.to_parts8, probabilities)
+            best = parts8 == parts8.amax(1, keepdim=True)
+            probabilities *= best[:, self.to_parts8.argmax(0)]
         result["native"] = _argmax(probabilities)
         if uv is not None:
             result["uv"] = _pairs(uv, result["native"])

@@ -17,25 +17,29 @@ from tqdm import tqdm
 
 from pipeline.parser_data import InOrder, ParsingSet, Shuffled
 
-UV_WEIGHT = 1.0
 WARMUP = 0.05  # share of training
 WEIGHT_DECAY = 0.05
 RAREST = 5.0  # the largest ratio of a rare label's weight to the mean
 
 
 class Objective(nn.Module):
-    """A parser with its loss: weighted cross-entropy over native labels, and L1 on the true part's u,v over the body.
+    """A parser with its loss: cross-entropy over native labels, over the 8 parts where the labels give them, and L1 on
+    the true label's u,v over the body.
 
     Labels are compared at half the input's size, u,v at the head's. A coarser cell's middle lies between two pixels;
     which one is read changes from step to step, so that nothing is shifted by half a pixel.
+    shares (C,): each native label's share of the pixels, from which the cross-entropies' weights come.
     """
 
-    class_weights: Tensor
+    label_weights: Tensor
+    part_weights: Tensor
 
-    def __init__(self, parser: Any, *, class_weights: Tensor) -> None:
+    def __init__(self, parser: Any, *, shares: np.ndarray) -> None:
         super().__init__()
         self.parser = parser
-        self.register_buffer("class_weights", class_weights.float(), persistent=False)
+        groups = np.eye(len(shares)) if parser.to_parts8 is None else parser.to_parts8.cpu().numpy()
+        self.register_buffer("label_weights", rarity_weights(shares), persistent=False)
+        self.register_buffer("part_weights", rarity_weights(groups @ shares), persistent=False)
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """image (B,3,H,W), labels (B,H,W) and, read by a u,v head, uv (B,2,H,W); all uint8."""
@@ -43,14 +47,24 @@ class Objective(nn.Module):
         before = int(torch.randint(2, ()))  # 0 | 1: the pixel after or before a cell's middle
         size = (batch["labels"].shape[1] // 2, batch["labels"].shape[2] // 2)
         labels = at_cells(batch["labels"], size, before).long()
-        logits = F.interpolate(logits, size=size, mode="bilinear")
-        loss = F.cross_entropy(logits, labels, weight=self.class_weights)
-        scalars = {"class_loss": loss.detach(), "accuracy": (logits.argmax(1) == labels).float().mean()}
+        logits = F.interpolate(logits.contiguous(), size=size, mode="bilinear")
+        loss = F.cross_entropy(logits, labels, weight=self.label_weights)
+        scalars = {"label_loss": loss.detach(), "accuracy": (logits.argmax(1) == labels).float().mean()}
+        if self.parser.to_parts8 is not None:
+            error = parts_loss(logits, labels, self.parser.to_parts8, self.part_weights)
+            loss, scalars["part_loss"] = loss + error, error.detach()
         if uv is not None:
             parts = at_cells(batch["labels"], uv.shape[-2:], before).long()
             error = uv_loss(uv, parts, at_cells(batch["uv"], uv.shape[-2:], before).float() / 255)
-            loss, scalars["uv_loss"] = loss + UV_WEIGHT * error, error.detach()
+            loss, scalars["uv_loss"] = loss + error, error.detach()
         return loss, scalars
+
+
+def parts_loss(logits: Tensor, labels: Tensor, to_parts: Tensor, weights: Tensor) -> Tensor:
+    """Weighted cross-entropy of groups of labels: logits (B,C,h,w), labels (B,h,w), to_parts (G,C) ones and zeros,
+    weights (G,). A label and its group agree early; which side of the body it is comes late."""
+    probabilities = torch.einsum("gc,bchw->bghw", to_parts, logits.softmax(1)).contiguous()
+    return F.nll_loss(probabilities.clamp(min=1e-6).log(), to_parts.argmax(0)[labels], weight=weights)
 
 
 def at_cells(maps: Tensor, size: Sequence[int], before: int) -> Tensor:
@@ -69,8 +83,9 @@ def uv_loss(maps: Tensor, parts: Tensor, uv: Tensor) -> Tensor:
     return error.sum() / (2 * body.sum()).clamp(min=1)
 
 
-def label_weights(shares: np.ndarray, power: float = 0.25) -> Tensor:
-    """Cross-entropy weights (share ** -power, their mean over pixels 1) for labels with these shares of the pixels."""
+def rarity_weights(shares: np.ndarray, power: float = 0.25) -> Tensor:
+    """Cross-entropy weights (share ** -power, their mean over pixels 1) of labels with these shares; at most
+    RAREST."""
     weights = np.where(shares > 0, np.maximum(shares, 1e-6) ** -power, 0)
     weights = weights / (weights * shares).sum()
     return torch.from_numpy(np.minimum(weights, RAREST)).float()

@@ -18,9 +18,10 @@ from pipeline.parser_training import (
     Objective,
     at_cells,
     evaluate,
-    label_weights,
     learning_rate,
     make_optimizer,
+    parts_loss,
+    rarity_weights,
     training_batches,
     uv_loss,
 )
@@ -103,9 +104,9 @@ def trained(folder, scratch, *, steps=4, batch=4, lr=1e-3, augmented=True, stop_
                 raise KeyboardInterrupt
             yield content
 
-    fit(Objective(parser, class_weights=label_weights(pictures.label_shares())), make_optimizer(parser), steps=steps,
+    fit(Objective(parser, shares=pictures.label_shares()), make_optimizer(parser), steps=steps,
         batches=batches, batch_size=batch, rate=functools.partial(learning_rate, lr=lr), seed=0, scratch=scratch,
-        device=torch.device("cpu"), live=scratch / "live", keys=pictures.paths, **more)
+        device=torch.device("cpu"), precision="float32", live=scratch / "live", keys=pictures.paths, **more)
     return parser
 
 
@@ -187,6 +188,18 @@ def test_uv_loss_is_the_true_parts_mean_error():
     assert uv_loss(maps, torch.zeros_like(parts), uv) == 0
 
 
+def test_parts_loss_is_the_cross_entropy_of_summed_probabilities():
+    torch.manual_seed(0)
+    logits, labels, weights = torch.randn(2, 25, 3, 2), torch.randint(0, 25, (2, 3, 2)), torch.rand(8) + 0.1
+    total = weight = torch.zeros(())
+    for b, y, x in np.ndindex(2, 3, 2):
+        odds = logits[b, :, y, x].exp()
+        part = DENSEPOSE24_TO_PARTS8[labels[b, y, x]]
+        share = odds[torch.from_numpy(part == DENSEPOSE24_TO_PARTS8)].sum() / odds.sum()
+        total, weight = total - weights[part] * share.log(), weight + weights[part]
+    torch.testing.assert_close(parts_loss(logits, labels, sums(DENSEPOSE24_TO_PARTS8, 8), weights), total / weight)
+
+
 class Said:
     """A parser that says what it was told to."""
 
@@ -236,7 +249,7 @@ def test_a_part_nobody_shows_or_finds_does_not_count(folder):
 
 def test_weights_favour_rare_labels_and_keep_the_mean_at_one():
     shares = np.array([0.7, 0.2, 0.1, 0.0])
-    weights = label_weights(shares).numpy()
+    weights = rarity_weights(shares).numpy()
     assert weights[0] < weights[1] < weights[2] and weights[3] == 0
     assert weights @ shares == pytest.approx(1)
 
@@ -276,7 +289,7 @@ def run_stage(**changes):
     from stages.train_parser import run
     empty: dict = {name: {} for name in ("render", "datasets", "caches", "warps", "runs", "embed", "evaluate",
                                          "report")}
-    run(Params(scale="default", device="cpu", threads=torch.get_num_threads(), **empty,
+    run(Params(scale="default", device="cpu", precision="float32", threads=torch.get_num_threads(), **empty,
                parsers={"default-lraspp": ParserParams(**STAGE | changes)}), "default-lraspp")
 
 

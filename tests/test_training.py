@@ -97,8 +97,8 @@ def test_resuming_at_any_step(tmp_path):
             yield from (batch for number, batch in enumerate(made_up_batches(start), start) if number < step)
             raise KeyboardInterrupt
         network = Small()
-        arguments = {"steps": STEPS, "batch_size": BATCH, "seed": 0, "device": torch.device("cpu"), "precision": "float32",
-                     "keys": KEYS,
+        arguments = {"steps": STEPS, "batch_size": BATCH, "seed": 0, "device": torch.device("cpu"),
+                     "precision": "float32", "keys": KEYS,
                      "rate": functools.partial(learning_rate, lr=0.01, warmup=0.2, warmup_start=0.1, milestones=[0.6],
                                                gamma=0.1),
                      "scratch": tmp_path / f"{step}/scratch", "live": tmp_path / f"{step}/live"}
