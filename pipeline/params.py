@@ -205,7 +205,7 @@ class ReportParams:
 class Params:
     scale: str = doc("default | ci | market | paper; stands in every key and path")
     device: str = doc("auto | cpu | cuda; auto takes a GPU where there is one")
-    precision: str = doc("auto | float32; auto trains in bfloat16 on a GPU that has it")
+    precision: str = doc("auto | float32; auto trains in bfloat16 where the device multiplies it natively")
     threads: int = doc("CPU threads of training; the last digits of a result depend on it")
     render: dict[str, RenderParams] = doc("the people renderer's sets")
     datasets: dict[str, DatasetParams] = doc("")

@@ -1,16 +1,12 @@
 """One short file per DVC stage, run as `python -m stages.<name> <key>`: what knows both parameters and networks."""
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.errors import InputError
 from pipeline.params import Params, load_params
-
-# With two processes on the same cores, OpenMP threads that spin while they wait slow each other down tenfold.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def main(run: Callable[[Params, str], None]) -> None:

@@ -43,7 +43,8 @@ def run(params: Params, key: str) -> None:
                          "takes at least 2 images, and there is at least one step")
     made: dict[str, Any] = {"parameters": recorded(settings), "data_sha256": learned.sha256(), "images": len(learned),
             "versions": {name: version(name) for name in ("torch", "torchvision", "numpy", "opencv-python-headless")}}
-    made["precision"] = choose_precision(params.precision, device)
+    # a CPU's depthwise convolutions are slower in bfloat16
+    made["precision"] = choose_precision("float32" if device.type == "cpu" else params.precision, device)
     scratch = SCRATCH / fingerprint({**made, "threads": params.threads, "machine": machine(device)})
     steps = train(parser, learned, settings, key=key, device=device, precision=made["precision"], scratch=scratch)
     groups, names = GROUPS[settings.labels]

@@ -1,12 +1,8 @@
 """A small project in a folder of its own, run once for all tests that look at what `dvc repro` made."""
 
-import os
-
 import pytest
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported: stages/__init__.py says why
-
-from benchmarks.project import Project, new_project  # noqa: E402
+from benchmarks.project import Project, new_project
 
 # Everything the default does, on a handful of people: one rendered set, a parser, a run of each network.
 TINY = """
