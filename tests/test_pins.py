@@ -62,7 +62,7 @@ def test_permuted_identities_are_noticed(spoilt):
     index.loc[train, "pid"] = _permute(index.loc[train, "pid"].to_numpy())
     path.unlink()
     index.to_csv(path, index=False)
-    assert outside("ci-baseline", train_row(spoilt, "ci-baseline"))
+    assert outside("ci-sorn", train_row(spoilt, "ci-sorn"))
 
 
 @pytest.mark.parametrize(("row", "file", "names"), [("ci-sorn", "parts.h5", ["labels"]),
