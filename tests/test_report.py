@@ -83,7 +83,7 @@ def params() -> Params:
     render = RenderParams(kind="occluded", seed=0, height=32, width=16, train_ids=5, train_images=1, test_ids=5,
                           query_images=1, gallery_images=1, processes=1)
     wanted = ReportParams(title="A <toy> & more", pictures=DATA, parser="toy-parser")
-    return Params(scale="toy", device="cpu", threads=1, render={DATA: render}, datasets={},
+    return Params(scale="toy", device="cpu", precision="float32", threads=1, render={DATA: render}, datasets={},
                   parsers={"toy-parser": parser}, caches={DATA: cache}, warps={}, runs={}, embed={}, evaluate={},
                   report={"toy-report": wanted})
 

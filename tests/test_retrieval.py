@@ -200,8 +200,8 @@ def test_features_errors(tmp_path):
 def toy_params() -> Params:
     embed = EmbedParams(run="toy-net", model="baseline", dataset="toy", reads="", batch=1, dtype="float32",
                         match=MatchParams(tau=0.5, features="all"))
-    return Params(scale="toy", device="cpu", threads=1, render={}, datasets={}, parsers={}, caches={}, warps={},
-                  runs={}, embed={"toy-net-toy": embed}, report={},
+    return Params(scale="toy", device="cpu", precision="float32", threads=1, render={}, datasets={},
+                  parsers={}, caches={}, warps={}, runs={}, embed={"toy-net-toy": embed}, report={},
                   evaluate={"toy-net": EvaluateParams(scale="toy", features=("toy-net-toy",))})
 
 
