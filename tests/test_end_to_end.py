@@ -41,7 +41,7 @@ def test_every_run_has_weights_features_and_figures(tiny):
 def test_the_report_is_one_page_that_needs_nothing_else(tiny):
     page = (tiny.folder / "reports/default-rendered/index.html").read_text()
     assert "synth-occluded" in page and "data:image/png;base64" in page
-    assert "src=\"http" not in page and "href=\"http" not in page.replace("href=\"https://", "href=\"http")
+    assert 'src="http' not in page and 'href="http' not in page
 
 
 def test_making_a_cache_again_gives_the_same_bytes(tiny):
