@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import MobileNet_V3_Large_Weights, ResNet50_Weights
+from torchvision.models.mobilenetv3 import InvertedResidual
 from torchvision.models.segmentation import deeplabv3_resnet50, lraspp_mobilenet_v3_large
 
 CLASSES = {"densepose24": 25, "lip20": 20}  # with background
@@ -196,6 +197,8 @@ def _lraspp(channels: int) -> tuple[nn.Module, nn.Module]:
     network = lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=channels)
     network.backbone.return_layers = {"3": "fine", **network.backbone.return_layers}  # "3": last block of stride 4
     for module in network.backbone.modules():
+        if isinstance(module, InvertedResidual) and module.use_res_connect:
+            nn.init.zeros_(module.block[-1][1].weight)  # a residual block starts as the identity
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 0.1  # torchvision's 0.01 has not forgotten its start after a few hundred small steps
         if isinstance(module, nn.Conv2d) and module.dilation == (2, 2):

@@ -21,11 +21,14 @@ def flip(sample: Sample, taxonomy: str) -> Sample:
     return image, labels, uv
 
 
-def augment(sample: Sample, taxonomy: str, generator: np.random.Generator) -> Sample:
-    """One random variant of a sample."""
-    if generator.random() < 0.5:
-        sample = flip(sample, taxonomy)
-    image, labels, uv = move(sample, generator)
+def maybe_flip(sample: Sample, taxonomy: str, generator: np.random.Generator) -> Sample:
+    """A sample or, as often, its mirror image."""
+    return flip(sample, taxonomy) if generator.random() < 0.5 else sample
+
+
+def vary(sample: Sample, taxonomy: str, generator: np.random.Generator) -> Sample:
+    """One random variant of a sample: everything that this file can do."""
+    image, labels, uv = move(maybe_flip(sample, taxonomy, generator), generator)
     image = light(image, generator)
     if generator.random() < 0.3:
         image, labels, uv = hide((image, labels, uv), generator)
@@ -93,3 +96,6 @@ def degrade(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
         image = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))
     return image
+
+
+AUGMENTATIONS = {"flip": maybe_flip, "all": vary}

@@ -13,10 +13,11 @@ from torch.utils.data import Dataset
 
 from pipeline.errors import InputError
 from pipeline.images import file_sha256, read_image
-from pipeline.parser_augment import Sample, augment
+from pipeline.parser_augment import AUGMENTATIONS, Sample
 from pipeline.seeds import rng
 from pipeline.taxonomy import TAXONOMIES
 
+HIDDEN = 0.1
 LABEL_ARRAYS = {"densepose24": "index", "lip20": "lip"}
 
 
@@ -34,6 +35,7 @@ class ParsingSet:
         paths = [path.decode() for path in self._array("path")[:]]
         self.rows = [row for row, path in enumerate(paths) if path.startswith(f"{part}/")]
         self.paths = [paths[row] for row in self.rows]
+        self.hidden = self._array("occlusion")[:][self.rows]  # share of the person
         if not self.rows:
             raise InputError(f"{self.folder / 'labels.h5'}: has no pictures under {part}/; render it again as a set "
                              "of kind `parsing`")
@@ -98,8 +100,8 @@ class Shuffled(Dataset):
     """The endless training sequence: item i is always the same augmented picture, so that training can go on from
     any place and with any number of loading processes."""
 
-    def __init__(self, pictures: ParsingSet, *, seed: int, augmented: bool = True) -> None:
-        self.pictures, self.seed, self.augmented = pictures, seed, augmented
+    def __init__(self, pictures: ParsingSet, *, seed: int, augment: str) -> None:
+        self.pictures, self.seed, self.vary = pictures, seed, AUGMENTATIONS[augment]
         self.order: tuple[int, np.ndarray] = (-1, np.zeros(0, int))
 
     def __getitem__(self, item: int) -> dict[str, Tensor]:
@@ -108,13 +110,12 @@ class Shuffled(Dataset):
             self.order = (epoch, rng(self.seed, "parser", "order", epoch).permutation(len(self.pictures)))
         row = int(self.order[1][place])
         sample = self.pictures.sample(row)
-        if self.augmented:
-            sample = augment(sample, self.pictures.taxonomy, rng(self.seed, "parser", "augment", item))
+        sample = self.vary(sample, self.pictures.taxonomy, rng(self.seed, "parser", "augment", item))
         return as_tensors(sample) | {"row": torch.tensor(row)}
 
 
 class InOrder(Dataset):
-    """The pictures as they are, one after another."""
+    """The pictures as they are, one after another; `hidden`: a tenth of the person or more is."""
 
     def __init__(self, pictures: ParsingSet) -> None:
         self.pictures = pictures
@@ -123,7 +124,7 @@ class InOrder(Dataset):
         return len(self.pictures)
 
     def __getitem__(self, item: int) -> dict[str, Tensor]:
-        return as_tensors(self.pictures.sample(item))
+        return as_tensors(self.pictures.sample(item)) | {"hidden": torch.tensor(self.pictures.hidden[item] >= HIDDEN)}
 
 
 def as_tensors(sample: Sample) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from dvclive import Live
@@ -29,6 +29,17 @@ CHECKPOINT_STEPS = 100
 
 Batch = dict[str, Tensor]
 Row = dict[str, float]
+
+
+class Stepper(Protocol):
+    """What training asks of an optimiser; `factor` of a group is its share of the learning rate."""
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]: ...
+    def zero_grad(self, set_to_none: bool = True) -> None: ...
+    def step(self) -> Any: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...
 
 
 def learning_rate(share: float, *, lr: float, warmup: float, warmup_start: float, milestones: Sequence[float],
@@ -69,7 +80,7 @@ def fingerprint(about: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps([FORMAT, about], sort_keys=True).encode()).hexdigest()[:16]
 
 
-def fit(network: nn.Module, optimizer: torch.optim.Optimizer, *, batches: Callable[[int], Iterator[Batch]], steps: int,
+def fit(network: nn.Module, optimizer: Stepper, *, batches: Callable[[int], Iterator[Batch]], steps: int,
         batch_size: int, rate: Callable[[float], float], seed: int, device: torch.device, precision: str,
         scratch: str | os.PathLike, live: str | os.PathLike, keys: Sequence[str],
         checkpoint_steps: int = CHECKPOINT_STEPS) -> list[Row]:
@@ -110,7 +121,7 @@ def fit(network: nn.Module, optimizer: torch.optim.Optimizer, *, batches: Callab
     return history
 
 
-def _step(network: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, *, lr: float, seed: int,
+def _step(network: nn.Module, optimizer: Stepper, batch: Batch, *, lr: float, seed: int,
           device: torch.device, precision: str) -> Row:
     """One forward and backward pass and the update, unless the loss is not finite."""
     torch.manual_seed(seed)  # dropout and the like: a function of the step, so that no state need be kept
@@ -167,7 +178,7 @@ def _write_live(log: Live, row: Row) -> None:
     log.make_summary()
 
 
-def _save(scratch: Path, step: int, network: nn.Module, optimizer: torch.optim.Optimizer, history: list[Row],
+def _save(scratch: Path, step: int, network: nn.Module, optimizer: Stepper, history: list[Row],
           pending: list[Row]) -> None:
     scratch.mkdir(parents=True, exist_ok=True)
     temporary = scratch / "checkpoint.tmp"
@@ -176,7 +187,7 @@ def _save(scratch: Path, step: int, network: nn.Module, optimizer: torch.optim.O
     temporary.replace(scratch / "checkpoint.pt")
 
 
-def _resume(scratch: Path, network: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
+def _resume(scratch: Path, network: nn.Module, optimizer: Stepper, device: torch.device
             ) -> tuple[int, list[Row], list[Row]]:
     """(step to go on with, history so far, scalars since its last row); (0, [], []) without a checkpoint."""
     path = scratch / "checkpoint.pt"

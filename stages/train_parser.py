@@ -18,6 +18,7 @@ import torch
 from models.parsers import Parser, build_parser, save_parser
 from pipeline.errors import InputError
 from pipeline.params import Params, ParserParams, pick
+from pipeline.parser_augment import AUGMENTATIONS
 from pipeline.parser_data import ParsingSet
 from pipeline.parser_training import Objective, evaluate, learning_rate, make_optimizer, training_batches
 from pipeline.seeds import torch_seed
@@ -38,6 +39,9 @@ def run(params: Params, key: str) -> None:
     parser = build(settings, key=key)
     learned, held_out = (ParsingSet(Path("data/raw") / settings.data, part, taxonomy=settings.labels, uv=settings.uv,
                                     height=settings.height, width=settings.width) for part in ("train", "val"))
+    if settings.augment not in AUGMENTATIONS:
+        raise InputError(f"parsers.{key}.augment: unknown augmentation {settings.augment!r}; it is one of "
+                         f"{', '.join(AUGMENTATIONS)}")
     if settings.batch < 2 or settings.image_steps < settings.batch:
         raise InputError(f"parsers.{key}: image_steps is {settings.image_steps} and batch {settings.batch}; a step "
                          "takes at least 2 images, and there is at least one step")
@@ -45,8 +49,10 @@ def run(params: Params, key: str) -> None:
             "versions": {name: version(name) for name in ("torch", "torchvision", "numpy", "opencv-python-headless")}}
     # a CPU's depthwise convolutions are slower in bfloat16
     made["precision"] = choose_precision("float32" if device.type == "cpu" else params.precision, device)
+    made["muon_precision"] = choose_precision(params.precision, device)
     scratch = SCRATCH / fingerprint({**made, "threads": params.threads, "machine": machine(device)})
-    steps = train(parser, learned, settings, key=key, device=device, precision=made["precision"], scratch=scratch)
+    steps = train(parser, learned, settings, key=key, device=device, precision=made["precision"],
+                  muon_precision=made["muon_precision"], scratch=scratch)
     groups, names = GROUPS[settings.labels]
     scores = evaluate(parser, held_out, groups=groups, names=names, batch=EVALUATION_BATCH, device=device)
     scores |= {"architecture": settings.architecture, "image_steps": steps * settings.batch}
@@ -75,19 +81,21 @@ def sums(table: np.ndarray, groups: int) -> torch.Tensor:
 
 
 def train(parser: Parser, learned: ParsingSet, settings: ParserParams, *, key: str, device: torch.device,
-          precision: str, scratch: Path) -> int:
+          precision: str, muon_precision: str, scratch: Path) -> int:
     """Train in place; the number of steps, enough for at least `image_steps` images."""
     steps = -(-settings.image_steps // settings.batch)
     parser.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     objective = Objective(parser, shares=learned.label_shares())
     print(f"{key}: {len(learned)} pictures, {steps * settings.batch} image-steps on {device.type} in {precision}, "
           f"backbone's start: {settings.init}")
-    fit(objective, make_optimizer(parser), steps=steps, batch_size=settings.batch, seed=settings.seed, device=device,
+    optimizer = make_optimizer(parser, dtype=getattr(torch, muon_precision))
+    fit(objective, optimizer, steps=steps, batch_size=settings.batch, seed=settings.seed, device=device,
         precision=precision,
         rate=functools.partial(learning_rate, lr=settings.lr), scratch=scratch, live=scratch / "live",
         keys=learned.paths,
         batches=lambda start: training_batches(learned, seed=settings.seed, batch=settings.batch, start=start,
-                                               stop=steps, workers=settings.workers))
+                                               stop=steps, workers=settings.workers,
+                                               augment=settings.augment))
     return steps
 
 
