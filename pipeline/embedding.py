@@ -35,7 +35,7 @@ def write_features(path: str | os.PathLike, *, frame: pd.DataFrame, features: np
                    sizes: tuple[int, ...], maker: dict[str, Any], dtype: str = "float32") -> None:
     """Write features.h5 under a temporary name, and rename; the same bytes for the same values.
 
-    frame: the N rows' `image`, `pid`, `camid`, `split` and, where the index has it, `occlusion`; features
+    frame: the N rows' `image`, `pid`, `camid`, `split` and, where the index has them, `occlusion` and `trial`; features
     (N, sum D_p), visibility (N, P), sizes: D_p of the P parts; maker: what made them, stored as JSON;
     dtype: float32 | float16, of the stored features. InputError for another.
     """
@@ -52,6 +52,8 @@ def write_features(path: str | os.PathLike, *, frame: pd.DataFrame, features: np
         "sizes": (sizes, np.int64)}
     if "occlusion" in frame:
         columns["occlusion"] = frame["occlusion"], np.float32
+    if "trial" in frame:
+        columns["trial"] = frame["trial"], np.int64
     with h5py.File(temporary, "w") as file:
         for name, (values, dtype) in sorted(columns.items()):
             file.create_dataset(name, data=np.asarray(values), dtype=dtype, track_times=False)

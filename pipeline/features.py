@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import h5py
@@ -12,17 +12,38 @@ from pipeline.errors import InputError
 from pipeline.retrieval import Matching, Side
 
 NEEDED = {"key": 1, "pid": 1, "camid": 1, "split": 1, "features": 2, "visibility": 2, "sizes": 1}
+OPTIONAL = {"occlusion": 1, "trial": 1}  # where the index has them
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """Query and gallery with their index keys, how they are compared, and the `maker` that the file carries."""
+    """Query and gallery with their index keys, how they are compared, and the `maker` that the file carries.
+
+    query_trial (Q,), gallery_trial (G,): which of several trials an image belongs to, where the index says so.
+    """
     query: Side
     gallery: Side
     query_key: np.ndarray  # (Q,) str
     gallery_key: np.ndarray  # (G,) str
     matching: Matching
     maker: dict[str, Any]
+    query_trial: np.ndarray | None = None
+    gallery_trial: np.ndarray | None = None
+
+    def trials(self) -> list["Embedded"]:
+        """Each trial by itself, in ascending order; the whole where there are no trials or one."""
+        if self.query_trial is None or self.gallery_trial is None:
+            return [self]
+        numbers = np.union1d(self.query_trial, self.gallery_trial)
+        if len(numbers) == 1:
+            return [self]
+        return [self._rows(np.flatnonzero(self.query_trial == number), np.flatnonzero(self.gallery_trial == number))
+                for number in numbers]
+
+    def _rows(self, query: np.ndarray, gallery: np.ndarray) -> "Embedded":
+        return replace(self, query=self.query.take(query), gallery=self.gallery.take(gallery),
+                       query_key=self.query_key[query], gallery_key=self.gallery_key[gallery], query_trial=None,
+                       gallery_trial=None)
 
 
 def read_features(path: str | os.PathLike) -> Embedded:
@@ -33,6 +54,7 @@ def read_features(path: str | os.PathLike) -> Embedded:
         with h5py.File(path, "r", locking=False) as file:
             maker = _check_layout(file, name)
             columns = {column: file[column][:] for column in NEEDED}
+            columns |= {column: file[column][:] for column in OPTIONAL if column in file}
     except FileNotFoundError as error:
         raise InputError(f"{name}: no such features file; make it with `dvc repro embed`") from error
     except InputError:
@@ -42,7 +64,7 @@ def read_features(path: str | os.PathLike) -> Embedded:
                          "`dvc repro embed`") from error
     _check_values(columns, name)
     split = np.char.decode(columns["split"].astype(bytes), "utf-8")
-    sides, keys = {}, {}
+    sides, keys, trials = {}, {}, {}
     for part in ("query", "gallery"):
         rows = np.flatnonzero(split == part)
         if not len(rows):
@@ -50,14 +72,18 @@ def read_features(path: str | os.PathLike) -> Embedded:
                              f"check the split column of the data set's index and run `dvc repro embed`")
         # Rows are sorted by key, so that a split is one run of rows, whose slice needs no copy.
         run = slice(rows[0], rows[-1] + 1) if rows[-1] - rows[0] + 1 == len(rows) else rows
-        sides[part] = Side(columns["features"], columns["visibility"], columns["pid"], columns["camid"]).take(run)
+        sides[part] = Side(columns["features"], columns["visibility"], columns["pid"], columns["camid"],
+                           columns.get("occlusion")).take(run)
         keys[part] = np.char.decode(columns["key"][run].astype(bytes), "utf-8")
+        trials[part] = columns["trial"][run] if "trial" in columns else None
     matching = Matching(tuple(columns["sizes"].tolist()), maker["distance"], maker["reduction"])
-    return Embedded(sides["query"], sides["gallery"], keys["query"], keys["gallery"], matching, maker)
+    return Embedded(sides["query"], sides["gallery"], keys["query"], keys["gallery"], matching, maker,
+                    trials["query"], trials["gallery"])
 
 
 def _check_layout(file: h5py.File, name: str) -> dict[str, Any]:
-    wrong = [column for column, axes in NEEDED.items() if column not in file or file[column].ndim != axes]
+    wrong = [column for column, axes in (NEEDED | OPTIONAL).items()
+             if (column in NEEDED or column in file) and (column not in file or file[column].ndim != axes)]
     if wrong or "maker" not in file.attrs:
         raise InputError(f"{name}: is no features file ({wrong[0] if wrong else 'maker'!r} is missing or of another "
                          "shape); give a file that `dvc repro embed` made")
@@ -65,7 +91,7 @@ def _check_layout(file: h5py.File, name: str) -> dict[str, Any]:
     absent = [key for key in ("run", "dataset", "distance", "reduction") if key not in maker]
     if absent:
         raise InputError(f"{name}: does not say its {absent[0]!r} (attribute `maker`); run `dvc repro embed` again")
-    rows = {column: len(file[column]) for column in NEEDED if column != "sizes"}
+    rows = {column: len(file[column]) for column in NEEDED | OPTIONAL if column in file and column != "sizes"}
     if len(set(rows.values())) > 1:
         raise InputError(f"{name}: its columns differ in length ({rows}); run `dvc repro embed` again")
     widths = (file["features"].shape[1], int(file["sizes"][:].sum()))

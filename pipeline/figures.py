@@ -32,10 +32,13 @@ STYLE: Any = {"font.family": "DejaVu Sans", "svg.hashsalt": "semalign", "text.pa
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture in a rank list: `image` (H, W, 3) uint8, its file `name`, `pid`, and whether it is right (gallery)."""
+    """A picture in a rank list: `image` (H, W, 3) uint8, its file `name`, `pid`, and whether it is right (gallery).
+
+    pid, right: None where nobody knows.
+    """
     image: np.ndarray
     name: str
-    pid: int
+    pid: int | None
     right: bool | None = None
 
 
@@ -120,7 +123,8 @@ def dsap_figure(image: np.ndarray, parts: np.ndarray, valid: np.ndarray) -> byte
 
 @matplotlib.rc_context(STYLE)
 def rank_figure(lists: Sequence[tuple[Shown, Sequence[Shown]]]) -> bytes:
-    """PNG: a line for each query and its gallery images, nearest first; green frame: the same person, red: another."""
+    """PNG: a line for each query and its gallery images, nearest first; green frame: the same person, red: another,
+    grey: not known."""
     columns = 1 + max(len(found) for _, found in lists)
     step, line = CROP[0] + GAP, CROP[1] + 96
     sheet = Canvas(columns * step + 2 * MARGIN + GAP, len(lists) * line + MARGIN + 30)
@@ -130,7 +134,8 @@ def rank_figure(lists: Sequence[tuple[Shown, Sequence[Shown]]]) -> bytes:
         for column, shown in enumerate((query, *found)):
             x, y = _column(column), 36 + row * line
             sheet.place(shown.image, x, y, frame=QUERY if shown.right is None else RIGHT if shown.right else WRONG)
-            sheet.write(f"person {shown.pid}", x, y + CROP[1] + 10, size=16, bold=True)
+            if shown.pid is not None:
+                sheet.write(f"person {shown.pid}", x, y + CROP[1] + 10, size=16, bold=True)
             sheet.write("\n".join(_lines(shown.name)), x, y + CROP[1] + 32, size=13, colour=FAINT)
     return sheet.png()
 

@@ -8,37 +8,46 @@ Pairs that share no part stand behind all others. Equal distances stand in galle
 strip of some queries exists at a time.
 """
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline.errors import InputError
-from pipeline.metrics import average_precision, cumulative_matches, inverse_negative_penalty
+from pipeline.metrics import average_precision, inverse_negative_penalty, pooled_precision, trapezoid_precision
+from pipeline.scores import Scores
 
 JUNK = -1  # the identity of images that belong to nobody (Market-1501's detector errors)
 SHARED = 1e-12  # a pair whose weights sum to no more shares no part
 GALLERY_BLOCK = 2048  # gallery images of a tile
 CPU_ROWS = 64  # queries of a tile that are worked on at once
+FEW = 8  # matches of a query up to which counting what stands before each is faster than sorting
 
 
 @dataclass(frozen=True)
 class Side:
-    """Queries or gallery: `features` (N, sum D_p) float16/32/64, `visibility` (N, P) in 0..1, `pid`, `camid` (N,)."""
+    """Queries or gallery: `features` (N, sum D_p) float16/32/64, `visibility` (N, P) in 0..1, `pid`, `camid` (N,).
+
+    occlusion (N,): the share of each body that is hidden, 0..1, where known.
+    """
     features: np.ndarray
     visibility: np.ndarray
     pid: np.ndarray
     camid: np.ndarray
+    occlusion: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.pid)
 
     def take(self, rows: np.ndarray | slice) -> "Side":
         """Some of its images; a slice copies nothing."""
-        return Side(self.features[rows], self.visibility[rows], self.pid[rows], self.camid[rows])
+        return Side(self.features[rows], self.visibility[rows], self.pid[rows], self.camid[rows],
+                    None if self.occlusion is None else self.occlusion[rows])
 
 
 @dataclass(frozen=True)
@@ -60,26 +69,8 @@ class Matching:
         return torch.float64 if self.double else torch.float32
 
 
-@dataclass(frozen=True)
-class Scores:
-    """One entry a query: place of the `first` match (0: skipped), average `precision`, inverse `penalty` (else NaN)."""
-    first: np.ndarray
-    precision: np.ndarray
-    penalty: np.ndarray
-    gallery: int
-
-    def cmc(self, ranks: int) -> np.ndarray:
-        """Share of the queries, skipped ones left out, matched within 1..ranks places; (ranks,), 0..1."""
-        return cumulative_matches(self.first[self.first > 0], ranks)
-
-    def summary(self) -> dict[str, float | int]:
-        """rank1, rank5, rank10, mAP, mINP in percent with two decimals over the scored `queries`, and the counts."""
-        found = self.first > 0
-        cmc = self.cmc(10)
-        shares = {"rank1": cmc[0], "rank5": cmc[4], "rank10": cmc[9], "mAP": self.precision[found].mean(),
-                  "mINP": self.penalty[found].mean()}
-        counts = {"queries": int(found.sum()), "skipped": int((~found).sum()), "gallery": self.gallery}
-        return {name: round(100 * float(share), 2) for name, share in shares.items()} | counts
+# Query, gallery -> (first query, distances of some queries to all gallery images), as `strips` yields them.
+Source = Callable[[Side, Side], Iterator[tuple[int, np.ndarray]]]
 
 
 @dataclass(frozen=True)
@@ -94,6 +85,25 @@ def pair_distances(query: Side, gallery: Side, matching: Matching, device: str =
     """All distances of two small sets, (Q, G); infinite where a pair shares no part."""
     (_, found), = strips(query, gallery, matching, device=device, megabytes=np.inf)
     return np.where(found < np.finfo(found.dtype).max, found, np.inf)
+
+
+def paired_distances(one: Side, two: Side, matching: Matching) -> np.ndarray:
+    """The distance of image i of one set to image i of another, (N,); infinite where they share no part."""
+    def load(values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values).to(matching.dtype)
+
+    top = bottom = torch.zeros(len(one), dtype=matching.dtype)
+    parts = zip(load(one.features).split(matching.sizes, 1), load(two.features).split(matching.sizes, 1), strict=True)
+    weights = load(one.visibility) * load(two.visibility)
+    for weight, (a, b) in zip(weights.T, parts, strict=True):
+        if matching.distance == "cosine":
+            lengths = a.norm(dim=1) * b.norm(dim=1)
+            distance = 1 - torch.where(lengths > 0, (a * b).sum(dim=1) / lengths, 0)
+        else:
+            distance = (a - b).square().sum(dim=1).clamp(min=1e-12).sqrt()
+        top, bottom = top + weight * distance, bottom + weight
+    found = top / bottom if matching.reduction == "mean" else top
+    return torch.where(bottom > SHARED, found, torch.inf).numpy()
 
 
 def strips(query: Side, gallery: Side, matching: Matching, *, device: str = "cpu",
@@ -169,32 +179,117 @@ def _fill(out: Tensor, work: Tensor, query: _Block, gallery: _Block, matching: M
         out[rows].masked_fill_(total <= SHARED, torch.finfo(out.dtype).max)
 
 
-def evaluate(query: Side, gallery: Side, matching: Matching, *, device: str = "cpu",
-             megabytes: float = 128) -> Scores:
+def save_distances(path: str | os.PathLike, query: Side, gallery: Side, matching: Matching, *, device: str = "cpu",
+                   megabytes: float = 128) -> None:
+    """Write all Q x G distances as a .npy file, strip by strip; infinite where a pair shares no part."""
+    temporary = Path(f"{os.fspath(path)}.tmp")
+    kind = np.float64 if matching.double else np.float32
+    out = np.lib.format.open_memmap(temporary, mode="w+", dtype=kind, shape=(len(query), len(gallery)))
+    for start, strip in strips(query, gallery, matching, device=device, megabytes=megabytes):
+        out[start:start + len(strip)] = np.where(strip < np.finfo(kind).max, strip, np.inf)
+    out.flush()
+    temporary.replace(path)
+
+
+def evaluate(query: Side, gallery: Side, matching: Matching, *, device: str = "cpu", megabytes: float = 128,
+             trapezoid: bool = False, pairs: bool = False) -> Scores:
     """Score every query by Market-1501's rule: gallery images of its identity and camera are removed first.
 
     Images with pid -1 are dropped; a query with no match left is skipped and counted. InputError if a side is empty or
-    no query has a match.
+    no query has a match. trapezoid: average precision as Market-1501's own code has it, not the step sum; pairs: PR-AUC
+    too, for which the distances are made a second time.
+    """
+    def source(query: Side, gallery: Side) -> Iterator[tuple[int, np.ndarray]]:
+        return strips(query, gallery, matching, device=device, megabytes=megabytes)
+
+    return score(query, gallery, source, trapezoid=trapezoid, pairs=pairs)
+
+
+def evaluate_matrix(distances: np.ndarray, *, query_pid: np.ndarray, query_camid: np.ndarray, gallery_pid: np.ndarray,
+                    gallery_camid: np.ndarray, trapezoid: bool = False, pairs: bool = False) -> Scores:
+    """`evaluate` on given distances (Q, G), which are left as they are; lower is nearer, infinite: no shared part.
+
+    InputError if one is not a number.
+    """
+    def side(pid: np.ndarray, camid: np.ndarray) -> Side:  # an image's feature is its row or column of the matrix
+        return Side(np.arange(len(pid)), np.empty((len(pid), 0)), np.asarray(pid), np.asarray(camid))
+
+    def source(query: Side, gallery: Side) -> Iterator[tuple[int, np.ndarray]]:
+        whole, step = len(gallery) == distances.shape[1], CPU_ROWS * torch.get_num_threads()
+        for start in range(0, len(query), step):
+            strip = distances[query.features[start:start + step]]
+            strip = strip if whole else strip[:, gallery.features]
+            strip = strip if strip.dtype.kind == "f" else strip.astype(np.float64)
+            np.minimum(strip, np.finfo(strip.dtype).max, out=strip)  # infinite is what is removed
+            if np.isnan(strip.min()):
+                raise InputError(f"the distances of queries {start} to {start + len(strip) - 1} hold a value that is "
+                                 "no number; make them again")
+            yield start, strip
+
+    query, gallery = side(query_pid, query_camid), side(gallery_pid, gallery_camid)
+    if distances.shape != (len(query), len(gallery)):
+        raise InputError(f"the distances are {distances.shape}, and there are {len(query)} queries and {len(gallery)} "
+                         "gallery images; give a row for each query and a column for each gallery image")
+    return score(query, gallery, source, trapezoid=trapezoid, pairs=pairs)
+
+
+def score(query: Side, gallery: Side, source: Source, *, trapezoid: bool = False, pairs: bool = False) -> Scores:
+    """`evaluate` on the distances that `source` gives, once, or twice where `pairs` is asked; its strips are changed.
+
+    They must be finite.
     """
     query, gallery = _kept(query, "query"), _kept(gallery, "gallery")
     same = _rows_of(gallery.pid)
+    average = trapezoid_precision if trapezoid else average_precision
     first, precision, penalty = np.zeros(len(query), np.int64), *np.full((2, len(query)), np.nan)
+    true: list[np.ndarray] = [np.empty(0)] * len(query)  # distances of each query's matches
 
-    def score(number: int, row: np.ndarray) -> None:
-        matches = _remove_own_camera(row, query.pid[number], query.camid[number], gallery.camid, same)
-        if len(matches):
-            places = match_places(row, matches)
-            first[number] = places[0]
-            precision[number] = average_precision(places)
-            penalty[number] = inverse_negative_penalty(places)
+    def judge(start: int, block: np.ndarray) -> None:
+        for number, row in enumerate(block, start):
+            matches = _remove_own_camera(row, query.pid[number], query.camid[number], gallery.camid, same)
+            if len(matches):
+                places = match_places(row, matches)
+                first[number] = places[0]
+                precision[number] = average(places)
+                penalty[number] = inverse_negative_penalty(places)
+                if pairs:
+                    true[number] = row[matches]
 
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        for start, strip in strips(query, gallery, matching, device=device, megabytes=megabytes):
-            list(pool.map(score, range(start, start + len(strip)), strip))
+    for _ in _in_groups(judge, source(query, gallery)):
+        pass
     if not first.any():
         raise InputError(f"none of the {len(query)} queries has a match in the gallery from another camera; check the "
                          "identities and cameras of the index")
-    return Scores(first, precision, penalty, len(gallery))
+    area = None
+    if pairs:
+        distances, positives = np.unique(np.concatenate([part for part in true if len(part)]), return_counts=True)
+        area = pooled_precision(positives, _negatives(query, source(query, gallery), distances, first > 0, same))
+    return Scores(first, precision, penalty, len(gallery), query.occlusion, area)
+
+
+def _negatives(query: Side, found: Iterator[tuple[int, np.ndarray]], distances: np.ndarray, scored: np.ndarray,
+               same: dict[int, np.ndarray]) -> np.ndarray:
+    """How many images of other people the scored queries have at each of the ascending `distances` or nearer; (T,).
+
+    Pairs that share no part are one group behind all others.
+    """
+    def count(start: int, block: np.ndarray) -> np.ndarray:
+        for number, row in enumerate(block, start):
+            row[same[int(query.pid[number])] if scored[number] else slice(None)] = np.inf
+        return np.searchsorted(np.sort(block, axis=None), distances, side="right")
+
+    total = np.zeros(len(distances), np.int64)
+    for part in _in_groups(count, found):
+        total += part
+    return total
+
+
+def _in_groups(work: Callable[[int, np.ndarray], object], found: Iterator[tuple[int, np.ndarray]]) -> Iterator:
+    """work(first query, rows) on some rows of each strip at a time, on all threads; its results in order."""
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for start, strip in found:
+            firsts = range(0, len(strip), CPU_ROWS)
+            yield from pool.map(work, (start + row for row in firsts), (strip[row:row + CPU_ROWS] for row in firsts))
 
 
 def nearest(query: Side, gallery: Side, matching: Matching, count: int, *,
@@ -225,14 +320,26 @@ def match_places(row: np.ndarray, matches: np.ndarray) -> np.ndarray:
     >>> match_places(np.array([0.5, 0.1, 0.5, 0.9]), np.array([2, 3]))
     array([3, 4])
     """
-    wanted = row[matches]
-    # Only what stands before the last match counts; sorting that alone is several times faster than sorting all.
-    ahead = np.sort(row[row <= wanted.max()])
-    places = np.searchsorted(ahead, wanted, side="left") + 1
-    equal = np.searchsorted(ahead, wanted, side="right") + 1 - places
-    for number in np.flatnonzero(equal > 1):
-        places[number] += np.count_nonzero(row[:matches[number]] == wanted[number])
-    return np.sort(places)
+    if len(matches) > FEW:
+        wanted = np.sort(row[matches])
+        # Only what stands before the last match counts; where that is not most, sorting it alone is faster.
+        near = row <= wanted[-1]
+        ahead = np.sort(row if 2 * np.count_nonzero(near) > len(row) else row.take(np.flatnonzero(near)))
+        places = ahead.searchsorted(wanted) + 1
+        if np.array_equal(places, ahead.searchsorted(wanted, side="right")):  # no match ties with anything
+            return places
+    return _counted_places(row, matches)
+
+
+def _counted_places(row: np.ndarray, matches: np.ndarray) -> np.ndarray:
+    """`match_places` by counting what is nearer, or as near and earlier in the gallery, for each match."""
+    before = np.empty(len(row), bool)
+    places = []
+    for match in matches.tolist():
+        np.less_equal(row[:match], row[match], out=before[:match])
+        np.less(row[match:], row[match], out=before[match:])
+        places.append(np.count_nonzero(before) + 1)
+    return np.array(sorted(places))
 
 
 def _kept(side: Side, name: str) -> Side:

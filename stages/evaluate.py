@@ -15,11 +15,12 @@ from pipeline.errors import InputError
 from pipeline.features import Embedded, read_features
 from pipeline.params import EmbedParams, Params, pick
 from pipeline.retrieval import evaluate, nearest
+from pipeline.scores import figures
 from stages import main
 
 CURVE = 50  # ranks of the CMC curve
 SHOWN_QUERIES, SHOWN_RANKS = 20, 10
-ABOUT_RUN = ("model", "seed", "image_steps", "init", "train_on", "caches", "distance", "reduction", "protocol",
+ABOUT_RUN = ("run", "model", "seed", "image_steps", "init", "train_on", "caches", "distance", "reduction", "protocol",
              "versions")
 
 
@@ -34,11 +35,13 @@ def run(params: Params, key: str) -> None:
     for name in tqdm(wanted.features, desc=f"evaluate {key}"):
         source = pick(params.embed, name, "embed")
         found = _read(source)
-        scores = evaluate(found.query, found.gallery, found.matching)
-        metrics[source.dataset] = scores.summary()
-        metrics.setdefault("_run", {field: found.maker.get(field) for field in ABOUT_RUN})
-        curves += [(key, source.dataset, rank, f"{share:.4f}") for rank, share in enumerate(scores.cmc(CURVE), 1)]
-        ranks += _rank_lists(source.dataset, found)
+        trials = found.trials()
+        scores = [evaluate(trial.query, trial.gallery, trial.matching, pairs=True) for trial in trials]
+        metrics[source.dataset] = figures(scores)
+        metrics.setdefault("_made", [{field: found.maker.get(field) for field in ABOUT_RUN}])  # DVC shows no lists
+        cmc = np.mean([each.cmc(CURVE) for each in scores], axis=0)
+        curves += [(key, source.dataset, rank, f"{share:.4f}") for rank, share in enumerate(cmc, 1)]
+        ranks += _rank_lists(source.dataset, trials[0])
     _write(Path("metrics", wanted.scale, f"{key}.json"), json.dumps(metrics, indent=2, sort_keys=True) + "\n")
     _write(Path("curves", wanted.scale, f"{key}.csv"), _csv(curves, ["run", "dataset", "rank", "cmc"]))
     _write(Path("ranks", wanted.scale, f"{key}.csv"),
@@ -46,9 +49,9 @@ def run(params: Params, key: str) -> None:
 
 
 def _read(source: EmbedParams) -> Embedded:
-    path = Path("runs", source.run, "features", f"{source.dataset}.h5")
+    path = Path("features", source.result, f"{source.dataset}.h5")
     found = read_features(path)
-    for field, expected in (("run", source.run), ("dataset", source.dataset)):
+    for field, expected in (("run", source.run), ("result", source.result), ("dataset", source.dataset)):
         if found.maker[field] != expected:
             raise InputError(f"{str(path)!r}: was made for {field} {found.maker[field]!r}, not {expected!r}; "
                              "delete it and run `dvc repro embed`")

@@ -7,14 +7,26 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 
+import pipeline.embedding
 import pipeline.metrics
 import pipeline.retrieval
 from pipeline.errors import InputError
 from pipeline.features import read_features
 from pipeline.params import EmbedParams, EvaluateParams, MatchParams, Params
-from pipeline.retrieval import Matching, Side, evaluate, nearest, pair_distances
+from pipeline.retrieval import (
+    Matching,
+    Side,
+    evaluate,
+    evaluate_matrix,
+    match_places,
+    nearest,
+    pair_distances,
+    save_distances,
+)
+from pipeline.scores import figures
 from stages import evaluate as stage
 
 
@@ -35,24 +47,60 @@ def loop_distance(q: Side, g: Side, i: int, j: int, matching: Matching) -> float
     return top / bottom if matching.reduction == "mean" else top
 
 
-def loop_list(q: Side, g: Side, i: int, matching: Matching) -> list[int]:
+def loop_distances(q: Side, g: Side, matching: Matching) -> list[list[float]]:
+    return [[loop_distance(q, g, i, j, matching) for j in range(len(g))] for i in range(len(q))]
+
+
+def loop_list(q: Side, g: Side, i: int, distances: list[list[float]]) -> list[int]:
     """Gallery rows in the order in which query i finds them."""
     rows = [j for j in range(len(g)) if g.pid[j] != -1 and not (g.pid[j] == q.pid[i] and g.camid[j] == q.camid[i])]
-    return sorted(rows, key=lambda j: (loop_distance(q, g, i, j, matching), j))
+    return sorted(rows, key=lambda j: (distances[i][j], j))
 
 
-def loop_scores(q: Side, g: Side, matching: Matching) -> tuple[list[int], list[float], list[float]]:
+def loop_scores(q: Side, g: Side, distances: list[list[float]]) -> tuple[list[int], list[float], list[float]]:
     first, precision, penalty = [], [], []
     for i in range(len(q)):
         if q.pid[i] == -1:
             continue
-        hits = [int(g.pid[j] == q.pid[i]) for j in loop_list(q, g, i, matching)]
+        hits = [int(g.pid[j] == q.pid[i]) for j in loop_list(q, g, i, distances)]
         places = [place for place, hit in enumerate(hits, 1) if hit]
         first.append(places[0] if places else 0)
         steps = [sum(hits[:place]) / place for place in places]
         precision.append(sum(steps) / len(steps) if steps else float("nan"))
         penalty.append(len(places) / places[-1] if places else float("nan"))
     return first, precision, penalty
+
+
+def loop_area(q: Side, g: Side, distances: list[list[float]]) -> float:
+    """PR-AUC from the definition: every distance is a threshold; queries without a match do not count."""
+    pairs = []
+    for i in range(len(q)):
+        valid = [j for j in range(len(g)) if q.pid[i] != -1 and g.pid[j] != -1
+                 and not (g.pid[j] == q.pid[i] and g.camid[j] == q.camid[i])]
+        if any(g.pid[j] == q.pid[i] for j in valid):
+            pairs += [(distances[i][j], int(g.pid[j] == q.pid[i])) for j in valid]
+    area = recall = 0.0
+    for threshold in sorted({distance for distance, _ in pairs}):
+        taken = [true for distance, true in pairs if distance <= threshold]
+        now = sum(taken) / sum(true for _, true in pairs)
+        area, recall = area + (now - recall) * sum(taken) / len(taken), now
+    return area
+
+
+def loop_trapezoids(q: Side, g: Side, distances: list[list[float]]) -> list[float]:
+    """Market-1501's own code, query by query."""
+    found = []
+    for i in range(len(q)):
+        hits = [int(g.pid[j] == q.pid[i]) for j in loop_list(q, g, i, distances)]
+        area, old_recall, old_precision, seen = 0.0, 0.0, 1.0, 0
+        for place, hit in enumerate(hits, 1):
+            seen += hit
+            recall, precision = seen / max(sum(hits), 1), seen / place
+            area += (recall - old_recall) * (old_precision + precision) / 2
+            old_recall, old_precision = recall, precision
+        if q.pid[i] != -1:
+            found.append(area if any(hits) else float("nan"))
+    return found
 
 
 def problem(draw: np.random.Generator, sizes: tuple[int, ...], kind: str) -> tuple[Side, Side]:
@@ -91,20 +139,71 @@ def test_equals_the_loop(kind, distance, reduction, sizes, monkeypatch):
     seen = {"tie": 0, "skipped": 0, "apart": 0}
     for seed in range(12):
         query, gallery = problem(np.random.default_rng(seed), sizes, kind)
-        expected = np.array([[loop_distance(query, gallery, i, j, matching) for j in range(len(gallery))]
-                             for i in range(len(query))])
+        expected = loop_distances(query, gallery, matching)
         np.testing.assert_allclose(pair_distances(query, gallery, matching), expected, rtol=1e-12, atol=1e-12)
         scores = evaluate(query, gallery, matching, megabytes=0.002)
-        first, precision, penalty = loop_scores(query, gallery, matching)
+        first, precision, penalty = loop_scores(query, gallery, expected)
         assert scores.first.tolist() == first
         np.testing.assert_allclose(scores.precision, precision, rtol=0, atol=1e-12)
         np.testing.assert_allclose(scores.penalty, penalty, rtol=0, atol=1e-12)
+        given = pair_distances(query, gallery, matching)
+        whole = evaluate(query, gallery, matching, pairs=True)
+        assert whole.area == pytest.approx(loop_area(query, gallery, given.tolist()), abs=1e-12)
+        if (distance, kind) != ("euclidean", "exact"):  # sums of roots tie or not by their last bit
+            assert whole.area == pytest.approx(loop_area(query, gallery, expected), abs=1e-12)
+        trapezoid = evaluate(query, gallery, matching, trapezoid=True)
+        np.testing.assert_allclose(trapezoid.precision, loop_trapezoids(query, gallery, expected), rtol=0, atol=1e-12)
+        before = given.copy()
+        labels = {f"{name}_{field}": getattr(side, field) for name, side in (("query", query), ("gallery", gallery))
+                  for field in ("pid", "camid")}
+        matrix = evaluate_matrix(given, **labels, pairs=True)
+        np.testing.assert_array_equal(given, before)
+        assert matrix.first.tolist() == first and matrix.area == whole.area
+        np.testing.assert_array_equal(matrix.precision, whole.precision)
         found, _ = nearest(query, gallery, matching, 8)
-        assert found.tolist() == [loop_list(query, gallery, i, matching)[:8] for i in range(len(query))]
-        seen["tie"] += sum(len(set(row)) < len(row) for row in expected.tolist())
+        assert found.tolist() == [loop_list(query, gallery, i, expected)[:8] for i in range(len(query))]
+        seen["tie"] += sum(len(set(row)) < len(row) for row in expected)
         seen["apart"] += int(np.isinf(expected).sum())
         seen["skipped"] += sum(isnan(value) for value in precision)
     assert seen["apart"] and seen["skipped"] and (kind == "random" or seen["tie"]), "the problems must be hard ones"
+
+
+@pytest.mark.parametrize("few", [0, 5, 1000])
+def test_places_of_matches_among_ties(few, monkeypatch):
+    """Counted or sorted, they are those of a stable sort."""
+    monkeypatch.setattr(pipeline.retrieval, "FEW", few)
+    draw = np.random.default_rng(few)
+    for levels in (1, 3, 40, 10**6):
+        row = draw.integers(0, levels, 50).astype(np.float32)
+        row[draw.integers(0, 50, 5)] = np.inf
+        matches = np.sort(draw.choice(np.flatnonzero(row < np.inf), draw.integers(1, 12), replace=False))
+        order = sorted(range(50), key=lambda j, row=row: (row[j], j))
+        assert match_places(row, matches).tolist() == sorted(order.index(j) + 1 for j in matches)
+
+
+def test_given_distances():
+    labels = {"query_pid": np.array([1, 2]), "query_camid": np.zeros(2), "gallery_pid": np.array([-1, 2, 1, 3]),
+              "gallery_camid": np.ones(4)}
+    whole = np.array([[0, 5, 1, 0], [0, 3, 3, 3]])  # whole numbers; the first column is nobody's
+    assert evaluate_matrix(whole, **labels).first.tolist() == [2, 1]
+    apart = np.array([[0, 1, np.inf, np.inf], [0, np.inf, np.inf, 2]], np.float32)
+    assert evaluate_matrix(apart, **labels).first.tolist() == [2, 2]
+    with pytest.raises(InputError, match=r"are \(4, 2\), and there are 2 queries and 4 gallery images"):
+        evaluate_matrix(whole.T, **labels)
+    with pytest.raises(InputError, match="queries 0 to 1 hold a value that is no number"):
+        evaluate_matrix(np.where(whole == 5, np.nan, whole), **labels)
+
+
+def test_saved_distances_are_those_of_all_pairs(tmp_path):
+    query, gallery = problem(np.random.default_rng(1), (4, 5), "exact")
+    for double in (False, True):
+        matching = Matching((4, 5), "euclidean", "mean", double)
+        save_distances(tmp_path / "d.npy", query, gallery, matching, megabytes=0.001)
+        saved = np.load(tmp_path / "d.npy")
+        assert saved.dtype == (np.float64 if double else np.float32)
+        np.testing.assert_array_equal(saved, pair_distances(query, gallery, matching))
+        assert np.isinf(saved).any()
+    assert [path.name for path in tmp_path.iterdir()] == ["d.npy"]
 
 
 def test_summary_counts_and_rounds():
@@ -150,7 +249,8 @@ def test_nothing_to_score():
         Matching((3,), "manhattan", "mean")
 
 
-MAKER = {"run": "toy-net", "dataset": "toy", "model": "net", "distance": "cosine", "reduction": "mean", "seed": 3,
+MAKER = {"run": "toy-net", "result": "toy-net", "dataset": "toy", "model": "net", "distance": "cosine",
+         "reduction": "mean", "seed": 3,
          "image_steps": 640, "init": "none", "train_on": "toy", "protocol": "market", "versions": {"torch": "2"},
          "caches": {}, "weights_sha256": "0", "index_sha256": "0"}
 
@@ -187,7 +287,9 @@ def test_features_errors(tmp_path):
              (write_features(tmp_path / "query.h5", split=[b"query"] * 24), "holds no gallery image"),
              (write_features(tmp_path / "gallery.h5", split=[b"gallery"] * 24), "holds no query image"),
              (write_features(tmp_path / "other.h5", sizes=np.array([8, 4])), "16 feature columns.*12 together"),
-             (write_features(tmp_path / "maker.h5", maker={"run": "a"}), "does not say its 'dataset'")]
+             (write_features(tmp_path / "maker.h5", maker={"run": "a"}), "does not say its 'dataset'"),
+             (write_features(tmp_path / "hidden.h5", occlusion=np.zeros(9)), "columns differ in length"),
+             (write_features(tmp_path / "trial.h5", trial=np.zeros((24, 2))), "'trial' is missing or of another shape")]
     with h5py.File(tmp_path / "parts.h5", "w") as file:
         file["labels"] = np.zeros((3, 4, 4))
     cases.append((tmp_path / "parts.h5", "is no features file .*'key' is missing"))
@@ -198,8 +300,8 @@ def test_features_errors(tmp_path):
 
 
 def toy_params() -> Params:
-    embed = EmbedParams(run="toy-net", model="baseline", dataset="toy", reads="", batch=1, dtype="float32",
-                        match=MatchParams(tau=0.5, features="all"))
+    embed = EmbedParams(run="toy-net", result="toy-net", model="baseline", dataset="toy", reads="", visible_by="",
+                        batch=1, dtype="float32", match=MatchParams(tau=0.5, features="all"))
     return Params(scale="toy", device="cpu", precision="float32", threads=1, render={}, datasets={},
                   parsers={}, caches={}, warps={}, runs={}, embed={"toy-net-toy": embed}, report={},
                   evaluate={"toy-net": EvaluateParams(scale="toy", features=("toy-net-toy",))})
@@ -207,28 +309,86 @@ def toy_params() -> Params:
 
 def test_stage_writes_what_the_loop_finds(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    path = write_features(Path("runs/toy-net/features/toy.h5"))
+    path = write_features(Path("features/toy-net/toy.h5"))
     stage.run(toy_params(), "toy-net")
     outputs = [Path("metrics/toy/toy-net.json"), Path("curves/toy/toy-net.csv"), Path("ranks/toy/toy-net.csv")]
     before = [output.read_bytes() for output in outputs]
     found = read_features(path)
-    _, precision, _ = loop_scores(found.query, found.gallery, found.matching)
+    distances = loop_distances(found.query, found.gallery, found.matching)
+    _, precision, _ = loop_scores(found.query, found.gallery, distances)
     metrics = json.loads(before[0])
     assert metrics["toy"]["mAP"] == pytest.approx(100 * np.mean(precision), abs=0.006)
-    assert metrics["_run"]["image_steps"] == 640 and metrics["_run"]["protocol"] == "market"
+    assert metrics["_made"][0]["image_steps"] == 640 and metrics["_made"][0]["protocol"] == "market"
     curve = before[1].decode().splitlines()
     assert curve[1].startswith("toy-net,toy,1,") and float(curve[1].split(",")[3]) * 100 == metrics["toy"]["rank1"]
     lists = [line.split(",") for line in before[2].decode().splitlines()[1:]]
-    order = loop_list(found.query, found.gallery, 0, found.matching)[:10]
+    order = loop_list(found.query, found.gallery, 0, distances)[:10]
     assert [line[3] for line in lists[:10]] == found.gallery_key[order].tolist()
     assert [int(line[5]) for line in lists[:10]] == [int(found.gallery.pid[row] == 1) for row in order]
     stage.run(toy_params(), "toy-net")
     assert [output.read_bytes() for output in outputs] == before
 
 
+def test_stage_writes_occlusion_levels_intervals_and_area(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    hidden = np.where(np.arange(24) < 12, 0.05, 0.4)
+    path = write_features(Path("features/toy-net/toy.h5"), occlusion=hidden)
+    stage.run(toy_params(), "toy-net")
+    metrics = json.loads(Path("metrics/toy/toy-net.json").read_text())["toy"]
+    assert set(metrics["details"][0]) >= {"mAP_low", "rank1_high"}
+    metrics |= metrics.pop("details")[0]
+    found = read_features(path)
+    distances = loop_distances(found.query, found.gallery, found.matching)
+    first, precision, _ = loop_scores(found.query, found.gallery, distances)
+    # The queries are rows 0, 4, .. 20.
+    assert [name for name in metrics if name.startswith("queries_")] == ["queries_hidden_0_10", "queries_hidden_30_50"]
+    for name, rows in (("hidden_0_10", slice(0, 3)), ("hidden_30_50", slice(3, 6))):
+        assert metrics[f"queries_{name}"] == 3
+        assert metrics[f"mAP_{name}"] == pytest.approx(100 * np.mean(precision[rows]), abs=0.006)
+        assert metrics[f"rank1_{name}"] == pytest.approx(100 * np.mean(np.array(first[rows]) == 1), abs=0.006)
+    assert metrics["PR_AUC"] == pytest.approx(100 * loop_area(found.query, found.gallery, distances), abs=0.006)
+    assert metrics["mAP_low"] < metrics["mAP"] < metrics["mAP_high"]
+    summary = evaluate(found.query, found.gallery, found.matching).summary()
+    assert summary.items() <= metrics.items()
+
+
+def test_stage_averages_over_trials(tmp_path, monkeypatch):
+    """Each trial is an evaluation of its own: three people in one, three in the other, and a gallery for each."""
+    monkeypatch.chdir(tmp_path)
+    trial = np.where(np.arange(24) < 12, 3, 1)
+    path = write_features(Path("features/toy-net/toy.h5"), trial=trial)
+    stage.run(toy_params(), "toy-net")
+    metrics = json.loads(Path("metrics/toy/toy-net.json").read_text())["toy"]
+    found = read_features(path)
+    means = []
+    for number in (1, 3):
+        query, gallery = (side.take(np.isin(side.pid, [1, 2, 3] if number == 3 else [4, 5, 6]))
+                          for side in (found.query, found.gallery))
+        means.append(np.mean(loop_scores(query, gallery, loop_distances(query, gallery, found.matching))[1]))
+    assert metrics["mAP"] == pytest.approx(100 * np.mean(means), abs=0.006) and means[0] != means[1]
+    assert (metrics["trials"], metrics["queries"], metrics["gallery"]) == (2, 6, 9)
+    lists = Path("ranks/toy/toy-net.csv").read_text().splitlines()[1:]
+    assert len(lists) == 3 * 9 - 3 and not any("/0001_" in line for line in lists)  # the first trial's; own camera out
+    same = write_features(tmp_path / "one.h5", trial=np.full(24, 7))
+    assert len(read_features(same).trials()) == 1 and "trials" not in figures(
+        [evaluate(found.query, found.gallery, found.matching)])
+
+
+def test_the_index_s_trials_and_occlusion_reach_evaluation(tmp_path):
+    frame = pd.DataFrame({"image": [f"{number}.jpg" for number in range(6)], "pid": [1, 2, 1, 2, 1, 2], "camid": 1,
+                          "split": ["gallery"] * 4 + ["query"] * 2, "trial": [0, 0, 5, 5, 0, 5],
+                          "occlusion": [0, 0, 0, 0, 0.25, 0.75]})
+    pipeline.embedding.write_features(tmp_path / "f.h5", frame=frame, features=np.arange(12.0).reshape(6, 2),
+                                      visibility=np.ones((6, 1)), sizes=(2,), maker=MAKER)
+    trials = read_features(tmp_path / "f.h5").trials()
+    assert [trial.gallery_key.tolist() for trial in trials] == [["0.jpg", "1.jpg"], ["2.jpg", "3.jpg"]]
+    assert [trial.query.features.tolist() for trial in trials] == [[[8, 9]], [[10, 11]]]
+    assert [trial.query.occlusion.tolist() for trial in trials] == [[0.25], [0.75]]
+
+
 def test_stage_refuses_another_runs_features(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write_features(Path("runs/toy-net/features/toy.h5"), maker=MAKER | {"run": "toy-old"})
+    write_features(Path("features/toy-net/toy.h5"), maker=MAKER | {"run": "toy-old"})
     with pytest.raises(InputError, match="made for run 'toy-old', not 'toy-net'"):
         stage.run(toy_params(), "toy-net")
     with pytest.raises(InputError, match="evaluate has no entry 'toy-sorn'"):
