@@ -1,6 +1,6 @@
 """What the methods are measured against: a plain ResNet, pooled.
 
-It is DSA's baseline (4.2, Table 3: Baseline, RE, RE+LS): ResNet with stride 1 in its last stage, pooled
+It is DSA's baseline (4.2, Table 3: Baseline, RE, RE+LS) and ESA's (4.2): ResNet with stride 1 in its last stage, pooled
 feature f, identity loss through two fully connected layers, batch-hard triplet on f; matched on f.
 """
 
@@ -15,19 +15,21 @@ from models.losses import accuracy, batch_hard_triplet, euclidean, smoothed_cros
 class Baseline(nn.Module):
     """Image -> one pooled feature f of the backbone's width, L2-normalised for matching.
 
-    ids: J, identities of the training set. Loss: id_weight ID(f) + triplet_weight T(f), T on raw Euclidean distances.
+    ids: J, identities of the training set. Loss: id_weight ID(f) + triplet_weight T(f), T on Euclidean distances of raw
+    features, or with `normalise` of features at length 1 (ESA's baseline: T alone). An ID loss without weight is not
+    computed.
     """
 
     distance = "euclidean"
     reduction = "mean"
 
     def __init__(self, *, backbone: Backbone, ids: int, label_smoothing: float = 0.1, id_weight: float = 0.5,
-                 triplet_weight: float = 1.5, margin: float = 0.3):
+                 triplet_weight: float = 1.5, margin: float = 0.3, normalise: bool = False):
         super().__init__()
         self.backbone = backbone
         self.classifier = hidden_classifier(backbone.width, ids)
         self.label_smoothing, self.margin = label_smoothing, margin
-        self.id_weight, self.triplet_weight = id_weight, triplet_weight
+        self.id_weight, self.triplet_weight, self.normalise = id_weight, triplet_weight, normalise
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -39,11 +41,15 @@ class Baseline(nn.Module):
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         f, pid = self.feature(batch["image"]), batch["pid"]
+        matched = F.normalize(f, dim=1) if self.normalise else f
+        triplet = batch_hard_triplet(euclidean(matched, matched), pid, margin=self.margin)
+        loss = self.triplet_weight * triplet
+        if not self.id_weight:
+            return loss, {"triplet": triplet.detach()}
         logits = self.classifier(f)
         identity = smoothed_cross_entropy(logits, pid, smoothing=self.label_smoothing)
-        triplet = batch_hard_triplet(euclidean(f, f), pid, margin=self.margin)
-        loss = self.id_weight * identity + self.triplet_weight * triplet
-        return loss, {"id": identity.detach(), "triplet": triplet.detach(), "accuracy": accuracy(logits, pid)}
+        scalars = {"id": identity.detach(), "triplet": triplet.detach(), "accuracy": accuracy(logits, pid)}
+        return loss + self.id_weight * identity, scalars
 
     def embed(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         f = F.normalize(self.feature(batch["image"]), dim=1)

@@ -11,9 +11,14 @@ NO_SHARED_PART = 1e-12  # a pair whose summed weights are not above this shares 
 
 
 def euclidean(a: Tensor, b: Tensor) -> Tensor:
-    """(Q, D), (G, D) -> (Q, G) Euclidean distances sqrt(max(d^2, 1e-12)): never NaN, nor its gradient."""
-    squared = a.square().sum(1)[:, None] + b.square().sum(1)[None, :] - 2 * a @ b.T
-    return squared.clamp(min=1e-12).sqrt()
+    """(Q, D), (G, D) -> (Q, G) Euclidean distances sqrt(max(d^2, 1e-12)): never NaN, nor its gradient.
+
+    In float32 at least, autocast or not: of long features near each other, bfloat16's three digits would leave none.
+    """
+    with torch.autocast(a.device.type, enabled=False):
+        a, b = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (a, b))
+        squared = a.square().sum(1)[:, None] + b.square().sum(1)[None, :] - 2 * a @ b.T
+        return squared.clamp(min=1e-12).sqrt()
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:

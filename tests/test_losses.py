@@ -157,3 +157,12 @@ def test_unknown_names_are_refused():
 
 def test_accuracy_counts_right_answers():
     assert accuracy(torch.tensor([[2.0, 1], [0, 3], [5, 4], [1, 0]]), torch.tensor([0, 1, 1, 1])) == 0.5
+
+
+def test_euclidean_distances_keep_their_digits_under_autocast():
+    torch.manual_seed(0)
+    features = torch.randn(1, 64) * 10 + torch.randn(8, 64) * 0.1
+    exact = torch.cdist(features.double(), features.double())
+    with torch.autocast("cpu", torch.bfloat16):
+        found = euclidean(features, features)
+    assert (found - exact)[~torch.eye(8, dtype=torch.bool)].abs().max() < 0.01 * exact.max()
