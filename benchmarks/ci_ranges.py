@@ -32,9 +32,9 @@ def pinned_project(folder: Path) -> Project:
     for name in ("metrics", "curves", "ranks"):  # these are in git
         shutil.copytree(ROOT / name, folder / name)
     for row in ROWS:
-        for name in ("train.json", "features/.gitignore"):  # DVC counts the latter to the folder that is scored
-            (folder / "runs" / row / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / "runs" / row / name, folder / "runs" / row / name)
+        for name in (f"runs/{row}/train.json", f"features/{row}/.gitignore"):  # the latter lies in the folder scored
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
     project.run("dvc", "remote", "modify", "--local", "pins", "url", str(ROOT / "ci" / "pins"))
     project.run("dvc", "pull", *pinned_stages(project))
     return project

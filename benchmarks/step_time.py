@@ -5,8 +5,9 @@
 
 A step is forward and backward of one batch of random numbers, without optimiser and loading; "bare" is the whole ResNet
 with stride 1 in its last stage and a mean over its map. All steps take turns in one process, and the fastest of
-`--repeats` counts. FLOPs are torch's own count of the same step's products. On a machine with other work use
-`--threads 1 --clock process`, which counts this process's processor time alone.
+`--repeats` counts. Each is done in float32 and in bfloat16, which training takes where the device multiplies it
+natively. FLOPs are torch's own count of the same step's products. On a machine with other work use `--threads 1 --clock
+process`, which counts this process's processor time alone.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from models.dsa import Dsa, DsagStream
 from models.sorn import Sorn
 
 IDS = 100
+BARE = "bare backbone"
 # Table 1's branched convolutions: name, branches, inputs, outputs, kernel, stride, side of the input.
 LAYERS = [("conv1", 24, 3, 32, 5, 1, 32), ("conv2", 24, 32, 64, 3, 1, 32), ("conv3, strided", 24, 64, 64, 3, 2, 32),
           ("conv3", 24, 64, 64, 3, 1, 16), ("conv4, strided", 13, 64, 128, 3, 2, 16), ("conv4", 13, 128, 128, 3, 1, 8),
@@ -47,7 +49,7 @@ def networks(options: argparse.Namespace) -> dict[str, nn.Module]:
         return Backbone(architecture=options.backbone)
 
     width = options.dsag_width
-    return {"bare backbone": Bare(backbone()),
+    return {BARE: Bare(backbone()),
             "baseline": Baseline(backbone=backbone(), ids=IDS),
             "SORN": Sorn(backbone=backbone(), ids=IDS, channels=options.channels),
             "DSA two branches (no DSAG)": Dsa(backbone=backbone(), ids=IDS, use_dsag=False),
@@ -77,10 +79,12 @@ def fastest(steps: dict[str, Callable[[], object]], options: argparse.Namespace)
     return best
 
 
-def step_of(model: nn.Module, batch: dict[str, Tensor]) -> Callable[[], None]:
+def step_of(model: nn.Module, batch: dict[str, Tensor], *, bfloat16: bool = False) -> Callable[[], None]:
     def step() -> None:
         model.zero_grad()
-        model(batch)[0].backward()
+        with torch.autocast(batch["image"].device.type, torch.bfloat16, enabled=bfloat16):
+            loss = model(batch)[0]
+        loss.backward()
 
     return step
 
@@ -99,13 +103,18 @@ def steps_table(options: argparse.Namespace) -> None:
               for name, model in networks(options).items()}
     work = {name: flops(model, options) for name, model in built.items()}
     batch = random_batch(options, options.batch)
-    times = fastest({name: step_of(model, batch) for name, model in built.items()}, options)
-    print("| network | step, ms | over bare backbone | GFLOP an image | FLOP ratio | time ratio / FLOP ratio |")
-    print("|---|---|---|---|---|---|")
-    bare = "bare backbone"
-    for name, ms in times.items():
-        ratio, flop_ratio = ms / times[bare], work[name] / work[bare]
-        print(f"| {name} | {ms:.0f} | {ratio:.2f} | {work[name]:.2f} | {flop_ratio:.2f} | {ratio / flop_ratio:.2f} |")
+    both = {f"{precision} {name}": step_of(model, batch, bfloat16=precision == "bfloat16")
+            for name, model in built.items() for precision in ("float32", "bfloat16")}
+    times = fastest(both, options)
+    print("| network | precision | step, ms | over bare backbone | GFLOP an image | FLOP ratio | time / FLOP ratio | "
+          "over float32 |")
+    print("|---|---|---|---|---|---|---|---|")
+    for precision in ("float32", "bfloat16"):
+        for name in built:
+            ms = times[f"{precision} {name}"]
+            ratio, flop_ratio = ms / times[f"{precision} {BARE}"], work[name] / work[BARE]
+            print(f"| {name} | {precision} | {ms:.0f} | {ratio:.2f} | {work[name]:.2f} | {flop_ratio:.2f} | "
+                  f"{ratio / flop_ratio:.2f} | {ms / times[f'float32 {name}']:.2f} |")
 
 
 def stream_row(options: argparse.Namespace, width: float) -> str:

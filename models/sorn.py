@@ -82,6 +82,7 @@ def _deconvolution(inputs: int, outputs: int) -> nn.Sequential:
 class Sorn(nn.Module):
     """The network. ids: J. The switches are the paper's ablations (Tables I - III) and sweeps (Fig. 8).
 
+    With the semantic branch alone it is Table III's external segmentation network (+S): see `maps`.
     channels: N c', kept when N varies; reduction: mean | sum over pixels in Eq. 5 and 7 (sum is the printed form).
 
     Matching, changed at any time without retraining by assigning `model.tau` and `model.match`:
@@ -97,7 +98,7 @@ class Sorn(nn.Module):
                  label_smoothing: float = 0.1, lambda_global: float = 0.75, lambda_spc: float = 0.5,
                  lambda_seg: float = 1.5, reduction: str = "mean", tau: float = 0.15, match: str = "all"):
         super().__init__()
-        _check(channel_sets, channels, use_global, use_local, labels, reduction)
+        _check(channel_sets, channels, use_global, use_local, use_semantic, labels, reduction)
         self.backbone, self.patches, self.channel_sets = backbone, patches, channel_sets
         self.use_global, self.use_local, self.use_semantic = use_global, use_local, use_semantic
         self.label_smoothing, self.pixel_reduction = label_smoothing, reduction
@@ -177,6 +178,8 @@ class Sorn(nn.Module):
             terms["seg"] = smoothed_cross_entropy(s, target, smoothing=self.label_smoothing,
                                                   reduction=self.pixel_reduction)  # Eq. (7), (8), (9)
             weights["seg"] = self.lambda_seg
+            if not (self.use_global or self.use_local):
+                right = (s.argmax(1) == target).float().mean()
         loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()  # Eq. (10)
         return loss, {name: term.detach() for name, term in terms.items()} | {"accuracy": right}
 
@@ -186,6 +189,8 @@ class Sorn(nn.Module):
         Features [global, local 1 .. P], each at length 1, so that 1 - cos is the part distance: with reduction mean,
         d = 1 - D_total of Eq. (15). Visibility [1, I_1 .. I_P].
         """
+        if not self.sizes:
+            raise ValueError("this SORN was built to segment only; it has no feature to match")
         _, layer2, layer3, t = self.backbone(batch["image"])
         features, visibility = [], []
         if self.use_global:
@@ -217,9 +222,10 @@ class Sorn(nn.Module):
         return indicators(visibility_scores(self._mask(layer2, layer3, t), self.patches), self.tau)
 
 
-def _check(channel_sets: int, channels: int, use_global: bool, use_local: bool, labels: int, reduction: str) -> None:
-    if not (use_global or use_local):
-        raise ValueError("SORN needs its global or its local branch; both are switched off")
+def _check(channel_sets: int, channels: int, use_global: bool, use_local: bool, use_semantic: bool, labels: int,
+           reduction: str) -> None:
+    if not (use_global or use_local or use_semantic):
+        raise ValueError("SORN needs one of its branches; all are switched off")
     if channels % channel_sets:
         raise ValueError(f"{channels} channels do not divide into {channel_sets} sets; choose a multiple")
     if labels not in LABELS:

@@ -24,7 +24,6 @@ UPPER_ARM_FRONT, UPPER_ARM_BACK, LOWER_ARM_FRONT, LOWER_ARM_BACK = (15, 16), (17
 HEAD_LEFT, HEAD_RIGHT = 24, 23
 MIRRORED = np.array([0, 1, 2, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15, 18, 17, 20, 19, 22, 21, 24, 23])
 UPPER_BORDER, LOWER_BORDER = 0.10, 0.16          # turns by which the arms' outer border lies towards the front
-EIGHT = np.array([0, 2, 2, 4, 4, 7, 7, 5, 5, 5, 5, 6, 6, 6, 6, 3, 3, 3, 3, 4, 4, 4, 4, 1, 1], np.uint8)
 
 
 def mirrored_uv(part: np.ndarray, u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

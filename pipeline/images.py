@@ -41,8 +41,9 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
 
 def write_image(path: str | os.PathLike, rgb: np.ndarray, quality: int = 92) -> None:
     """(H, W, 3) uint8 RGB -> a file; the ending chooses the format, `quality` (0-100) counts for JPEG."""
-    ok, data = cv2.imencode(Path(path).suffix, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR),
-                            [cv2.IMWRITE_JPEG_QUALITY, quality])
+    ending = Path(path).suffix.lower()
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality] if ending in (".jpg", ".jpeg") else []
+    ok, data = cv2.imencode(ending, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), options)
     if not ok:
         raise InputError(f"{os.fspath(path)!r}: no encoder for this ending; use .jpg or .png")
     Path(path).write_bytes(data.tobytes())

@@ -1,13 +1,14 @@
 """Images, labels and warps from disk to the tensors that a network takes.
 
 A batch is a dict of tensors: image (B, 3, H, W) float32, normalised; pid (B,) int64, the class 0 .. J - 1 in training;
-camid (B,) int64; row (B,) int64, the row of the set; labels (B, H/4, W/4) int64, 8 parts, where parts.h5 is read;
-dsap (B, 24, 3, S, S) float32 and valid (B, 24, S, S) bool where dsap.h5 is.
+camid (B,) int64; row (B,) int64, the row of the set. Of parts.h5 what is asked for: labels (B, H/4, W/4) int64, 8
+parts; probs8 (B, 8, H/4, W/4), probs4 (B, 5, H/4, W/4) and entropy (B, H/4, W/4) float32 in [0, 1]. Of dsap.h5 dsap
+(B, 24, 3, S, S) float32 and valid (B, 24, S, S) bool.
 """
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,30 +18,45 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.caches import Cache
+from pipeline.cropping import Box, crop_image, crop_maps
 from pipeline.errors import InputError
 from pipeline.images import decode_image, read_bytes
 from pipeline.sampling import Batches, Draws
 from pipeline.seeds import rng
-from pipeline.transforms import Augmentation, draw, dsap_for_network, image_for_network, labels_for_network
+from pipeline.transforms import (
+    CELL,
+    Augmentation,
+    draw,
+    dsap_for_network,
+    image_for_network,
+    labels_for_network,
+    maps_for_network,
+)
 
 Item = dict[str, np.ndarray]
+Crop = Callable[[np.ndarray, int, int], Box]
+MAPS = {"probs8": "probs/parts8", "probs4": "probs/parts4", "entropy": "entropy"}  # their names in parts.h5
 
 
 class Pictures(Dataset):
     """The rows of an index as a network's input, H x W pixels; item (draw number, row), draw number -1 for no chance.
 
     frame: index rows with the column `target` (int64), what `pid` of a batch is to be; raw: the folder its paths start
-    from; cache: parts.h5 or dsap.h5 to read beside the image, or None. flip, erase: probabilities; pad: pixels.
+    from; cache: parts.h5 or dsap.h5 to read beside the image, or None; arrays: which of its arrays a batch holds. crop:
+    of each picture's probs/parts4, height and width, the box that is all the network sees of it (pipeline/cropping.py);
+    None is the whole picture. flip, erase: probabilities; pad: pixels; fill: what is erased becomes, imagenet or image.
     The augmentation of a picture is drawn from the stream (seed, "augment", draw number): which process loads it
     cannot matter.
     """
 
     def __init__(self, frame: pd.DataFrame, *, raw: str | os.PathLike, cache: str | os.PathLike | None, height: int,
-                 width: int, seed: int = 0, flip: float = 0.0, pad: int = 0, erase: float = 0.0):
+                 width: int, arrays: Sequence[str] = (), crop: Crop | None = None, seed: int = 0, flip: float = 0.0,
+                 pad: int = 0, erase: float = 0.0, fill: str = "imagenet"):
         self.paths, self.keys = frame["path"].tolist(), frame["image"].tolist()
         self.targets, self.cameras = frame["target"].to_numpy(np.int64), frame["camid"].to_numpy(np.int64)
         self.raw, self.height, self.width, self.seed = Path(raw), height, width, seed
         self.flip, self.pad, self.erase = flip, pad, erase
+        self.arrays, self.crop, self.fill = tuple(arrays), crop, fill
         self.cache = None if cache is None else Cache(cache)
         self.places = None if self.cache is None else self.cache.rows(self.keys)
 
@@ -61,21 +77,40 @@ class Pictures(Dataset):
             erase=self.erase)
         path = self.raw / self.paths[row]
         rgb = decode_image(read_bytes(path), path)
-        item = {"image": image_for_network(rgb, height=self.height, width=self.width, augmentation=augmentation),
+        size, box = rgb.shape[:2], self._box(row, rgb)
+        if box is not None:
+            rgb = crop_image(rgb, box)
+        item = {"image": image_for_network(rgb, height=self.height, width=self.width, augmentation=augmentation,
+                                           fill=self.fill),
                 "pid": self.targets[row], "camid": self.cameras[row], "row": np.int64(row)}
-        return item | self._cached(row, augmentation)
+        return item | self._cached(row, augmentation, box or (0, 0, *size), size)
 
-    def _cached(self, row: int, augmentation: Augmentation) -> Item:
+    def _box(self, row: int, rgb: np.ndarray) -> Box | None:
+        if self.crop is None or self.cache is None or self.places is None:
+            return None
+        return self.crop(self.cache.read("probs/parts4", int(self.places[row])), rgb.shape[0], rgb.shape[1])
+
+    def _cached(self, row: int, augmentation: Augmentation, box: Box, size: tuple[int, int]) -> Item:
+        """What `arrays` names, of the box of a picture of `size`."""
         if self.cache is None or self.places is None:
             return {}
-        place = int(self.places[row])
-        if self.cache.path.stem == "dsap":
-            dsap, valid = self.cache.read("dsap", place), self.cache.read("valid", place)
-            dsap, valid = dsap_for_network(dsap, valid, flip=augmentation.flip)
-            return {"dsap": dsap, "valid": valid}
-        labels = labels_for_network(self.cache.read("labels", place), height=self.height, width=self.width,
-                                    augmentation=augmentation)
-        return {"labels": labels.astype(np.int64)}
+        place, found = int(self.places[row]), {}
+        for name in self.arrays:
+            if name == "labels":
+                labels = labels_for_network(self.cache.read("labels", place), height=self.height, width=self.width,
+                                            augmentation=augmentation)
+                found["labels"] = labels.astype(np.int64)
+            elif name == "dsap":
+                found["dsap"], found["valid"] = dsap_for_network(
+                    self.cache.read("dsap", place), self.cache.read("valid", place), flip=augmentation.flip,
+                    pieces=self.cache.maker.get("alignment") == "csa")
+            else:
+                maps = self.cache.read(MAPS[name], place)
+                maps = crop_maps(maps[None] if maps.ndim == 2 else maps, box, image=size, height=self.height // CELL,
+                                 width=self.width // CELL)
+                maps = maps_for_network(maps, augmentation=augmentation)
+                found[name] = maps[0] if name == "entropy" else maps
+        return found
 
 
 def training_rows(index: pd.DataFrame, *, max_ids: int = 0) -> pd.DataFrame:

@@ -38,7 +38,7 @@ class RenderParams:
 
 @dataclass(frozen=True)
 class DatasetParams:
-    layout: str = doc("how the raw folder is laid out: market")
+    layout: str = doc("how the raw folder is laid out: market | csv | market1501 | duke | ... (docs/datasets.md)")
     raw: str = doc("the folder with the images, relative to the project or absolute")
 
 
@@ -53,7 +53,8 @@ class ParserParams:
     width: int = doc("pixels of the network's input")
     image_steps: int = doc("images seen in training")
     batch: int = doc("images of a step")
-    lr: float = doc("peak learning rate (AdamW)")
+    lr: float = doc("peak learning rate of AdamW; Muon's is twice that")
+    augment: str = doc("flip | all (flips, moves, light, hidden rectangles, blur, noise, JPEG)")
     seed: int = doc("initialisation, order and augmentation")
     workers: int = doc("data loading processes; results do not depend on it")
 
@@ -77,6 +78,8 @@ class WarpParams:
     height: int = doc("pixels; image and u,v are resized to this before warping")
     width: int = doc("pixels; image and u,v are resized to this before warping")
     texels: int = doc("S, the side of a DSAP image (DSA 3.1)")
+    parts: str = doc("the cache whose u,v it is warped by, a key of `caches`")
+    alignment: str = doc("dsap | csa (each part's bounding box, resized: DSA Table 4)")
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,7 @@ class BaselineParams:
     id_weight: float = doc("weight of the identity loss")
     triplet_weight: float = doc("weight of the triplet loss")
     margin: float = doc("triplet margin")
+    normalise: bool = doc("the triplet loss compares features at length 1 (ESA's baseline)")
 
 
 @dataclass(frozen=True)
@@ -127,9 +131,79 @@ class DsaParams:
     margin: float = doc("triplet margin")
 
 
-ModelParams = BaselineParams | HistogramParams | SornParams | DsaParams
+@dataclass(frozen=True)
+class EsaParams:
+    name: str = doc("esa: ESA-ReID (parts weighed by the entropy of their probabilities)")
+    channels: int = doc("c_new, numbers of a region's feature")
+    unconfident: str = doc("mask | median | global | global_balanced | none (Table 4: our, d, g, -, w)")
+    semantics: str = doc("branch (a parsing head, taught by labels) | cache (parts.h5's probabilities and entropy)")
+    tau: float = doc("threshold of the entropy mask over the largest entropy, Eq. 2")
+    lambda_parsing: float = doc("lambda, weight of the parsing loss, Eq. 11")
+    margin: float = doc("triplet margin")
+    weights: str = doc("detached | paper (gradients through the scores S of Eq. 7-10)")
+    e_max: str = doc("log (log N) | paper ((1 / N) log N)")
+    pooling: str = doc("mean | paper (sums over pixels, Eq. 4)")
+    reduction: str = doc("mean (Eq. 7) | sum (without its divisor)")
+
+
+@dataclass(frozen=True)
+class SgsfaParams:
+    name: str = doc("sgsfa: SGSFA (attention taught by masks, stripes below the learned head)")
+    size: int = doc("numbers of each vector")
+    gamma: int = doc("how much narrower the whole-body attention is than its map")
+    local_gamma: int = doc("gamma_1, the same of the regions' attention")
+    whole_attention: bool = doc("the whole-body attention after stage 1 (Table 5: w/o whole attention has none)")
+    label_smoothing: float = doc("epsilon of the identity loss; 0 is off")
+    margin: float = doc("triplet margin")
+    trade_off: float = doc("lambda of Eq. 11")
+    visible_share: float = doc("a region is visible from this share of its median area on, Eq. 5")
+    stripe_threshold: float = doc("a stripe is visible from this mean of the body's mask on, Eq. 2")
+    distance: str = doc("cosine | euclidean, D of Eq. 6")
+    reduction: str = doc("mean | sum (Eq. 7 as printed)")
+    head_top: str = doc("first | paper, the body's first row at test time")
+
+
+@dataclass(frozen=True)
+class SgamParams:
+    name: str = doc("sgam: SGAM (regions weighed by what a frozen parser sees of them)")
+    width: int = doc("numbers of each feature")
+    use_parts: bool = doc("the regional features (Table 5: ResNet50 has none)")
+    crop: bool = doc("the automatic crop (Table 5: SGAM (no crop), ResNet50 have none)")
+    training_rule: bool = doc("Eq. 5's thresholds and weights (Table 4: SGAM-1 has none)")
+    thresholds: tuple[float, ...] = doc("t_i of head, upper body, lower body, shoes: of Eq. 5 and of the crop")
+    lambda_global: float = doc("lambda, the global feature's share of the loss, Eq. 7")
+    scores: str = doc("normalised (S over its training median) | paper (sums over pixels)")
+
+
+@dataclass(frozen=True)
+class PcbParams:
+    name: str = doc("pcb: PCB (one classifier a stripe), what SGAM Fig. 7 and SORN Fig. 2 compare with")
+    stripes: int = doc("P")
+    width: int = doc("numbers of a stripe's vector")
+
+
+ModelParams = (BaselineParams | HistogramParams | SornParams | DsaParams | EsaParams | SgsfaParams | SgamParams
+               | PcbParams)
 MODELS: dict[str, type] = {"baseline": BaselineParams, "histogram": HistogramParams, "sorn": SornParams,
-                           "dsa": DsaParams}
+                           "dsa": DsaParams, "esa": EsaParams, "sgsfa": SgsfaParams, "sgam": SgamParams,
+                           "pcb": PcbParams}
+
+
+def cache_file(model: ModelParams, features: str | None) -> str | None:
+    """The cache that a network reads beside images: parts.h5, dsap.h5 or None. In training, or with `features`, what
+    is matched, at test time."""
+    training = features is None
+    if isinstance(model, SornParams):
+        return "parts.h5" if model.use_semantic and training else None
+    if isinstance(model, DsaParams):
+        return "dsap.h5" if model.use_dsag and (training or str(features).startswith("z")) else None
+    if isinstance(model, EsaParams):
+        return "parts.h5" if training or model.semantics == "cache" else None
+    if isinstance(model, SgsfaParams):
+        return "parts.h5" if training else None
+    if isinstance(model, SgamParams):
+        return "parts.h5" if model.use_parts or model.crop else None
+    return None
 
 
 @dataclass(frozen=True)
@@ -149,6 +223,7 @@ class AugmentParams:
     flip: float = doc("probability of a horizontal flip")
     pad: int = doc("pixels padded on each side before a random crop; 0 is no crop")
     erase: float = doc("probability of random erasing")
+    fill: str = doc("what is erased becomes: imagenet (its mean) | image (its own mean)")
 
 
 @dataclass(frozen=True)
@@ -174,15 +249,19 @@ class RunParams:
 @dataclass(frozen=True)
 class MatchParams:
     tau: float = doc("a stripe or part counts as visible from this share of foreground on (SORN Eq. 12)")
-    features: str = doc("what is matched: all | global | unmasked (SORN Table II); f | z | z_global | z_local (DSA)")
+    features: str = doc("what is matched: all | global | unmasked (SORN Table II); f | z | z_global | z_local (DSA); "
+                        "parts | parts_and_whole (SGSFA); all | unmasked | global | local (SGAM, Table 4)")
 
 
 @dataclass(frozen=True)
 class EmbedParams:
     run: str = doc("whose weights, a key of `runs`")
+    result: str = doc("the result it belongs to, a key of `evaluate`; one run gives several where matching differs")
     model: str = doc("that run's network; repeated here because DVC cannot look it up")
     dataset: str = doc("whose query and gallery, a key of `datasets`")
-    reads: str = doc("what embedding depends on beside weights and index: the images, or dsap.h5")
+    visible_by: str = doc("what says which stripes show the body: `reads` again where the network says it itself; a "
+                          "set's labels.h5 (joints) or other runs' weights (a mask) for SORN Table III's +P and +S")
+    reads: str = doc("what embedding depends on beside weights and index: the images, dsap.h5 or parts.h5")
     batch: int = doc("images of a forward pass")
     dtype: str = doc("float32 | float16, numbers of the features file")
     match: MatchParams = doc("")
@@ -198,6 +277,8 @@ class EvaluateParams:
 class ReportParams:
     title: str = doc("heading of the page")
     pictures: str = doc("the cache whose images, maps and warps are shown")
+    dataset: str = doc("that cache's data set; repeated here because DVC cannot look it up")
+    images: str = doc("that data set's folder of images; likewise")
     parser: str = doc("the parser whose scores are shown, a key of `parsers`")
 
 
@@ -260,6 +341,12 @@ def _check_references(params: Params) -> None:
         if embed.model != run.model.name:
             raise InputError(f"embed.{key}.model: is {embed.model!r}, and run {embed.run!r} is a {run.model.name!r}")
         _check_path(f"embed.{key}.reads", embed.reads, {dataset.raw, *_cache_paths(embed.dataset)})
+        _check_path(f"embed.{key}.visible_by", embed.visible_by, {
+            embed.reads, f"{dataset.raw}/labels.h5", *(f"runs/{name}/weights.safetensors" for name in params.runs)})
+    for key, report in params.report.items():
+        cache = pick(params.caches, report.pictures, f"report.{key}.pictures: caches")
+        _check_path(f"report.{key}.dataset", report.dataset, {cache.dataset})
+        _check_path(f"report.{key}.images", report.images, {cache.images})
     for key, evaluate in params.evaluate.items():
         for name in evaluate.features:
             pick(params.embed, name, f"evaluate.{key}.features: embed")

@@ -45,7 +45,7 @@ def read_results(folder: str | os.PathLike) -> list[Result]:
     found = []
     for path in sorted(Path(folder).glob("*.json")):
         content = read_json(path)
-        about = content.pop("_run", None)
+        about = content.pop("_made", [None])[0]
         if about is None or not all(isinstance(figures, dict) and figures.keys() >= FIGURES.keys()
                                     for figures in content.values()):
             raise InputError(f"{str(path)!r}: is no result of `evaluate`; remove it or run `dvc repro evaluate`")

@@ -55,7 +55,7 @@ def draw_rectangle(generator: np.random.Generator, *, height: int, width: int) -
     return None
 
 
-def move(array: np.ndarray, augmentation: Augmentation, fill: float) -> np.ndarray:
+def move(array: np.ndarray, augmentation: Augmentation, fill: float | np.ndarray) -> np.ndarray:
     """Flip, shift and erase an (H, W) or (H, W, C) array; what came from outside and what is erased becomes `fill`."""
     if augmentation.flip:
         array = array[:, ::-1]
@@ -74,9 +74,15 @@ def normalise(rgb: np.ndarray) -> np.ndarray:
     return NORMALISED[rgb, np.arange(3)]
 
 
-def image_for_network(rgb: np.ndarray, *, height: int, width: int, augmentation: Augmentation) -> np.ndarray:
-    """(h, w, 3) uint8 -> (3, H, W) float32, normalised; padded and erased pixels are 0, ImageNet's mean."""
-    moved = move(normalise(fit(rgb, height, width)), augmentation, 0)
+def image_for_network(rgb: np.ndarray, *, height: int, width: int, augmentation: Augmentation,
+                      fill: str = "imagenet") -> np.ndarray:
+    """(h, w, 3) uint8 -> (3, H, W) float32, normalised; padded pixels are 0, ImageNet's mean, and erased ones are that
+    or, with fill image, the mean of the picture."""
+    pixels = normalise(fit(rgb, height, width))
+    moved = move(pixels, augmentation, 0)
+    if fill == "image" and augmentation.erased is not None:
+        top, left, bottom, right = augmentation.erased
+        moved[top:bottom, left:right] = pixels.mean((0, 1))
     return np.ascontiguousarray(moved.transpose(2, 0, 1))
 
 
@@ -90,6 +96,21 @@ def labels_for_network(labels: np.ndarray, *, height: int, width: int, augmentat
     if augmentation.flip and exchange is not None:
         whole = exchange[whole]
     return area_majority(move(whole, augmentation, BACKGROUND), CELL)
+
+
+def maps_for_network(maps: np.ndarray, *, augmentation: Augmentation) -> np.ndarray:
+    """(K, H/4, W/4) float32 -> the same after augmentation, each cell the mean of its pixels.
+
+    Probabilities have background first: it is certain where pixels come from outside or are erased. A single map
+    (entropy) is 0 there. Flipping exchanges no map: parts have no left and right.
+    """
+    if augmentation == Augmentation():
+        return maps
+    pixels = maps.repeat(CELL, 1).repeat(CELL, 2).transpose(1, 2, 0)  # (H, W, K)
+    background = np.zeros(len(maps), np.float32)
+    background[0] = len(maps) > 1
+    moved = move(pixels, augmentation, background).transpose(2, 0, 1)
+    return moved.reshape(len(maps), maps.shape[1], CELL, maps.shape[2], CELL).mean((2, 4), dtype=np.float32)
 
 
 def area_majority(labels: np.ndarray, cell: int) -> np.ndarray:
@@ -106,14 +127,16 @@ def area_majority(labels: np.ndarray, cell: int) -> np.ndarray:
     return winner.astype(np.uint8)
 
 
-def dsap_for_network(dsap: np.ndarray, valid: np.ndarray, *, flip: bool) -> tuple[np.ndarray, np.ndarray]:
+def dsap_for_network(dsap: np.ndarray, valid: np.ndarray, *, flip: bool, pieces: bool = False
+                     ) -> tuple[np.ndarray, np.ndarray]:
     """dsap (24, S, S, 3) uint8, valid (24, S, S) -> (24, 3, S, S) float32, 0 where not valid, and valid as bool.
 
     DSAP images come from the whole picture: cropping and erasing leave them alone (DSA 4.2), flipping moves them.
+    pieces: they are pieces of the picture (CSA), which flipping mirrors as they are.
     """
     valid = valid.astype(bool)
     if flip:
-        dsap, valid = flip_parts(dsap), flip_parts(valid)
+        dsap, valid = (flip_pieces(dsap), flip_pieces(valid)) if pieces else (flip_parts(dsap), flip_parts(valid))
     values = normalise(dsap) * valid[..., None]
     return np.ascontiguousarray(values.transpose(0, 3, 1, 2)), np.ascontiguousarray(valid)
 
@@ -130,3 +153,8 @@ def flip_parts(parts: np.ndarray) -> np.ndarray:
     for part in DENSEPOSE24_MIRROR_U:
         flipped[part - 1] = flipped[part - 1, ::-1].copy()
     return flipped
+
+
+def flip_pieces(pieces: np.ndarray) -> np.ndarray:
+    """Pieces (24, rows, columns, ...) cut from a picture, one a part -> those of the mirrored picture."""
+    return pieces[DENSEPOSE24_FLIP[1:].astype(np.int64) - 1][:, :, ::-1]

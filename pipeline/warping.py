@@ -13,11 +13,11 @@ from pipeline.caches import SHA256, Cache, Row, compress, text, write_cache
 from pipeline.errors import InputError
 from pipeline.images import decode_image, read_bytes
 from pipeline.resizing import fit, nearest
-from pipeline.taxonomy import DENSEPOSE24_FLIP, DENSEPOSE24_MIRROR_U, DENSEPOSE24_MIRROR_V
 from pipeline.units import Save, ahead, run_units
 
 SURFACE_PARTS = 24
 UNIT_ROWS = 64
+ALIGNMENTS = ("dsap", "csa")
 
 
 def warp(image: np.ndarray, index: np.ndarray, uv: np.ndarray, *, texels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -40,26 +40,31 @@ def warp(image: np.ndarray, index: np.ndarray, uv: np.ndarray, *, texels: int) -
     return dsap.reshape(SURFACE_PARTS, texels, texels, 3), valid.reshape(SURFACE_PARTS, texels, texels)
 
 
-def flip_warped(images: np.ndarray) -> np.ndarray:
-    """What a horizontal flip of the picture makes of its warp: (24, S, S, ...), U then V, the same shape.
+def part_crops(image: np.ndarray, index: np.ndarray, *, texels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Coarsely aligned parts, CSA (DSA-reID 4.4): each part's tight bounding box, resized.
 
-    Left and right change places; the torso mirrors along V, the head along U.
+    Image (H, W, 3) uint8 and part ids (H, W) 0-24 -> crops (24, S, S, 3), 0 for parts that are not seen, and valid
+    (24, S, S) 0|1, the same over a whole crop.
     """
-    flipped = images[DENSEPOSE24_FLIP[1:].astype(np.int64) - 1]
-    for part in DENSEPOSE24_MIRROR_V:
-        flipped[part - 1] = flipped[part - 1][:, ::-1].copy()
-    for part in DENSEPOSE24_MIRROR_U:
-        flipped[part - 1] = flipped[part - 1][::-1].copy()
-    return flipped
+    crops = np.zeros((SURFACE_PARTS, texels, texels, 3), np.uint8)
+    valid = np.zeros((SURFACE_PARTS, texels, texels), np.uint8)
+    for part in np.unique(index[index > 0]):
+        rows, columns = (np.flatnonzero((index == part).any(axis)) for axis in (1, 0))
+        box = np.ascontiguousarray(image[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1])
+        crops[part - 1], valid[part - 1] = fit(box, texels, texels), 1
+    return crops, valid
 
 
 def warp_images(parts: Cache, keys: Sequence[str], paths: Sequence[str], raw: Path, path: Path, *, maker: str,
-                height: int, width: int, texels: int, scratch: Path, rank: int = 0, world: int = 1) -> bool:
+                height: int, width: int, texels: int, alignment: str = "dsap", scratch: Path, rank: int = 0,
+                world: int = 1) -> bool:
     """Warp every image of an index with the u,v of parts.h5 into `path` (dsap.h5), resumable. Whether it was packed.
 
-    raw + path is an image's file. Images without a parse get empty warps. InputError if the cache has no u,v or lacks
-    an image, or an image is not the one that was parsed.
+    raw + path is an image's file; alignment: dsap, or csa for `part_crops` in the warps' place. Images without a parse
+    get empty warps. InputError if the cache has no u,v or lacks an image, or an image is not the one that was parsed.
     """
+    if alignment not in ALIGNMENTS:
+        raise InputError(f"unknown alignment {alignment!r}; it is {' or '.join(ALIGNMENTS)}")
     parts.require("uv")
     rows = parts.rows(keys)
     hashes, status = parts.column("image_sha256"), parts.column("status")
@@ -69,8 +74,10 @@ def warp_images(parts: Cache, keys: Sequence[str], paths: Sequence[str], raw: Pa
         row = rows[place]
         if status[row] == "parsed":
             image = _read(raw / paths[place], hashes[row], parts)
-            maps = (nearest(parts.read(name, row), height, width) for name in ("native", "uv"))
-            dsap, valid = warp(fit(image, height, width), *maps, texels=texels)
+            index, uv = (nearest(parts.read(name, row), height, width) for name in ("native", "uv"))
+            image = fit(image, height, width)
+            dsap, valid = (warp(image, index, uv, texels=texels) if alignment == "dsap"
+                           else part_crops(image, index, texels=texels))
         else:
             dsap, valid = (np.zeros(shape, np.uint8) for shape in arrays.values())
         return {"key": keys[place], "image_sha256": hashes[row], "dsap": compress(dsap), "valid": compress(valid)}

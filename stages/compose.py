@@ -19,17 +19,21 @@ from typing import Any
 import yaml
 
 from pipeline.errors import InputError
-from pipeline.params import MODELS, ModelParams, Params, parse
+from pipeline.params import MODELS, ModelParams, Params, cache_file, parse
+from stages.tables import table_runs
 
 PROFILES = Path("profiles")
 SCALES = ("default", "ci", "paper")
-READS = {"sorn": "parts.h5", "dsa": "dsap.h5"}  # the cache file a network is trained from; others read images only
 
 
 def compose(profile: str) -> dict[str, Any]:
     """The tree of params.yaml for a profile. InputError names the profile and what is wrong in it."""
     source = _load(profile)
     scale, recipes = source.pop("scale"), source.pop("recipes", {})
+    wanted = source.pop("rows", None)
+    if wanted is not None:
+        for section, entries in table_runs(wanted).items():
+            source[section] = _merge(source.get(section), entries)
     runs = {name: _like(entry, recipes) for name, entry in (source.pop("runs", None) or {}).items()}
     full = {section: {name: _like(entry, recipes) for name, entry in (source.pop(section, None) or {}).items()}
             for section in ("render", "datasets", "parsers", "caches", "warps", "report")}
@@ -42,11 +46,14 @@ def compose(profile: str) -> dict[str, Any]:
                        for key, entry in _keyed(scale, full["parsers"]).items()}
     tree["caches"] = dict(_caches(scale, full["caches"], tree["datasets"]))
     tree["warps"] = {key: {**entry, "dataset": _key(scale, entry["dataset"]),
+                           "parts": _key(scale, entry.get("parts", entry["dataset"])),
                            "images": tree["datasets"][_key(scale, entry["dataset"])]["raw"]}
                      for key, entry in _keyed(scale, full["warps"]).items()
                      if _key(scale, entry["dataset"]) in tree["datasets"]}
     tree["runs"], tree["embed"], tree["evaluate"] = _runs(scale, runs, tree["datasets"])
-    tree["report"] = {key: {**entry, "pictures": _key(scale, entry["pictures"]), "parser": _key(scale, entry["parser"])}
+    tree["report"] = {key: {**entry, "pictures": (shown := _key(scale, entry["pictures"])),
+                            "dataset": tree["warps"][shown]["dataset"], "images": tree["warps"][shown]["images"],
+                            "parser": _key(scale, entry["parser"])}
                       for key, entry in _keyed(scale, full["report"]).items()
                       if _key(scale, entry["pictures"]) in tree["warps"]}
     parse(Params, tree, "")
@@ -66,7 +73,7 @@ def _load(profile: str) -> dict[str, Any]:
 
 
 def _merge(base: Any, over: Any) -> Any:
-    """`over` over `base`, key by key; a key that is null in `over` is taken out."""
+    """`over` over `base`, key by key; a key that is null in `over` is taken out, and another model replaces one."""
     if not (isinstance(base, dict) and isinstance(over, dict)):
         return copy.deepcopy(over)
     result = copy.deepcopy(base)
@@ -74,7 +81,9 @@ def _merge(base: Any, over: Any) -> Any:
         if value is None:
             result.pop(key, None)
         else:
-            result[key] = _merge(result.get(key), value)
+            renamed = key == "model" and value.get("name", "") != result.get(key, {}).get("name", "") != ""
+            renamed = renamed and "name" in value
+            result[key] = copy.deepcopy(value) if renamed else _merge(result.get(key), value)
     return result
 
 
@@ -109,28 +118,42 @@ def _caches(scale: str, section: dict[str, Any], datasets: dict[str, Any]) -> ty
 
 
 def _runs(scale: str, section: dict[str, Any], datasets: dict[str, Any]) -> tuple[dict, dict, dict]:
+    """The runs, and embed and evaluate entries of each result: a run's own, or one `of` a run matched otherwise."""
     runs, embed, evaluate = {}, {}, {}
     for key, entry in _keyed(scale, section).items():
-        train_on = _key(scale, entry["train_on"])
+        whole = _merge(section[entry["of"]], entry) if "of" in entry else dict(entry)
+        train_on = _key(scale, whole["train_on"])
         if train_on not in datasets:
             continue
-        eval_on, match, dtype = entry.pop("eval_on"), entry.pop("match"), entry.pop("features_dtype")
-        cached = READS.get(entry["model"]["name"])
-        cache = _key(scale, entry.pop("cache", entry["train_on"])) if cached else "none"
-        reads = f"data/cache/{cache}/{cached}" if cached else datasets[train_on]["raw"]
-        runs[key] = {**entry, "train_on": train_on, "cache": cache, "reads": reads}
-        pairs = {}
+        run = _key(scale, whole.pop("of", key))
+        model = parse(ModelParams, whole["model"], f"runs.{key}.model")
+        eval_on, match, dtype = whole.pop("eval_on"), whole.pop("match"), whole.pop("features_dtype")
+        if run == key:
+            cached = cache_file(model, None)
+            cache = _key(scale, whole.pop("cache", whole["train_on"])) if cached else "none"
+            reads = f"data/cache/{cache}/{cached}" if cached else datasets[train_on]["raw"]
+            runs[key] = {**whole, "train_on": train_on, "cache": cache, "reads": reads}
+            runs[key].pop("visible_by", None)
+        cached, pairs = cache_file(model, match["features"]), {}
         for name in eval_on:
             data = _key(scale, name)
             if data in datasets:
-                test_cache = match["features"].startswith("z")  # DSA's fused features need the warps at test time
                 pairs[f"{key}-on-{name}"] = {
-                    "run": key, "model": entry["model"]["name"], "dataset": data, "batch": entry["batch"],
-                    "dtype": dtype, "match": match,
-                    "reads": f"data/cache/{data}/dsap.h5" if test_cache else datasets[data]["raw"]}
+                    "run": run, "result": key, "model": whole["model"]["name"], "dataset": data,
+                    "batch": whole["batch"], "dtype": dtype, "match": match,
+                    "reads": (reads := f"data/cache/{data}/{cached}" if cached else datasets[data]["raw"]),
+                    "visible_by": _visible_by(whole.get("visible_by", ""), scale, datasets[data]["raw"]) or reads}
         embed.update(pairs)
-        evaluate[key] = {"scale": scale, "features": list(pairs)}
+        if pairs:
+            evaluate[key] = {"scale": scale, "features": list(pairs)}
     return runs, embed, evaluate
+
+
+def _visible_by(source: str, scale: str, raw: str) -> str:
+    """joints: those of the data set's labels.h5; another word: the weights of that run."""
+    if not source:
+        return ""
+    return f"{raw}/labels.h5" if source == "joints" else f"runs/{_key(scale, source)}/weights.safetensors"
 
 
 def fingerprint(tree: dict[str, Any]) -> str:

@@ -50,15 +50,14 @@ Section = tuple[str, str, str]  # anchor, heading, HTML
 def run(params: Params, key: str) -> None:
     """Build the report in a folder beside its place and put it there whole."""
     wanted = pick(params.report, key, "report")
-    cache = pick(params.caches, wanted.pictures, "caches")
     results = read_results(Path("metrics") / params.scale)
     target, work = Path("reports") / key, Path("reports") / f"{key}.tmp"
     shutil.rmtree(work, ignore_errors=True)
     for folder in ("tables", "pictures"):
         (work / folder).mkdir(parents=True)
-    sections = [_results(params, results, cache.dataset, work), _parser(params, wanted.parser, work),
-                _pictures(wanted.pictures, cache.dataset, cache.images, params.scale, work),
-                *_lists(results, cache.dataset, cache.images, params.scale, work),
+    sections = [_results(params, results, wanted.dataset, work), _parser(params, wanted.parser, work),
+                _pictures(wanted.pictures, wanted.dataset, wanted.images, params.scale, work),
+                *_lists(results, wanted.dataset, wanted.images, params.scale, work),
                 _made(results, params.scale)]
     html = page.page(title=wanted.title, introduction=INTRODUCTION, sections=sections)
     (work / "index.html").write_text(html, encoding="utf-8")

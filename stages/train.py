@@ -19,16 +19,17 @@ from models.backbone import parameter_groups
 from pipeline.errors import InputError
 from pipeline.images import file_sha256
 from pipeline.index import read_index
-from pipeline.loading import Pictures, images_sha256, training_batches, training_rows
+from pipeline.loading import Crop, Pictures, images_sha256, training_batches, training_rows
 from pipeline.params import Params, RunParams, pick
 from pipeline.sampling import Batches
 from pipeline.training import Row, fingerprint, fit, learning_rate, make_optimizer
 from pipeline.weights import save_weights
 from stages import main
 from stages.device import choose_device, choose_precision, machine
-from stages.networks import build, cache_of, check_reads, pins, recorded, versions
+from stages.networks import arrays, build, cache_of, check_reads, crop_of, measure, pins, recorded, versions
 
 SCRATCH = Path("scratch/train")
+NARROW = 32  # pixels; below, oneDNN's strided bfloat16 convolution of 4 x 2 maps gives NaN on CPUs with AMX
 FINAL_SHARE = 10  # the last 1/10 of training is averaged as its final loss
 
 
@@ -54,10 +55,12 @@ def run(params: Params, key: str) -> None:
         check_reads(settings.reads, settings, key=f"runs.{key}")
         cache = cache_of(settings.reads)
         about |= {"caches": pins(cache), "images_sha256": images_sha256(frame, raw, cache)}
-        about["precision"] = choose_precision(params.precision, device)
+        narrow = device.type == "cpu" and min(settings.height, settings.width) < NARROW
+        about["precision"] = choose_precision("float32" if narrow else params.precision, device)
+        about |= measure(network, settings, frame, raw=raw, cache=cache)
         scratch = SCRATCH / fingerprint({**about, "threads": params.threads, "machine": machine(device)})
         final = _train(network, settings, key=key, frame=frame, raw=raw, device=device,
-                       precision=about["precision"], scratch=scratch)
+                       precision=about["precision"], scratch=scratch, crop=crop_of(about))
     folder = Path("runs") / key
     save_weights(folder / "weights.safetensors", network, about)
     _write_json(folder / "train.json", {**about, "final": final})
@@ -74,7 +77,7 @@ def _check_cache(params: Params, key: str) -> None:
 
 
 def _train(network: nn.Module, settings: RunParams, *, key: str, frame: pd.DataFrame, raw: str, device: torch.device,
-           precision: str, scratch: Path) -> Row:
+           precision: str, scratch: Path, crop: Crop | None) -> Row:
     """Train in place; the last tenth's mean of the loss and of each scalar."""
     augment, recipe, batch = settings.augment, settings.optimizer, settings.batch
     try:
@@ -84,8 +87,10 @@ def _train(network: nn.Module, settings: RunParams, *, key: str, frame: pd.DataF
                                    pretrained_lr_factor=recipe.pretrained_lr_factor)
     except InputError as error:
         raise InputError(f"runs.{key}: {error}") from error
-    pictures = Pictures(frame, raw=raw, cache=cache_of(settings.reads), height=settings.height, width=settings.width,
-                        seed=settings.seed, flip=augment.flip, pad=augment.pad, erase=augment.erase)
+    cache = cache_of(settings.reads)
+    pictures = Pictures(frame, raw=raw, cache=cache, arrays=arrays(settings, cache), crop=crop, height=settings.height,
+                        width=settings.width, seed=settings.seed, flip=augment.flip, pad=augment.pad,
+                        erase=augment.erase, fill=augment.fill)
     rate = functools.partial(learning_rate, lr=recipe.lr, warmup=recipe.warmup, warmup_start=recipe.warmup_start,
                              milestones=recipe.milestones, gamma=recipe.gamma)
     steps = -(-settings.image_steps // batch)  # at least as many images as were asked for

@@ -17,14 +17,16 @@ from stages import main
 
 def run(params: Params, key: str) -> None:
     given = pick(params.warps, key, "warps")
-    folder = Path("data/cache") / key
+    folder = Path("data/cache")
     index = read_index(Path("data/index") / f"{given.dataset}.csv")
-    parts = Cache(folder / "parts.h5")
+    parts = Cache(folder / given.parts / "parts.h5")
     maker = {"parts": parts.maker, "parts_sha256": file_sha256(parts.path), "height": given.height,
              "width": given.width, "texels": given.texels, "format": FORMAT}
-    warp_images(parts, index["image"].tolist(), index["path"].tolist(), Path(given.images), folder / "dsap.h5",
+    if given.alignment != "dsap":
+        maker["alignment"] = given.alignment
+    warp_images(parts, index["image"].tolist(), index["path"].tolist(), Path(given.images), folder / key / "dsap.h5",
                 maker=json.dumps(maker, sort_keys=True), height=given.height, width=given.width, texels=given.texels,
-                scratch=Path("scratch") / f"warp-{key}", rank=int(os.environ.get("RANK", 0)),
+                alignment=given.alignment, scratch=Path("scratch") / f"warp-{key}", rank=int(os.environ.get("RANK", 0)),
                 world=int(os.environ.get("WORLD_SIZE", 1)))
 
 

@@ -9,6 +9,7 @@ from pipeline.caches import SHA256, compress, text, write_cache
 from pipeline.images import file_sha256, write_image
 from pipeline.index import write_index
 from pipeline.seeds import rng
+from pipeline.taxonomy import PARTS8_TO_PARTS4
 
 HEIGHT, WIDTH = 32, 16
 LEVELS = np.array([0, 30, 70, 105, 140, 175, 215, 250], np.uint8)  # grey of each of the 8 parts
@@ -37,13 +38,18 @@ def _person(pid: int, path: str) -> np.ndarray:
 
 
 def write_fake_caches(folder: Path, raw: Path, frame: pd.DataFrame) -> None:
-    """parts.h5 and dsap.h5 for the pictures; labels are random blocks, one set a picture."""
+    """parts.h5 and dsap.h5 for the pictures; labels are random blocks, one set a picture, and certain."""
     keys = frame["image"].tolist()
-    parts = ({"key": key, "image_sha256": file_sha256(raw / path), "labels": compress(fake_labels(key))}
+    parts = ({"key": key, "image_sha256": file_sha256(raw / path), "labels": compress(fake_labels(key)),
+              "entropy": compress(fake_entropy(key)),
+              "probs/parts8": compress(np.ascontiguousarray(fake_probabilities(key, np.arange(8)))),
+              "probs/parts4": compress(np.ascontiguousarray(fake_probabilities(key, PARTS8_TO_PARTS4)))}
              for key, path in zip(keys, frame["path"], strict=True))
+    cells = (HEIGHT // 4, WIDTH // 4)
     warps = ({"key": key, "dsap": compress(dsap), "valid": compress(valid)}
              for key in keys for dsap, valid in [fake_dsap(key)])
-    write_cache(folder / "parts.h5", count=len(keys), arrays={"labels": (HEIGHT, WIDTH)}, rows=parts,
+    arrays = {"labels": (HEIGHT, WIDTH), "entropy": cells, "probs/parts8": (8, *cells), "probs/parts4": (5, *cells)}
+    write_cache(folder / "parts.h5", count=len(keys), arrays=arrays, rows=parts,
                 columns={"key": (text(keys), ()), "image_sha256": (SHA256, ())}, maker='{"parser": "fake"}')
     write_cache(folder / "dsap.h5", count=len(keys), arrays={"dsap": (24, 32, 32, 3), "valid": (24, 32, 32)},
                 rows=warps, columns={"key": (text(keys), ())}, maker='{"parser": "fake"}')
@@ -52,6 +58,15 @@ def write_fake_caches(folder: Path, raw: Path, frame: pd.DataFrame) -> None:
 def fake_labels(key: str) -> np.ndarray:
     blocks = rng(0, "labels", key).integers(0, 8, (HEIGHT // 4, WIDTH // 4))
     return blocks.repeat(4, 0).repeat(4, 1).astype(np.uint8)
+
+
+def fake_probabilities(key: str, groups: np.ndarray) -> np.ndarray:
+    """(G, H/4, W/4) uint8, p x 255: all of it in the label's group."""
+    return (np.eye(groups.max() + 1, dtype=np.uint8)[groups[fake_labels(key)[::4, ::4]]] * 255).transpose(2, 0, 1)
+
+
+def fake_entropy(key: str) -> np.ndarray:
+    return fake_labels(key)[::4, ::4] * 30
 
 
 def fake_dsap(key: str) -> tuple[np.ndarray, np.ndarray]:

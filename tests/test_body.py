@@ -14,7 +14,6 @@ from pipeline.people import draw_person
 from pipeline.pose import draw_pose
 from pipeline.raster import Camera, rasterise
 from pipeline.seeds import rng
-from pipeline.taxonomy import DENSEPOSE24_TO_PARTS8
 
 DEMO = Path(__file__).resolve().parents[2] / "shared" / "data" / "densepose_demo"
 SUN = Light(sun=(0.0, 1.0, 0.0), strength=.4, ambient=.7, tint=(1.0, 1.0, 1.0))
@@ -142,7 +141,3 @@ def test_rasterise_against_a_naive_loop():
                 assert got[0] == best[0]
                 np.testing.assert_allclose(got[1], best[2], atol=1e-5)
                 assert got[2] == pytest.approx(best[1], rel=1e-5)
-
-
-def test_the_renderer_and_the_taxonomy_say_the_same_eight_parts():
-    np.testing.assert_array_equal(charts.EIGHT, DENSEPOSE24_TO_PARTS8)

@@ -14,24 +14,37 @@ from pipeline.errors import InputError
 from pipeline.features import read_features
 from pipeline.images import file_sha256
 from pipeline.index import read_index
-from pipeline.loading import Pictures, embedding_rows, ordered_batches
+from pipeline.loading import Pictures, embedding_rows, ordered_batches, training_rows
 from pipeline.params import CacheParams, Params, parse
+from pipeline.taxonomy import PARTS8_TO_PARTS4
 from pipeline.weights import load_weights, read_weights, save_weights
 from stages import embed, train
-from tests.fake_set import HEIGHT, WIDTH, write_fake_caches, write_fake_set
+from tests.fake_set import HEIGHT, WIDTH, fake_probabilities, write_fake_caches, write_fake_set
 
 DATA = "default-fake"
 MODELS = {
-    "baseline": {"name": "baseline", "label_smoothing": 0.1, "id_weight": 0.5, "triplet_weight": 1.5, "margin": 0.3},
+    "baseline": {"name": "baseline", "label_smoothing": 0.1, "id_weight": 0.5, "triplet_weight": 1.5, "margin": 0.3,
+                 "normalise": False},
     "histogram": {"name": "histogram", "stripes": 2, "bins": 4},
     "sorn": {"name": "sorn", "patches": 2, "channel_sets": 2, "channels": 16, "use_global": True, "use_local": True,
              "use_semantic": True, "labels": 8, "label_smoothing": 0.1, "lambda_global": 0.75, "lambda_spc": 0.5,
              "lambda_seg": 1.5, "reduction": "mean"},
     "dsa": {"name": "dsa", "dsag_width": 0.0625, "use_global": True, "use_local": True, "use_dsag": True,
             "fusion": "add", "label_smoothing": 0.1, "id_weight": 0.5, "fused_id_weight": 1.0, "triplet_weight": 1.5,
-            "margin": 0.3}}
-CACHES = {"sorn": f"data/cache/{DATA}/parts.h5", "dsa": f"data/cache/{DATA}/dsap.h5"}
-MATCH = {"dsa": "z"}
+            "margin": 0.3},
+    "esa": {"name": "esa", "channels": 16, "unconfident": "mask", "semantics": "cache", "tau": 0.5,
+            "lambda_parsing": 0.1, "margin": 0.3, "weights": "detached", "e_max": "log", "pooling": "mean",
+            "reduction": "mean"},
+    "sgsfa": {"name": "sgsfa", "size": 16, "gamma": 8, "local_gamma": 2, "whole_attention": True,
+              "label_smoothing": 0.1, "margin": 0.3, "trade_off": 0.8, "visible_share": 0.2, "stripe_threshold": 0.15,
+              "distance": "cosine", "reduction": "mean", "head_top": "first"},
+    "sgam": {"name": "sgam", "width": 16, "use_parts": True, "crop": True, "training_rule": True,
+             "thresholds": [0.2, 0.2, 0.2, 0.2], "lambda_global": 0.2, "scores": "normalised"},
+    "pcb": {"name": "pcb", "stripes": 2, "width": 16}}
+PARTS, WARPS = f"data/cache/{DATA}/parts.h5", f"data/cache/{DATA}/dsap.h5"
+CACHES = {"sorn": PARTS, "dsa": WARPS, "esa": PARTS, "sgsfa": PARTS, "sgam": PARTS}
+TEST_CACHES = {"dsa": WARPS, "esa": PARTS, "sgam": PARTS}
+MATCH = {"dsa": "z", "sgsfa": "parts"}
 
 
 def _params(**run) -> Params:
@@ -44,10 +57,11 @@ def _params(**run) -> Params:
             "image_steps": 0 if name == "histogram" else 24, "batch": 8, "ids_per_batch": 4, "max_ids": 0, "workers": 0,
             "optimizer": {"name": "adam", "lr": 0.001, "pretrained_lr_factor": 1.0, "weight_decay": 0.0005,
                           "warmup": 0.1, "warmup_start": 0.1, "milestones": [0.5], "gamma": 0.1},
-            "augment": {"flip": 0.5, "pad": 2, "erase": 0.5}} | run
+            "augment": {"flip": 0.5, "pad": 2, "erase": 0.5, "fill": "image"}} | run
         pairs[f"default-{name}-on-fake"] = {
-            "run": f"default-{name}", "model": name, "dataset": DATA, "dtype": "float32", "batch": 8,
-            "reads": CACHES["dsa"] if name == "dsa" else "data/raw",
+            "run": f"default-{name}", "result": f"default-{name}", "model": name, "dataset": DATA,
+            "dtype": "float32", "batch": 8,
+            "reads": TEST_CACHES.get(name, "data/raw"), "visible_by": TEST_CACHES.get(name, "data/raw"),
             "match": {"tau": 0.15, "features": MATCH.get(name, "all")}}
     return parse(Params, {
         "scale": "default", "device": "cpu", "precision": "float32", "threads": 1, "render": {}, "parsers": {},
@@ -72,12 +86,12 @@ def project(tmp_path_factory):
 
 
 def _features(name: str) -> h5py.File:
-    return h5py.File(f"runs/default-{name}/features/{DATA}.h5")
+    return h5py.File(f"features/default-{name}/{DATA}.h5")
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_features_are_what_evaluation_reads(project, name):
-    found = read_features(f"runs/default-{name}/features/{DATA}.h5")
+    found = read_features(f"features/default-{name}/{DATA}.h5")
     index = read_index(f"data/index/{DATA}.csv")
     assert found.query_key.tolist() == index.loc[index["split"] == "query", "image"].tolist()
     assert found.gallery.pid.tolist() == index.loc[index["split"] == "gallery", "pid"].tolist()
@@ -86,9 +100,10 @@ def test_features_are_what_evaluation_reads(project, name):
     assert list(found.maker["caches"]) == ([CACHES[name]] if name in CACHES else [])
 
 
-@pytest.mark.parametrize("name", ["baseline", "sorn"])
+@pytest.mark.parametrize("name", ["baseline", "sorn", "sgam"])
 def test_training_again_gives_the_same_bytes(project, name):
-    paths = [f"runs/default-{name}/{file}" for file in ("weights.safetensors", "train.json", f"features/{DATA}.h5")]
+    paths = [f"runs/default-{name}/weights.safetensors", f"runs/default-{name}/train.json",
+             f"features/default-{name}/{DATA}.h5"]
     before = [file_sha256(path) for path in paths]
     train.run(_params(workers=1), f"default-{name}")
     embed.run(_params(workers=1), f"default-{name}-on-fake")
@@ -103,6 +118,61 @@ def test_training_leaves_its_record_and_nothing_unfinished(project):
     logged = (project / "runs/default-sorn/live/plots/metrics/loss.tsv").read_text().splitlines()
     assert len(logged) == 1 + 3 and record["final"]["loss"] == float(logged[-1].split("\t")[1])
     assert not list((project / "scratch").glob("train/*"))
+
+
+def test_stripes_can_be_told_from_outside(project):
+    """SORN Table III: joints (+P), and the mask of a network that only segments (+S)."""
+    params = _params()
+    name, pair = "default-segments", "default-sorn-on-fake"
+    model = dataclasses.replace(params.runs["default-sorn"].model, use_global=False, use_local=False)
+    runs = {**params.runs, name: dataclasses.replace(params.runs["default-sorn"], model=model)}
+    params = dataclasses.replace(params, runs=runs)
+    train.run(params, name)
+    frame = embedding_rows(read_index(f"data/index/{DATA}.csv"))
+    joints = np.zeros((len(frame), 18, 3), np.float32)
+    joints[:, 0] = 3, 2, 1                                # one in the upper stripe
+    joints[::3, 1] = 3, HEIGHT - 2, 1                     # and of every third picture one in the lower
+    with h5py.File("data/raw/labels.h5", "w") as file:
+        file["path"], file["joints"] = frame["path"].tolist(), joints
+        file["size"] = np.full((len(frame), 2), (HEIGHT, WIDTH))
+
+    def visibility(**changes):
+        entry = dataclasses.replace(params.embed[pair], result="default-told", **changes)
+        embed.run(dataclasses.replace(params, embed={pair: entry}), pair)
+        with h5py.File(f"features/default-told/{DATA}.h5") as file:
+            return file["visibility"][:]
+
+    np.testing.assert_array_equal(visibility(visible_by="data/raw/labels.h5")[:, 1:],
+                                  np.stack([np.ones(len(frame)), np.arange(len(frame)) % 3 == 0], 1))
+    told = visibility(visible_by=f"runs/{name}/weights.safetensors")
+    tensors, about = read_weights(f"runs/{name}/weights.safetensors")
+    network = embed.build(params.runs[name], key=name, ids=about["ids"])
+    load_weights(network, tensors, "weights")
+    pictures = Pictures(frame, raw="data/raw", cache=None, height=HEIGHT, width=WIDTH)
+    with torch.no_grad():
+        for row in range(0, len(frame), 7):
+            image = torch.from_numpy(pictures.load(-1, row)["image"])[None]
+            mask = network.eval().maps({"image": image})[1][0]
+            shares = [float(half.mean()) for half in mask.split(len(mask) // 2)]
+            assert told[row].tolist() == [1.0, *(float(share >= 0.15) for share in shares)]
+    with pytest.raises(ValueError, match="segment only"):
+        network.embed({"image": image})
+    with pytest.raises(InputError, match="no SORN"):
+        entry = dataclasses.replace(params.embed["default-baseline-on-fake"], visible_by="data/raw/labels.h5")
+        embed.run(dataclasses.replace(params, embed={pair: entry}), pair)
+
+
+def test_what_training_measured_stays_with_the_weights(project):
+    """SGAM's crop and medians, SGSFA's medians: from the cache's own numbers."""
+    frame = training_rows(read_index(f"data/index/{DATA}.csv"))
+    areas = np.stack([fake_probabilities(key, PARTS8_TO_PARTS4)[1:].mean((1, 2)) / 255 for key in frame["image"]])
+    medians = [np.median(column[column > 0]) for column in areas.T]
+    tensors, about = read_weights("runs/default-sgam/weights.safetensors")
+    np.testing.assert_allclose(about["crop"]["medians"], medians)
+    assert about["crop"]["thresholds"] == [0.2] * 4 and (tensors["medians"] > 0).all()
+    tensors, about = read_weights("runs/default-sgsfa/weights.safetensors")
+    np.testing.assert_allclose(tensors["medians"], medians, rtol=1e-5)
+    assert "crop" not in about
 
 
 def test_features_are_the_network_s_own(project):

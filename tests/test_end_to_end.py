@@ -28,14 +28,14 @@ def test_caches_belong_to_the_index(tiny):
 def test_every_run_has_weights_features_and_figures(tiny):
     index = read_index(tiny.folder / f"data/index/{DATA}.csv")
     for run in ("baseline", "sorn", "dsa"):
-        with h5py.File(tiny.folder / f"runs/default-{run}/features/{DATA}.h5") as file:
+        with h5py.File(tiny.folder / f"features/default-{run}/{DATA}.h5") as file:
             assert len(file["key"]) == (index["split"] != "train").sum()
             assert np.isfinite(file["features"][:]).all()
             assert file["features"].shape[1] == file["sizes"][:].sum()
         figures = json.loads((tiny.folder / f"metrics/default/default-{run}.json").read_text())
         assert figures[DATA]["queries"] + figures[DATA]["skipped"] == (index["split"] == "query").sum()
         assert 0 <= figures[DATA]["rank1"] <= figures[DATA]["rank5"] <= 100
-        assert figures["_run"]["image_steps"] == 32
+        assert figures["_made"][0]["image_steps"] == 32
 
 
 def test_the_report_is_one_page_that_needs_nothing_else(tiny):

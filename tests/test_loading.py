@@ -5,12 +5,22 @@ import pytest
 import torch
 
 from pipeline.errors import InputError
-from pipeline.images import write_image
+from pipeline.images import read_image, write_image
 from pipeline.index import read_index
 from pipeline.loading import Pictures, embedding_rows, images_sha256, ordered_batches, training_batches, training_rows
 from pipeline.sampling import Batches
-from pipeline.transforms import MEAN, STD
-from tests.fake_set import HEIGHT, LEVELS, WIDTH, fake_dsap, fake_labels, write_fake_caches, write_fake_set
+from pipeline.taxonomy import PARTS8_TO_PARTS4
+from pipeline.transforms import MEAN, STD, Augmentation, image_for_network
+from tests.fake_set import (
+    HEIGHT,
+    LEVELS,
+    WIDTH,
+    fake_dsap,
+    fake_labels,
+    fake_probabilities,
+    write_fake_caches,
+    write_fake_set,
+)
 
 AUGMENT = {"flip": 0.5, "pad": 4, "erase": 0.5}
 
@@ -58,14 +68,14 @@ def test_a_picture_is_augmented_anew_each_time(fake):
 
 
 def test_batches_hold_what_is_on_disk(fake):
-    pictures = _pictures(fake, "parts.h5")
+    pictures = _pictures(fake, "parts.h5", arrays=("labels",))
     frame = training_rows(read_index(fake / "index.csv"))
     batch = _steps(pictures, workers=0)[0]
     for place, row in enumerate(batch["row"].tolist()):
         line = frame.iloc[row]
         assert batch["pid"][place] == line["pid"] and batch["camid"][place] == line["camid"]
         np.testing.assert_array_equal(batch["labels"][place], fake_labels(line["image"])[::4, ::4])
-    dsap = _pictures(fake, "dsap.h5").load(-1, 5)
+    dsap = _pictures(fake, "dsap.h5", arrays=("dsap",)).load(-1, 5)
     values, valid = fake_dsap(frame["image"][5])
     np.testing.assert_array_equal(dsap["valid"], valid == 1)
     back = (dsap["dsap"].transpose(0, 2, 3, 1) * STD + MEAN) * 255 * valid[..., None]
@@ -80,7 +90,7 @@ def test_labels_follow_their_picture(fake, tmp_path):
         write_image(tmp_path / path, LEVELS[fake_labels(key)][..., None].repeat(3, 2))
     write_fake_caches(tmp_path, tmp_path, frame)
     pictures = Pictures(frame, raw=tmp_path, cache=tmp_path / "parts.h5", height=HEIGHT, width=WIDTH, flip=0.5, pad=4,
-                        erase=0.5)
+                        erase=0.5, arrays=("labels", "probs8", "probs4", "entropy"))
     for number in range(48):
         item = pictures.load(number, number % len(frame))
         grey = ((item["image"] * STD[:, None, None] + MEAN[:, None, None]) * 255)[0]
@@ -89,6 +99,30 @@ def test_labels_follow_their_picture(fake, tmp_path):
         cells = seen.reshape(HEIGHT // 4, 4, WIDTH // 4, 4).transpose(0, 2, 1, 3).reshape(HEIGHT // 4, WIDTH // 4, 16)
         counts = (cells[..., None] == np.arange(8)).sum(2)
         np.testing.assert_array_equal(item["labels"], counts.argmax(-1))
+        np.testing.assert_allclose(item["probs8"], counts.transpose(2, 0, 1) / 16, atol=1e-6)
+        groups = (PARTS8_TO_PARTS4[cells][..., None] == np.arange(5)).sum(2)
+        np.testing.assert_allclose(item["probs4"], groups.transpose(2, 0, 1) / 16, atol=1e-6)
+        np.testing.assert_allclose(item["entropy"], cells.mean(-1) * 30 / 255, atol=1e-6)
+
+
+def test_a_crop_is_what_a_picture_cut_beforehand_gives(fake):
+    frame = training_rows(read_index(fake / "index.csv"))
+    box, asked = (4, 0, 28, 12), []
+
+    def crop(probabilities, height, width):
+        asked.append((probabilities, height, width))
+        return box
+
+    cropped = _pictures(fake, "parts.h5", arrays=("probs4",), crop=crop).load(-1, 3)
+    rgb = read_image(fake / "raw" / frame["path"][3])[4:28, 0:12]
+    expected = image_for_network(rgb, height=HEIGHT, width=WIDTH, augmentation=Augmentation())
+    np.testing.assert_array_equal(cropped["image"], expected)
+    np.testing.assert_array_equal(asked[0][0], fake_probabilities(frame["image"][3], PARTS8_TO_PARTS4))
+    assert asked[0][1:] == (HEIGHT, WIDTH)
+    pixels = fake_probabilities(frame["image"][3], PARTS8_TO_PARTS4).repeat(4, 1).repeat(4, 2)[:, 4:28, 0:12] / 255
+    fine = pixels.repeat(HEIGHT // 4, 1).repeat(WIDTH // 4, 2)  # 24 x 12 pixels into 8 x 4 cells, by means
+    cells = fine.reshape(5, HEIGHT // 4, 24, WIDTH // 4, 12).mean((2, 4))
+    np.testing.assert_allclose(cropped["probs4"], cells, atol=1e-6)
 
 
 def test_classes_count_the_training_people(fake):

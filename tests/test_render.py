@@ -9,7 +9,6 @@ import h5py
 import numpy as np
 import pytest
 
-from pipeline import charts
 from pipeline.body import build_mesh
 from pipeline.errors import InputError
 from pipeline.images import read_image
@@ -19,6 +18,7 @@ from pipeline.pose import draw_pose
 from pipeline.render import Plan, render_dataset, render_shot, shots
 from pipeline.scene import draw_look
 from pipeline.seeds import rng
+from pipeline.taxonomy import DENSEPOSE24_TO_PARTS8
 
 NAME = re.compile(r"(\d{4})_c([1-6])s1_(\d{6})_00\.jpg")
 SMALL = Plan(key="test-synth", kind="occluded", seed=5, height=128, width=64, train_ids=2, train_images=3, test_ids=3,
@@ -79,7 +79,7 @@ def test_label_maps_agree_with_each_other(rendered):
     np.testing.assert_array_equal(lip > 0, index > 0)
     assert lip.max() < 20 and index.max() < 25
     assert not uv[index == 0].any()
-    eight = charts.EIGHT[index]
+    eight = DENSEPOSE24_TO_PARTS8[index]
     for label, parts in LIP_TO_EIGHT.items():
         assert set(np.unique(eight[lip == label])) <= parts, f"LIP {label}"
     left, right = (np.isin(index, ids) for ids in ((14, 12, 5, 8, 10), (13, 11, 6, 7, 9)))

@@ -59,7 +59,7 @@ def project(tmp_path, monkeypatch) -> Path:
     for number, (run, changes) in enumerate(RUNS.items()):
         figure = {"rank1": 10.0 * number, "rank5": 50.5, "rank10": 60.0, "mAP": 40.0 - number, "mINP": 1.25,
                   "queries": 4, "skipped": 1, "gallery": 5}
-        write("metrics", f"toy-{run}.json", json.dumps({DATA: figure, "_run": ABOUT | changes}))
+        write("metrics", f"toy-{run}.json", json.dumps({DATA: figure, "_made": [ABOUT | changes]}))
         write("curves", f"toy-{run}.csv", "run,dataset,rank,cmc\n" + "".join(
             f"toy-{run},{DATA},{rank},{min(1, 0.1 * number + 0.05 * rank):.4f}\n" for rank in range(1, 51)))
         write("ranks", f"toy-{run}.csv", "dataset,query,position,gallery,distance,match\n" + "".join(
@@ -79,10 +79,10 @@ def write(folder: str, name: str, text: str) -> None:
 def params() -> Params:
     cache = CacheParams(dataset=DATA, parser="lraspp", source="", images="raw", height=32, width=16, batch=1, threads=1)
     parser = ParserParams(architecture="lraspp", data="toy-parsing", labels="densepose24", uv=True, init="none",
-                          height=32, width=16, image_steps=320, batch=8, lr=1e-3, seed=0, workers=0)
+                          height=32, width=16, image_steps=320, batch=8, lr=1e-3, augment="flip", seed=0, workers=0)
     render = RenderParams(kind="occluded", seed=0, height=32, width=16, train_ids=5, train_images=1, test_ids=5,
                           query_images=1, gallery_images=1, processes=1)
-    wanted = ReportParams(title="A <toy> & more", pictures=DATA, parser="toy-parser")
+    wanted = ReportParams(title="A <toy> & more", pictures=DATA, dataset=DATA, images="raw", parser="toy-parser")
     return Params(scale="toy", device="cpu", precision="float32", threads=1, render={DATA: render}, datasets={},
                   parsers={"toy-parser": parser}, caches={DATA: cache}, warps={}, runs={}, embed={}, evaluate={},
                   report={"toy-report": wanted})

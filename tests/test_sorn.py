@@ -245,7 +245,8 @@ def test_switches_leave_out_what_they_name():
 def test_wrong_options_are_one_sentence():
     for options, said in [({"channels": 10}, "10 channels do not divide into 3 sets"), ({"labels": 4}, "not 4"),
                           ({"match": "f"}, "all, global, unmasked"), ({"reduction": "max"}, "'max'"),
-                          ({"use_global": False, "use_local": False}, "both are switched off")]:
+                          ({"use_global": False, "use_local": False, "use_semantic": False},
+                           "all are switched off")]:
         with pytest.raises(ValueError, match=said):
             build(**options)
 

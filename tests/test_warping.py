@@ -24,7 +24,8 @@ from pipeline.params import WarpParams
 from pipeline.parsing import Job, parse_images
 from pipeline.resizing import nearest
 from pipeline.taxonomy import DENSEPOSE24, DENSEPOSE24_FLIP
-from pipeline.warping import flip_warped, warp
+from pipeline.transforms import flip_parts, flip_pieces
+from pipeline.warping import part_crops, warp
 from stages import warp as stage
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -94,15 +95,37 @@ def test_flipping_a_warp_is_warping_the_flipped_picture():
             mirrored_uv[mirrored == label, axis] = 255 - mirrored_uv[mirrored == label, axis]
     before, after = warp(image, index, uv, texels=texels), warp(image[:, ::-1], mirrored, mirrored_uv, texels=texels)
     assert before[1].all()
-    for ours, expected in zip(map(flip_warped, before), after, strict=True):
+    for ours, expected in zip(map(flip_parts, before), after, strict=True):
         np.testing.assert_array_equal(ours, expected)
+
+
+def test_csa_crops_are_each_parts_box_and_flip_with_the_picture():
+    image, index, _ = made_up(6)
+    index[:, :4] = 0
+    index[index == 5] = 0
+    index[2:4, 10:12], index[8:11, 5:7] = 5, 5
+    image[2:11, 5:12] = (10, 20, 30)
+    crops, valid = part_crops(image, index, texels=8)
+    assert (crops[4] == (10, 20, 30)).all() and valid[4].all()
+    for part in range(1, 25):
+        where = np.argwhere(index == part)
+        assert valid[part - 1].all() == bool(len(where)) == valid[part - 1].any()
+        if len(where):
+            (top, left), (bottom, right) = where.min(0), where.max(0) + 1
+            inside = image[top:bottom, left:right].reshape(-1, 3)
+            assert (crops[part - 1] >= inside.min(0)).all() and (crops[part - 1] <= inside.max(0)).all()
+        else:
+            assert not crops[part - 1].any()
+    mirrored = part_crops(image[:, ::-1], DENSEPOSE24_FLIP[index[:, ::-1]], texels=8)
+    for ours, theirs in zip(map(flip_pieces, (crops, valid)), mirrored, strict=True):
+        assert np.abs(ours.astype(int) - theirs).max() <= 1
 
 
 def test_flipping_twice_changes_nothing():
     dsap, valid = warp(*made_up(3), texels=8)
     for images in (dsap, valid):
-        assert (flip_warped(images) != images).any()
-        np.testing.assert_array_equal(flip_warped(flip_warped(images)), images)
+        assert (flip_parts(images) != images).any()
+        np.testing.assert_array_equal(flip_parts(flip_parts(images)), images)
 
 
 def test_maps_at_another_size_are_those_of_the_nearest_pixel():
@@ -119,7 +142,8 @@ def parsed(tmp_path, monkeypatch) -> types.SimpleNamespace:
     write_set(Path("."), 10)
     write_index(read_index("index.csv"), "data/index/tiny.csv")
     parse_tiny()
-    warps = WarpParams(dataset="tiny", images="raw", height=2 * HEIGHT, width=2 * WIDTH, texels=8)
+    warps = WarpParams(dataset="tiny", images="raw", height=2 * HEIGHT, width=2 * WIDTH, texels=8, parts="tiny",
+                       alignment="dsap")
     return types.SimpleNamespace(warps={"tiny": warps})
 
 
