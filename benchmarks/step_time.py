@@ -23,6 +23,9 @@ import models.dsa
 from models.backbone import Backbone
 from models.baseline import Baseline
 from models.dsa import Dsa, DsagStream
+from models.esa import Esa
+from models.sgam import Sgam
+from models.sgsfa import Sgsfa
 from models.sorn import Sorn
 
 IDS = 100
@@ -49,8 +52,13 @@ def networks(options: argparse.Namespace) -> dict[str, nn.Module]:
         return Backbone(architecture=options.backbone)
 
     width = options.dsag_width
+    sgsfa = Sgsfa(backbone=backbone(), ids=IDS)
+    sgsfa.medians.fill_(0.1)
     return {BARE: Bare(backbone()),
             "baseline": Baseline(backbone=backbone(), ids=IDS),
+            "ESA-ReID": Esa(backbone=backbone(), ids=IDS),
+            "SGSFA": sgsfa,
+            "SGAM": Sgam(backbone=backbone(), ids=IDS, medians=(0.1,) * 4),
             "SORN": Sorn(backbone=backbone(), ids=IDS, channels=options.channels),
             "DSA two branches (no DSAG)": Dsa(backbone=backbone(), ids=IDS, use_dsag=False),
             f"DSA, DSAG width {width:g}": Dsa(backbone=backbone(), ids=IDS, dsag_width=width)}
@@ -60,7 +68,8 @@ def random_batch(options: argparse.Namespace, count: int) -> dict[str, Tensor]:
     height, width = options.height, options.width
     image = torch.randn(count, 3, height, width).contiguous(memory_format=torch.channels_last)
     batch = {"image": image, "pid": torch.arange(count) // 4 % IDS, "dsap": torch.randn(count, 24, 3, 32, 32),
-             "labels": torch.randint(0, 8, (count, height // 4, width // 4))}
+             "labels": torch.randint(0, 8, (count, height // 4, width // 4)),
+             "probs4": torch.rand(count, 5, height // 4, width // 4).softmax(1)}
     return {name: tensor.to(options.device) for name, tensor in batch.items()}
 
 
