@@ -23,6 +23,9 @@ recipes:
   small-baseline: {height: 64, width: 32, image_steps: 32, batch: 16, ids_per_batch: 4, eval_on: [synth-occluded]}
   small-sorn: {height: 64, width: 32, image_steps: 32, batch: 16, eval_on: [synth-occluded]}
   small-dsa: {height: 64, width: 32, image_steps: 32, batch: 16, ids_per_batch: 4, eval_on: [synth-occluded]}
+  small-esa: {height: 64, width: 32, image_steps: 32, batch: 16, ids_per_batch: 4, eval_on: [synth-occluded]}
+  small-sgsfa: {height: 64, width: 32, image_steps: 32, batch: 16, ids_per_batch: 4, eval_on: [synth-occluded]}
+  small-sgam: {height: 64, width: 32, image_steps: 32, batch: 16, eval_on: [synth-occluded]}
 runs: {histogram: null, untrained: null}
 """
 
