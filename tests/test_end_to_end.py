@@ -27,7 +27,7 @@ def test_caches_belong_to_the_index(tiny):
 
 def test_every_run_has_weights_features_and_figures(tiny):
     index = read_index(tiny.folder / f"data/index/{DATA}.csv")
-    for run in ("baseline", "sorn", "dsa"):
+    for run in ("baseline", "esa", "sgsfa", "sgam", "dsa", "sorn"):
         with h5py.File(tiny.folder / f"features/default-{run}/{DATA}.h5") as file:
             assert len(file["key"]) == (index["split"] != "train").sum()
             assert np.isfinite(file["features"][:]).all()
