@@ -2,16 +2,19 @@
 instruction set and on AVX2 alone.
 
     python -m benchmarks.ci_ranges           about 15 minutes on two cores
+    python -m benchmarks.ci_ranges ci-dsa    the rows named, the others' ranges kept
     python -m benchmarks.ci_ranges --push    fill ci/pins anew from a project at the ci scale, first
 
-Writes ci/ranges.json: for each row the smallest and largest final loss (mean of the last tenth of training) and mAP
-(percent). tests/test_pins.py trains each row once and compares. Run it again when the ci scale's pins change.
+Writes ci/ranges.json: for each row the smallest and largest final loss (mean of the last tenth of training), mAP
+(percent) and, for DSA, `fused`: by how much mAP is higher with the fused features, which read the warps.
+tests/test_pins.py trains each row once and compares. Run it again when the ci scale's pins change.
 """
 
 import json
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -32,9 +35,11 @@ def pinned_project(folder: Path) -> Project:
     for name in ("metrics", "curves", "ranks"):  # these are in git
         shutil.copytree(ROOT / name, folder / name)
     for row in ROWS:
-        for name in (f"runs/{row}/train.json", f"features/{row}/.gitignore"):  # the latter lies in the folder scored
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
+        (folder / "runs" / row).mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / "runs" / row / "train.json", folder / "runs" / row)
+    for ignored in (ROOT / "features").glob("ci-*/.gitignore"):  # lies in the folder that is scored
+        (folder / "features" / ignored.parent.name).mkdir(parents=True)
+        shutil.copy(ignored, folder / "features" / ignored.parent.name)
     project.run("dvc", "remote", "modify", "--local", "pins", "url", str(ROOT / "ci" / "pins"))
     project.run("dvc", "pull", *pinned_stages(project))
     return project
@@ -52,12 +57,17 @@ def train_row(project: Project, row: str, *, seed: int = 0, instructions: str = 
     tree = yaml.safe_load((project.folder / "params.yaml").read_text())
     tree["runs"][row]["seed"] = seed
     (project.folder / "seeded.yaml").write_text(yaml.safe_dump(tree))
-    for stage, key in (("train", row), ("embed", f"{row}-on-synth-occluded"), ("evaluate", row)):
-        project.run("python", "-m", f"stages.{stage}", key, "--params", "seeded.yaml",
-                    env=INSTRUCTION_SETS[instructions])
+    results = [row, f"{row}-fused"] if row == "ci-dsa" else [row]
+    for stage, keys in (("train", [row]), ("embed", [f"{key}-on-synth-occluded" for key in results]),
+                        ("evaluate", results)):
+        for key in keys:
+            project.run("python", "-m", f"stages.{stage}", key, "--params", "seeded.yaml",
+                        env=INSTRUCTION_SETS[instructions])
     final = json.loads((project.folder / "runs" / row / "train.json").read_text())["final"]
-    scores = json.loads((project.folder / "metrics" / "ci" / f"{row}.json").read_text())
-    return {"loss": final["loss"], "mAP": scores[DATA]["mAP"]}
+    precision = [json.loads((project.folder / "metrics" / "ci" / f"{key}.json").read_text())[DATA]["mAP"]
+                 for key in results]
+    fused = {"fused": round(precision[1] - precision[0], 2)} if len(results) > 1 else {}
+    return {"loss": final["loss"], "mAP": precision[0], **fused}
 
 
 def outside(row: str, found: dict[str, float]) -> list[str]:
@@ -74,21 +84,23 @@ def push() -> None:
     project.run("dvc", "push", *pinned_stages(project))
 
 
-def main() -> None:
-    found: dict[str, list[dict]] = {row: [] for row in ROWS}
+def main(rows: Sequence[str]) -> None:
+    found: dict[str, list[dict]] = {row: [] for row in rows}
     with tempfile.TemporaryDirectory() as folder:
         project = pinned_project(Path(folder))
         for instructions in INSTRUCTION_SETS:
             for seed in SEEDS:
-                for row in ROWS:
+                for row in rows:
                     figures = train_row(project, row, seed=seed, instructions=instructions)
                     found[row].append({"instructions": instructions, "seed": seed, **figures})
                     print(f"{row} seed {seed} on {instructions}: {figures}", flush=True)
-    rows = {row: {name: [min(each[name] for each in runs), max(each[name] for each in runs)]
-                  for name in ("loss", "mAP")} for row, runs in found.items()}
+    if RANGES.exists():
+        found = json.loads(RANGES.read_text())["trainings"] | found
+    ranges = {row: {name: [min(each[name] for each in runs), max(each[name] for each in runs)]
+                    for name in runs[0] if name not in ("instructions", "seed")} for row, runs in found.items()}
     RANGES.parent.mkdir(exist_ok=True)
-    RANGES.write_text(json.dumps({"rows": rows, "trainings": found}, indent=1) + "\n")
+    RANGES.write_text(json.dumps({"rows": ranges, "trainings": found}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    push() if sys.argv[1:] == ["--push"] else main()
+    push() if sys.argv[1:] == ["--push"] else main(sys.argv[1:] or ROWS)
