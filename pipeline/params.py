@@ -37,6 +37,15 @@ class RenderParams:
 
 
 @dataclass(frozen=True)
+class OccludeParams:
+    dataset: str = doc("the data set whose queries get something in front, a key of `datasets`")
+    images: str = doc("that data set's folder of images; repeated here because DVC cannot look it up")
+    seed: int = doc("names what stands in front of which picture")
+    low: float = doc("smallest share of the body that is hidden")
+    high: float = doc("largest share of the body that is hidden")
+
+
+@dataclass(frozen=True)
 class DatasetParams:
     layout: str = doc("how the raw folder is laid out: market | csv | market1501 | duke | ... (docs/datasets.md)")
     raw: str = doc("the folder with the images, relative to the project or absolute")
@@ -290,6 +299,7 @@ class Params:
     threads: int = doc("CPU threads of training; the last digits of a result depend on it")
     render: dict[str, RenderParams] = doc("the people renderer's sets")
     datasets: dict[str, DatasetParams] = doc("")
+    occlude: dict[str, OccludeParams] = doc("data sets made by putting objects in front of another's queries")
     parsers: dict[str, ParserParams] = doc("")
     caches: dict[str, CacheParams] = doc("")
     warps: dict[str, WarpParams] = doc("")
@@ -326,6 +336,9 @@ def pick(section: dict[str, Any], key: str, name: str) -> Any:
 
 def _check_references(params: Params) -> None:
     """Every key that an entry names exists, and the paths repeated for DVC are those of the entries they stand for."""
+    for key, occlude in params.occlude.items():
+        dataset = pick(params.datasets, occlude.dataset, f"occlude.{key}.dataset: datasets")
+        _check_path(f"occlude.{key}.images", occlude.images, {dataset.raw})
     for key, cache in params.caches.items():
         dataset = pick(params.datasets, cache.dataset, f"caches.{key}.dataset: datasets")
         _check_path(f"caches.{key}.images", cache.images, {dataset.raw})

@@ -36,12 +36,17 @@ def compose(profile: str) -> dict[str, Any]:
             source[section] = _merge(source.get(section), entries)
     runs = {name: _like(entry, recipes) for name, entry in (source.pop("runs", None) or {}).items()}
     full = {section: {name: _like(entry, recipes) for name, entry in (source.pop(section, None) or {}).items()}
-            for section in ("render", "datasets", "parsers", "caches", "warps", "report")}
+            for section in ("render", "datasets", "occlude", "parsers", "caches", "warps", "report")}
     tree: dict[str, Any] = {"scale": scale, **source}
     tree["render"] = _keyed(scale, full["render"])
     tree["datasets"] = {key: {"layout": entry["layout"], "raw": entry.get("raw", f"data/raw/{key}")}
                         for key, entry in _keyed(scale, full["datasets"]).items()
                         if key in tree["render"] or Path(entry["raw"]).is_dir()}
+    tree["occlude"] = {key: {**entry, "dataset": (shown := _key(scale, entry["dataset"])),
+                             "images": tree["datasets"][shown]["raw"]}
+                       for key, entry in _keyed(scale, full["occlude"]).items()
+                       if _key(scale, entry["dataset"]) in tree["datasets"]}
+    tree["datasets"] |= {key: {"layout": "market", "raw": f"data/raw/{key}"} for key in tree["occlude"]}
     tree["parsers"] = {key: {**entry, "data": _key(scale, entry["data"])}
                        for key, entry in _keyed(scale, full["parsers"]).items()}
     tree["caches"] = dict(_caches(scale, full["caches"], tree["datasets"]))
