@@ -358,7 +358,8 @@ def _check_references(params: Params) -> None:
             raise InputError(f"embed.{key}.model: is {embed.model!r}, and run {embed.run!r} is a {run.model.name!r}")
         _check_path(f"embed.{key}.reads", embed.reads, {dataset.raw, *_cache_paths(embed.dataset)})
         _check_path(f"embed.{key}.visible_by", embed.visible_by, {
-            embed.reads, f"{dataset.raw}/labels.h5", f"{dataset.raw}.joints.h5", *(f"runs/{name}/weights.safetensors" for name in params.runs)})
+            embed.reads, f"{dataset.raw}/labels.h5", f"{dataset.raw}.joints.h5",
+            *(f"runs/{name}/weights.safetensors" for name in params.runs)})
     for key, report in params.report.items():
         cache = pick(params.caches, report.pictures, f"report.{key}.pictures: caches")
         _check_path(f"report.{key}.dataset", report.dataset, {cache.dataset})

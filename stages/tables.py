@@ -67,8 +67,9 @@ class Sweep:
     def variants(self, known: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """What each value changes against the full model, one of the variants `known`."""
         section, field = self.field.split(".")
-        start = {"of": self.variant} if section == "match" else known[self.variant]
-        return {self.member(value): {**start, section: {**start.get(section, {}), field: value}, **self.at.get(value, {})}
+        start: dict[str, Any] = {"of": self.variant} if section == "match" else known[self.variant]
+        return {self.member(value): {**start, section: {**start.get(section, {}), field: value},
+                                     **self.at.get(value, {})}
                 for value in self.values if value != self.own}
 
     def rows(self) -> list[Row]:

@@ -133,9 +133,9 @@ def test_partial_reid_s_probes_are_those_the_paper_uses(real_trees):
 
 def test_a_row_trains_for_itself_or_not_at_all(real_trees):
     """How many trainings each paper needs is counted from its tables by hand."""
-    # {Baseline, ESA} x {Market, Duke, Drama} and {g, w, d} x {Market, Drama}; Occluded-Duke twice, P-Duke, Market, Duke;
-    # five on Occluded-Duke, Market, Duke; 4 baselines, 2 Single, joint, CSA, Concatenation+fc and four other sets;
-    # ten on Occluded-Duke and the segmentation of +S, Market, Duke
+    # {Baseline, ESA} x {Market, Duke, Drama} and {g, w, d} x {Market, Drama}; two on Occluded-Duke, P-Duke, Market,
+    # Duke; five on Occluded-Duke, Market, Duke; 3 baselines, two branches, 2 Single, joint, CSA, Concatenation+fc and
+    # four other sets; ten on Occluded-Duke and the segmentation of +S, Market, Duke
     assert {paper: len(tree["runs"]) for paper, tree in real_trees.items()} == {
         "esa": 12, "sgsfa": 5, "sgam": 7, "dsa": 13, "sorn": 13}
     for key, run in {"sgam-2-occluded-dukemtmc": "sgam-occluded-dukemtmc", "dsa-fused": "dsa",
