@@ -87,7 +87,7 @@ def _lists(params: Params, name: str, wanted: FigureParams) -> Drawn:
         chosen += [(dataset, queries[place]) for place in evenly(len(queries), wanted.count)]
         indexes[dataset] = read_index(Path("data/index") / f"{dataset}.csv").set_index("image")
     if not chosen:
-        raise InputError(f"{wanted.reads[0]!r}: lists no query of {' or '.join(wanted.datasets)}; let "
+        raise InputError(f"{wanted.reads[0]!r}: lists no query of {' or '.join(indexes)}; let "
                          f"{wanted.shows[0]} be evaluated on it")
     images = dict(zip(wanted.datasets, wanted.images, strict=True))
     visible = _visible(params, wanted, [query for _, query in chosen])
@@ -175,8 +175,11 @@ def _whole_and_hidden(wanted: FigureParams, name: str) -> tuple[pd.DataFrame, st
                 "these are " + SPREAD.format("the data set's queries") + ".")
     everyone = _index(wanted)
     whole = everyone[everyone["occlusion"] == 0].sort_values("split", ascending=False, kind="stable")
-    whole = whole[whole["split"] == whole["split"].iloc[0]] if len(whole) else whole
     hidden = queries[queries["occlusion"] >= OCCLUDED]
+    if whole.empty or hidden.empty:
+        raise InputError(f"{name}.datasets: {wanted.datasets[0]} has {len(whole)} images of which nothing is hidden "
+                         f"and {len(hidden)} queries of which {100 * OCCLUDED:.0f} % is; name a data set that has both")
+    whole = whole[whole["split"] == whole["split"].iloc[0]]
     chosen = [whole.iloc[evenly(len(whole), 1)], hidden.iloc[evenly(len(hidden), wanted.count - 1)]]
     return (pd.concat(chosen, ignore_index=True), "The first image, in the middle of those of which nothing is hidden "
             f"(of the gallery where no query is so), is followed by occluded ones, {100 * OCCLUDED:.0f} % of the body "
