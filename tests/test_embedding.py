@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from sections import EMPTY
 
 from models.histogram import Histogram
 from pipeline.embedding import embed_images
@@ -64,10 +65,8 @@ def _params(**run) -> Params:
             "reads": TEST_CACHES.get(name, "data/raw"), "visible_by": TEST_CACHES.get(name, "data/raw"),
             "match": {"tau": 0.15, "features": MATCH.get(name, "all")}}
     return parse(Params, {
-        "scale": "default", "device": "cpu", "precision": "float32", "threads": 1, "render": {}, "parsers": {},
-        "caches": {}, "warps": {},
-        "datasets": {DATA: {"layout": "market", "raw": "data/raw"}}, "runs": runs, "embed": pairs, "evaluate": {},
-        "report": {}, "sweeps": {}}, "")
+        **EMPTY, "scale": "default", "device": "cpu", "precision": "float32", "threads": 1,
+        "datasets": {DATA: {"layout": "market", "raw": "data/raw"}}, "runs": runs, "embed": pairs}, "")
 
 
 @pytest.fixture(scope="module")
