@@ -5,7 +5,6 @@ In double precision (tests/distributed_training.py): the processes add the same 
 process's own rows, a triplet mined among them or a gradient that is not averaged moves the first digits.
 """
 
-import dataclasses
 import json
 import os
 import subprocess
@@ -27,7 +26,7 @@ from pipeline.sampling import Batches, Draws
 from stages import train
 from tests.distributed_training import BATCH, CHECKPOINT_STEPS, STEPS, train_all
 from tests.fake_set import write_fake_caches, write_fake_set
-from tests.test_embedding import DATA, _params
+from tests.test_embedding import DATA, _params, tree
 from tests.test_training import train_small
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -133,7 +132,7 @@ def test_a_nan_in_one_process_stops_all_and_keeps_the_whole_batch(data, tmp_path
 @pytest.mark.slow
 def test_the_command_itself_in_single_precision(data, tmp_path, monkeypatch):
     """Adam divides by the gradient's size: where that is rounding, so is the step. Losses of about 3 agree to 1e-3."""
-    params = json.loads(json.dumps(dataclasses.asdict(_params(image_steps=6 * BATCH))))
+    params = tree(image_steps=6 * BATCH)
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "params.yaml").write_text(yaml.safe_dump(params))
