@@ -9,7 +9,8 @@ from pipeline.params import load_params
 from stages import compose
 
 ROOT = Path(__file__).resolve().parents[1]
-SECTIONS = ("render", "datasets", "occlude", "parsers", "caches", "warps", "runs", "embed", "evaluate", "report")
+SECTIONS = ("render", "datasets", "occlude", "parsers", "photographs", "caches", "external", "warps", "runs",
+            "embed", "evaluate", "report")
 PROFILES = sorted(path.stem for path in (ROOT / "profiles").glob("*.yaml") if path.stem not in ("recipes", "parser"))
 
 
