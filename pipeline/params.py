@@ -69,6 +69,22 @@ class ParserParams:
 
 
 @dataclass(frozen=True)
+class PhotographsParams:
+    architecture: str = doc("lraspp | deeplabv3")
+    layout: str = doc("how the labelled photographs lie in `raw`: lip | cihp | ccp (docs/parsers.md); labels are lip20")
+    raw: str = doc("their folder, relative to the project or absolute")
+    init: str = doc("none | imagenet | a backbone's weight file")
+    height: int = doc("pixels of the network's input")
+    width: int = doc("pixels of the network's input")
+    image_steps: int = doc("images seen in training")
+    batch: int = doc("images of a step")
+    lr: float = doc("peak learning rate of AdamW; Muon's is twice that")
+    augment: str = doc("flip | all (flips, moves, light, hidden rectangles, blur, noise, JPEG)")
+    seed: int = doc("initialisation, order and augmentation")
+    workers: int = doc("data loading processes; results do not depend on it")
+
+
+@dataclass(frozen=True)
 class CacheParams:
     dataset: str = doc("the data set that is parsed, a key of `datasets`")
     parser: str = doc("lraspp | deeplabv3 | oracle (ground truth of a rendered set)")
@@ -78,6 +94,48 @@ class CacheParams:
     width: int = doc("pixels of the parser's input and of the cached labels")
     batch: int = doc("images of a forward pass; the last bit of a probability depends on it")
     threads: int = doc("CPU threads of a forward pass; likewise")
+
+
+@dataclass(frozen=True)
+class DensePoseParams(CacheParams):
+    parser: str = doc("densepose: detectron2's DensePose")
+    source: str = doc("its weights, a .pkl of the model zoo or a .pth state dict")
+    reads: str = doc("its configuration (`config` in a profile), a .yaml of detectron2's projects/DensePose/configs")
+    boxes: str = doc("whole (the crop is the person's box) | detect (the surest detection)")
+    input_height: int = doc("pixels of the network's input, the smaller side counts; 0 is the configuration's")
+    input_width: int = doc("likewise")
+    min_score: float = doc("the least score of a detection")
+
+
+@dataclass(frozen=True)
+class HuggingFaceParams(CacheParams):
+    parser: str = doc("huggingface: a semantic segmentation checkpoint of transformers")
+    source: str = doc("the checkpoint's folder")
+    labels: str = doc("its label map: lip20 | cihp20 | atr18 | pascal7 | ccp59 | a .yaml")
+    reads: str = doc("that label map's file; repeated because DVC cannot look it up")
+    input_height: int = doc("pixels of the network's input; 0 is `height`")
+    input_width: int = doc("pixels of the network's input; 0 is `width`")
+
+
+@dataclass(frozen=True)
+class PrecomputedParams(CacheParams):
+    parser: str = doc("precomputed: parses that another tool wrote")
+    source: str = doc("the folder of their PNGs; for json DensePose's results")
+    labels: str = doc("a label map (lip20 | cihp20 | atr18 | pascal7 | ccp59 | a .yaml) | iuv | iuv-rgb | json")
+    reads: str = doc("that label map's file, else `source` again; repeated because DVC cannot look it up")
+    min_score: float = doc("the least score of a JSON's detections")
+
+
+ExternalParams = DensePoseParams | HuggingFaceParams | PrecomputedParams
+EXTERNAL: dict[str, type] = {"densepose": DensePoseParams, "huggingface": HuggingFaceParams,
+                             "precomputed": PrecomputedParams}
+
+
+def label_file(labels: str, source: str) -> str:
+    """The file that says what a cache's `labels` mean; `source` itself where they are DensePose's own."""
+    if labels in ("iuv", "iuv-rgb", "json"):
+        return source
+    return labels if labels.endswith((".yaml", ".yml")) else f"pipeline/labelmaps/{labels}.yaml"
 
 
 @dataclass(frozen=True)
@@ -196,6 +254,10 @@ ModelParams = (BaselineParams | HistogramParams | SornParams | DsaParams | EsaPa
 MODELS: dict[str, type] = {"baseline": BaselineParams, "histogram": HistogramParams, "sorn": SornParams,
                            "dsa": DsaParams, "esa": EsaParams, "sgsfa": SgsfaParams, "sgam": SgamParams,
                            "pcb": PcbParams}
+
+
+# kinds of entries whose keys depend on one of them: that key, and the keys' dataclass by its value
+CHOICES: dict[Any, tuple[str, dict[str, type]]] = {ModelParams: ("name", MODELS), ExternalParams: ("parser", EXTERNAL)}
 
 
 def cache_file(model: ModelParams, features: str | None) -> str | None:
@@ -341,8 +403,10 @@ class Params:
     render: dict[str, RenderParams] = doc("the people renderer's sets")
     datasets: dict[str, DatasetParams] = doc("")
     occlude: dict[str, OccludeParams] = doc("data sets made by putting objects in front of another's queries")
-    parsers: dict[str, ParserParams] = doc("")
-    caches: dict[str, CacheParams] = doc("")
+    parsers: dict[str, ParserParams] = doc("trained on rendered people")
+    photographs: dict[str, PhotographsParams] = doc("parsers trained on labelled photographs")
+    caches: dict[str, CacheParams] = doc("parses by the pipeline's own parsers")
+    external: dict[str, ExternalParams] = doc("parses by parsers from outside; caches likewise")
     warps: dict[str, WarpParams] = doc("")
     runs: dict[str, RunParams] = doc("")
     embed: dict[str, EmbedParams] = doc("")
@@ -382,15 +446,21 @@ def _check_references(params: Params) -> None:
     for key, occlude in params.occlude.items():
         dataset = pick(params.datasets, occlude.dataset, f"occlude.{key}.dataset: datasets")
         _check_path(f"occlude.{key}.images", occlude.images, {dataset.raw})
-    for key, cache in params.caches.items():
-        dataset = pick(params.datasets, cache.dataset, f"caches.{key}.dataset: datasets")
-        _check_path(f"caches.{key}.images", cache.images, {dataset.raw})
+    for section in ("caches", "external"):
+        for key, cache in getattr(params, section).items():
+            dataset = pick(params.datasets, cache.dataset, f"{section}.{key}.dataset: datasets")
+            _check_path(f"{section}.{key}.images", cache.images, {dataset.raw})
+    for key, cache in params.external.items():
+        if not isinstance(cache, DensePoseParams):
+            _check_path(f"external.{key}.reads", cache.reads, {label_file(cache.labels, cache.source)})
     for key, warp in params.warps.items():
         dataset = pick(params.datasets, warp.dataset, f"warps.{key}.dataset: datasets")
         _check_path(f"warps.{key}.images", warp.images, {dataset.raw})
     for key, run in params.runs.items():
         dataset = pick(params.datasets, run.train_on, f"runs.{key}.train_on: datasets")
         _check_path(f"runs.{key}.reads", run.reads, {dataset.raw, *_cache_paths(run.cache)})
+        if run.cache in params.external:
+            _check_path(f"runs.{key}.cache: its data set", params.external[run.cache].dataset, {run.train_on})
     for key, embed in params.embed.items():
         run = pick(params.runs, embed.run, f"embed.{key}.run: runs")
         dataset = pick(params.datasets, embed.dataset, f"embed.{key}.dataset: datasets")
@@ -401,7 +471,7 @@ def _check_references(params: Params) -> None:
             embed.reads, f"{dataset.raw}/labels.h5", f"{dataset.raw}.joints.h5",
             *(f"runs/{name}/weights.safetensors" for name in params.runs)})
     for key, report in params.report.items():
-        cache = pick(params.caches, report.pictures, f"report.{key}.pictures: caches")
+        cache = pick({**params.caches, **params.external}, report.pictures, f"report.{key}.pictures: caches")
         _check_path(f"report.{key}.dataset", report.dataset, {cache.dataset})
         _check_path(f"report.{key}.images", report.images, {cache.images})
     for key, figure in params.figures.items():
@@ -455,8 +525,8 @@ def _check_path(name: str, found: str, expected: set[str]) -> None:
 
 def parse(kind: Any, value: Any, name: str) -> Any:
     """Turn a YAML value into `kind`; `name` is its dotted place, for errors."""
-    if kind == ModelParams:
-        return _parse_model(value, name)
+    if kind in CHOICES:
+        return parse(concrete(kind, value, name), value, name)
     if dataclasses.is_dataclass(kind):
         return _parse_dataclass(kind, value, name)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
@@ -471,11 +541,14 @@ def parse(kind: Any, value: Any, name: str) -> Any:
     return _parse_scalar(kind, value, name)
 
 
-def _parse_model(value: Any, name: str) -> Any:
-    given = value.get("name") if isinstance(value, dict) else None
-    if given not in MODELS:
-        raise InputError(f"{name}.name: unknown model {_shown(given)}; a model is one of {', '.join(MODELS)}")
-    return parse(MODELS[given], value, name)
+def concrete(kind: Any, value: Any, name: str) -> Any:
+    """The dataclass of `kind`, one of CHOICES, that an entry asks for."""
+    key, known = CHOICES[kind]
+    given = value.get(key) if isinstance(value, dict) else None
+    if given not in known:
+        what = "model" if key == "name" else key
+        raise InputError(f"{name}.{key}: unknown {what} {_shown(given)}; it is one of {', '.join(known)}")
+    return known[given]
 
 
 def _parse_dataclass(kind: Any, value: Any, name: str) -> Any:

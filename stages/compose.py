@@ -19,7 +19,17 @@ from typing import Any
 import yaml
 
 from pipeline.errors import InputError
-from pipeline.params import MODELS, ModelParams, Params, cache_file, figure_files, parse
+from pipeline.params import (
+    CHOICES,
+    EXTERNAL,
+    ModelParams,
+    Params,
+    cache_file,
+    concrete,
+    figure_files,
+    label_file,
+    parse,
+)
 from stages.tables import only_read, table_runs
 
 PROFILES = Path("profiles")
@@ -49,9 +59,15 @@ def compose(profile: str) -> dict[str, Any]:
                        for key, entry in _keyed(scale, full["occlude"]).items()
                        if _key(scale, entry["dataset"]) in tree["datasets"]}
     tree["datasets"] |= {key: {"layout": "market", "raw": f"data/raw/{key}"} for key in tree["occlude"]}
+    parsers = _keyed(scale, full["parsers"])
     tree["parsers"] = {key: {**entry, "data": _key(scale, entry["data"])}
-                       for key, entry in _keyed(scale, full["parsers"]).items()}
-    tree["caches"] = dict(_caches(scale, full["caches"], tree["datasets"]))
+                       for key, entry in parsers.items() if "layout" not in entry}
+    tree["photographs"] = {key: entry for key, entry in parsers.items()
+                           if "layout" in entry and Path(entry["raw"]).is_dir()}
+    absent = parsers.keys() - tree["parsers"].keys() - tree["photographs"].keys()
+    caches = dict(_caches(scale, full["caches"], tree["datasets"], absent))
+    tree["caches"] = {key: entry for key, entry in caches.items() if entry["parser"] not in EXTERNAL}
+    tree["external"] = {key: entry for key, entry in caches.items() if entry["parser"] in EXTERNAL}
     tree["warps"] = {key: {**entry, "dataset": _key(scale, entry["dataset"]),
                            "parts": _key(scale, entry.get("parts", entry["dataset"])),
                            "images": tree["datasets"][_key(scale, entry["dataset"])]["raw"]}
@@ -116,14 +132,21 @@ def _keyed(scale: str, section: dict[str, Any]) -> dict[str, Any]:
     return {_key(scale, name): entry for name, entry in section.items()}
 
 
-def _caches(scale: str, section: dict[str, Any], datasets: dict[str, Any]) -> typing.Iterator[tuple[str, Any]]:
+def _caches(scale: str, section: dict[str, Any], datasets: dict[str, Any], absent: set[str]
+            ) -> typing.Iterator[tuple[str, Any]]:
+    """The caches of data sets that are there; `absent`: parsers that cannot be trained here, their photographs
+    missing. `source` is a file or folder of the user's, else the weights of the parser that `weights` names."""
     for key, entry in _keyed(scale, section).items():
         dataset = _key(scale, entry["dataset"])
-        if dataset not in datasets:
+        trained = _key(scale, entry.pop("weights", ""))
+        if dataset not in datasets or ("source" not in entry and trained in absent):
             continue
         raw = datasets[dataset]["raw"]
-        trained = _key(scale, entry.pop("weights", ""))
-        source = f"{raw}/labels.h5" if entry["parser"] == "oracle" else f"parsers/{trained}/weights.safetensors"
+        given = f"{raw}/labels.h5" if entry["parser"] == "oracle" else f"parsers/{trained}/weights.safetensors"
+        source = entry.pop("source", given)
+        if entry["parser"] in EXTERNAL:
+            entry["reads"] = (entry.pop("config", "") if entry["parser"] == "densepose"
+                              else label_file(entry.get("labels", ""), source))
         yield key, {**entry, "dataset": dataset, "source": source, "images": raw}
 
 
@@ -252,8 +275,8 @@ def as_text(tree: dict[str, Any], profile: str) -> str:
 
 def _lines(kind: Any, tree: Any, depth: int) -> typing.Iterator[str]:
     indent = "  " * depth
-    if kind == ModelParams:
-        kind = MODELS[tree["name"]]
+    if kind in CHOICES:
+        kind = concrete(kind, tree, "")
     typed = dataclasses.is_dataclass(kind)
     for key, value in tree.items():
         comment, inner = "", typing.get_args(kind)[1] if not typed else None

@@ -3,14 +3,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from sections import EMPTY
+from bare_params import SECTIONS
 
 from pipeline.errors import InputError
 from pipeline.params import load_params
 from stages import compose
 
 ROOT = Path(__file__).resolve().parents[1]
-SECTIONS = tuple(EMPTY)
 PROFILES = sorted(path.stem for path in (ROOT / "profiles").glob("*.yaml") if path.stem not in ("recipes", "parser"))
 
 
@@ -47,6 +46,35 @@ def test_a_data_set_not_on_disk_is_left_out_with_its_runs(project):
     assert set(with_it["runs"]) - set(without["runs"]) == {
         f"default-market-{name}" for name in ("histogram", "untrained", "baseline", "sorn")}
     assert "default-market1501-dev" in with_it["caches"] and "default-market1501-dev" not in without["caches"]
+
+
+def test_caches_of_outside_parsers_and_parsers_of_photographs_have_their_own_sections(project):
+    assert compose.compose("folder-precomputed")["external"] == {} == compose.compose("photographs")["photographs"]
+    for name in ("pictures", "clothing-co-parsing", "market1501_dev"):
+        (project / "data/raw" / name).mkdir(parents=True)
+    for name, source, reads in (("precomputed", "data/raw/parses", "pipeline/labelmaps/lip20.yaml"),
+                                ("huggingface", "data/raw/checkpoint", "pipeline/labelmaps/atr18.yaml"),
+                                ("densepose", "data/raw/densepose/model_final_162be9.pkl",
+                                 "data/raw/densepose/densepose_rcnn_R_50_FPN_s1x.yaml")):
+        params = load_params(_write(f"folder-{name}"))
+        (key, cache), = params.external.items()
+        assert key == f"default-pictures-{name}" and not (params.caches or params.parsers or params.render)
+        assert (cache.parser, cache.source, cache.reads, cache.images) == (name, source, reads, "data/raw/pictures")
+        assert [warp.parts for warp in params.warps.values()] == ([key] if name == "densepose" else [])
+    params = load_params(_write("photographs"))
+    assert params.photographs["default-ccp-lraspp"].layout == "ccp" and not params.parsers
+    assert (params.caches["default-market1501-dev-ccp"].source
+            == "parsers/default-ccp-lraspp/weights.safetensors")
+    (project / "data/raw/clothing-co-parsing").rmdir()
+    assert compose.compose("photographs")["caches"] == {}
+
+
+def test_a_cache_may_name_its_weights(project):
+    profile = Path("profiles/mine.yaml")
+    profile.write_text("include: [default]\ncaches: {synth-partial: {source: other/weights.safetensors}}\n")
+    caches = compose.compose("mine")["caches"]
+    assert caches["default-synth-partial"]["source"] == "other/weights.safetensors"
+    assert caches["default-synth-occluded"] == compose.compose("default")["caches"]["default-synth-occluded"]
 
 
 def test_profiles_of_one_scale_agree_on_what_they_share(project):

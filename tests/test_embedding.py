@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from sections import EMPTY
+from bare_params import SECTIONS
 
 from models.histogram import Histogram
 from pipeline.embedding import embed_images
@@ -66,7 +66,7 @@ def tree(**run) -> dict:
             "reads": TEST_CACHES.get(name, "data/raw"), "visible_by": TEST_CACHES.get(name, "data/raw"),
             "match": {"tau": 0.15, "features": MATCH.get(name, "all")}}
     return {
-        **EMPTY, "scale": "default", "device": "cpu", "precision": "float32", "threads": 1,
+        **{name: {} for name in SECTIONS}, "scale": "default", "device": "cpu", "precision": "float32", "threads": 1,
         "datasets": {DATA: {"layout": "market", "raw": "data/raw"}}, "runs": runs, "embed": pairs}
 
 

@@ -294,7 +294,8 @@ def run_stage(index: pd.DataFrame, **changes) -> Cache:
     cache = CacheParams(dataset="tiny", images="raw", parser="lraspp", source="weights.safetensors", height=64,
                         width=32, batch=4, threads=1)
     write_index(index, "data/index/tiny.csv")
-    stage.run(types.SimpleNamespace(caches={"tiny": dataclasses.replace(cache, **changes)}, device="cpu"), "tiny")
+    stage.run(types.SimpleNamespace(caches={"tiny": dataclasses.replace(cache, **changes)}, external={},
+                                    device="cpu"), "tiny")
     return Cache("data/cache/tiny/parts.h5")
 
 
