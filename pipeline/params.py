@@ -283,6 +283,27 @@ class ReportParams:
 
 
 @dataclass(frozen=True)
+class OwnRowParams:
+    result: str = doc("the result that it is, a key of `evaluate`")
+    data: str = doc("the data set that it is scored on, a key of `datasets`")
+    full: bool = doc("it is the paper's full model, which the table's other rows are compared with")
+    missing: str = doc("what is to be done before it can be made on this machine; empty where nothing")
+
+
+@dataclass(frozen=True)
+class TableParams:
+    paper: str = doc("esa | sgsfa | sgam | dsa | sorn")
+    table: str = doc("its number as the paper prints it, as in docs/papers/tables.csv")
+    rows: dict[str, OwnRowParams] = doc("the paper's own rows: label, setting where there is one, data set")
+    reads: tuple[str, ...] = doc("the result files of these rows, 16 of them: repeated because DVC takes no list")
+
+
+@dataclass(frozen=True)
+class TablesPageParams:
+    scale: str = doc("the scale whose tables it shows, all that lie in reports/tables")
+
+
+@dataclass(frozen=True)
 class Params:
     scale: str = doc("default | ci | market | paper; stands in every key and path")
     device: str = doc("auto | cpu | cuda; auto takes a GPU where there is one")
@@ -297,6 +318,8 @@ class Params:
     embed: dict[str, EmbedParams] = doc("")
     evaluate: dict[str, EvaluateParams] = doc("")
     report: dict[str, ReportParams] = doc("")
+    tables: dict[str, TableParams] = doc("the papers' tables")
+    tables_page: dict[str, TablesPageParams] = doc("")
 
 
 def load_params(path: str | os.PathLike) -> Params:
@@ -347,6 +370,11 @@ def _check_references(params: Params) -> None:
         cache = pick(params.caches, report.pictures, f"report.{key}.pictures: caches")
         _check_path(f"report.{key}.dataset", report.dataset, {cache.dataset})
         _check_path(f"report.{key}.images", report.images, {cache.images})
+    for key, table in params.tables.items():
+        for label, row in table.rows.items():
+            if not row.missing:
+                pick(params.evaluate, row.result, f"tables.{key}.rows.{label}.result: evaluate")
+                pick(params.datasets, row.data, f"tables.{key}.rows.{label}.data: datasets")
     for key, evaluate in params.evaluate.items():
         for name in evaluate.features:
             pick(params.embed, name, f"evaluate.{key}.features: embed")

@@ -20,7 +20,7 @@ import yaml
 
 from pipeline.errors import InputError
 from pipeline.params import MODELS, ModelParams, Params, cache_file, parse
-from stages.tables import table_runs
+from stages.tables import paper_tables, table_runs
 
 PROFILES = Path("profiles")
 SCALES = ("default", "ci", "paper")
@@ -56,6 +56,9 @@ def compose(profile: str) -> dict[str, Any]:
                             "parser": _key(scale, entry["parser"])}
                       for key, entry in _keyed(scale, full["report"]).items()
                       if _key(scale, entry["pictures"]) in tree["warps"]}
+    folders = {name: entry.get("raw", f"data/raw/{name}") for name, entry in full["datasets"].items()}
+    tree["tables"], tree["tables_page"] = (
+        paper_tables(wanted, scale=scale, datasets=folders, tree=tree) if wanted else ({}, {}))
     parse(Params, tree, "")
     return tree
 
@@ -214,7 +217,7 @@ def _lines(kind: Any, tree: Any, depth: int) -> typing.Iterator[str]:
             inner = typing.get_type_hints(kind)[key]
             comment = f"  # {matching.metadata['doc']}" if matching.metadata["doc"] else ""
         if isinstance(value, dict) and value:
-            yield f"{indent}{key}:{comment}"
+            yield f"{indent}{_scalar(key)}:{comment}"
             yield from _lines(inner, value, depth + 1)
         else:
             yield f"{indent}{key}: {_scalar(value)}{comment}"

@@ -303,7 +303,8 @@ def toy_params() -> Params:
     embed = EmbedParams(run="toy-net", result="toy-net", model="baseline", dataset="toy", reads="", visible_by="",
                         batch=1, dtype="float32", match=MatchParams(tau=0.5, features="all"))
     return Params(scale="toy", device="cpu", precision="float32", threads=1, render={}, datasets={},
-                  parsers={}, caches={}, warps={}, runs={}, embed={"toy-net-toy": embed}, report={},
+                  parsers={}, caches={}, warps={}, runs={}, embed={"toy-net-toy": embed}, report={}, tables={},
+                  tables_page={},
                   evaluate={"toy-net": EvaluateParams(scale="toy", features=("toy-net-toy",))})
 
 
