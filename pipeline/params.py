@@ -319,7 +319,7 @@ class Params:
     evaluate: dict[str, EvaluateParams] = doc("")
     report: dict[str, ReportParams] = doc("")
     tables: dict[str, TableParams] = doc("the papers' tables")
-    tables_page: dict[str, TablesPageParams] = doc("")
+    tables_page: dict[str, TablesPageParams] = doc("one page with all of them")
 
 
 def load_params(path: str | os.PathLike) -> Params:

@@ -9,7 +9,8 @@ from pipeline.params import load_params
 from stages import compose
 
 ROOT = Path(__file__).resolve().parents[1]
-SECTIONS = ("render", "datasets", "parsers", "caches", "warps", "runs", "embed", "evaluate", "report")
+SECTIONS = ("render", "datasets", "parsers", "caches", "warps", "runs", "embed", "evaluate", "report", "tables",
+            "tables_page")
 PROFILES = sorted(path.stem for path in (ROOT / "profiles").glob("*.yaml") if path.stem not in ("recipes", "parser"))
 
 
