@@ -20,7 +20,8 @@ PAPERS = {"esa": "ESA-ReID", "sgsfa": "SGSFA", "sgam": "SGAM", "dsa": "DSA-reID"
 DATASETS = {"market1501": "Market-1501", "dukemtmc-reid": "DukeMTMC-reID", "occluded-dukemtmc": "Occluded-DukeMTMC",
             "p-dukemtmc-reid": "P-DukeMTMC-reID", "occluded-reid": "Occluded-REID", "partial-reid": "Partial-REID",
             "partial-ilids": "Partial-iLIDS", "drama-reid": "Drama-ReID", "cuhk03-labeled": "CUHK03 labeled",
-            "cuhk03-detected": "CUHK03 detected", "cuhk01": "CUHK01"}
+            "cuhk03-detected": "CUHK03 detected", "cuhk01": "CUHK01",
+            "partial-reid-occluded": "Partial-REID, occluded probes"}
 METRICS = {"rank1": "rank-1", "rank3": "rank-3", "rank5": "rank-5", "rank10": "rank-10", "mAP": "mAP",
            "pr_auc": "PR-AUC"}
 # What stages/report.py says too; importing it from there would make every table depend on what a report reads.

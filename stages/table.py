@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import page
-from pipeline.papershow import WITHDRAWN, as_html, as_latex, as_markdown, data_name, show
+from pipeline.papershow import DATASETS, WITHDRAWN, as_html, as_latex, as_markdown, data_name, show
 from pipeline.papertables import Own, compare, read_notes, read_printed, read_seeds
 from pipeline.params import Params, TableParams, pick
 from stages import main
@@ -49,8 +49,9 @@ def _remarks(wanted: TableParams, key: str, scale: str, made: Mapping[str, Mappi
     places: dict[str, list[str]] = {}
     for label, row in wanted.rows.items():
         theirs = label.split(" | ")[-1]
-        if row.data != f"{scale}-{theirs}" and data_name(theirs, "") not in places.setdefault(row.data, []):
-            places[row.data].append(data_name(theirs, ""))
+        known = row.data.removeprefix(f"{scale}-") in DATASETS
+        if not known and DATASETS[theirs] not in places.setdefault(row.data, []):
+            places[row.data].append(DATASETS[theirs])
     if places:
         yield ("Other people stand in the place of the paper's: "
                + ", ".join(f"{data_name(ours, scale)} for {_joined(names)}" for ours, names in places.items())

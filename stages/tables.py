@@ -117,7 +117,7 @@ def _own_row(row: Row, wanted: dict[str, Any], scale: str, datasets: dict[str, s
     missing = "; ".join(f"put {name} in {datasets[name]}" if name in datasets else
                         f"name {name} under `datasets` of the profile" for name in absent)
     if not absent and f"{result}-on-{test}" not in tree["evaluate"].get(result, {"features": []})["features"]:
-        missing = f"take {result} on {test} into the profile"
+        missing = f"make {result} on {test}: the profile leaves it out, or a file that it needs is not there"
     return {"result": result, "data": data, "full": row.variant == row.paper, "missing": missing}
 
 
