@@ -304,6 +304,21 @@ class TablesPageParams:
 
 
 @dataclass(frozen=True)
+class SweepParams:
+    paper: str = doc("whose sweep it is")
+    figure: str = doc("the paper's figure")
+    what: str = doc("what is swept")
+    axis: str = doc("linear | log")
+    dataset: str = doc("the data set of the results, a key of `datasets`")
+    trained_on: str = doc("what its runs are trained on, a key of `datasets`")
+    printed_on: tuple[str, ...] = doc("the data sets of the paper's figure in whose place `dataset` stands")
+    best: tuple[float, ...] = doc("the value that the paper calls best; empty where it names none")
+    values: tuple[float, ...] = doc("the values, in the order of the axis")
+    results: tuple[str, ...] = doc("one a value, keys of `evaluate`")
+    reads: tuple[str, ...] = doc("their metrics files, the last repeated up to nine: DVC takes no list here")
+
+
+@dataclass(frozen=True)
 class Params:
     scale: str = doc("default | ci | market | paper; stands in every key and path")
     device: str = doc("auto | cpu | cuda; auto takes a GPU where there is one")
@@ -320,6 +335,7 @@ class Params:
     report: dict[str, ReportParams] = doc("")
     tables: dict[str, TableParams] = doc("the papers' tables")
     tables_page: dict[str, TablesPageParams] = doc("one page with all of them")
+    sweeps: dict[str, SweepParams] = doc("")
 
 
 def load_params(path: str | os.PathLike) -> Params:
@@ -365,7 +381,8 @@ def _check_references(params: Params) -> None:
             raise InputError(f"embed.{key}.model: is {embed.model!r}, and run {embed.run!r} is a {run.model.name!r}")
         _check_path(f"embed.{key}.reads", embed.reads, {dataset.raw, *_cache_paths(embed.dataset)})
         _check_path(f"embed.{key}.visible_by", embed.visible_by, {
-            embed.reads, f"{dataset.raw}/labels.h5", *(f"runs/{name}/weights.safetensors" for name in params.runs)})
+            embed.reads, f"{dataset.raw}/labels.h5", f"{dataset.raw}.joints.h5",
+            *(f"runs/{name}/weights.safetensors" for name in params.runs)})
     for key, report in params.report.items():
         cache = pick(params.caches, report.pictures, f"report.{key}.pictures: caches")
         _check_path(f"report.{key}.dataset", report.dataset, {cache.dataset})
@@ -378,6 +395,15 @@ def _check_references(params: Params) -> None:
     for key, evaluate in params.evaluate.items():
         for name in evaluate.features:
             pick(params.embed, name, f"evaluate.{key}.features: embed")
+    for key, sweep in params.sweeps.items():
+        pick(params.datasets, sweep.dataset, f"sweeps.{key}.dataset: datasets")
+        if len(sweep.values) != len(sweep.results):
+            raise InputError(f"sweeps.{key}: has {len(sweep.values)} values and {len(sweep.results)} results; name one "
+                             "result for each value")
+        for place, path in enumerate(sweep.reads):
+            result = sweep.results[min(place, len(sweep.results) - 1)]
+            pick(params.evaluate, result, f"sweeps.{key}.results: evaluate")
+            _check_path(f"sweeps.{key}.reads[{place}]", path, {f"metrics/{params.scale}/{result}.json"})
 
 
 def _cache_paths(cache: str) -> tuple[str, str]:

@@ -275,15 +275,15 @@ precision: auto
 threads: 2
 datasets: {market1501: {layout: market1501, raw: data/raw/market1501}, dukemtmc-reid: {layout: duke, raw: /data/duke}}
 caches: {market1501: {like: parse, parser: lraspp, weights: default-x, dataset: market1501}}
-rows: {papers: [sgsfa], prefix: "", main: market1501, counterparts: {}, elsewhere: {}}
+rows: {papers: [sgsfa], sweeps: [], prefix: "", main: market1501, counterparts: {}, elsewhere: {}}
 recipes: {run: {image_steps: 100}, parse: {height: 256, width: 128, batch: 1, threads: 1}}
 """
 
 
 def test_a_data_set_that_is_not_here_is_named_with_what_to_do(project):
-    (project / "profiles/real.yaml").write_text(REAL)
+    (project / "profiles/mine.yaml").write_text(REAL)
     (project / "data/raw/market1501").mkdir(parents=True)
-    params = composed("real")
+    params = composed("mine")
     six = params.tables["paper-sgsfa-6"]
     assert set(six.reads) == {"metrics/paper/paper-sgsfa.json"} and len(six.reads) == tables.SLOTS
     assert set(params.tables["paper-sgsfa-1"].reads) == {"profiles/tables/rows.csv"}

@@ -304,7 +304,7 @@ def toy_params() -> Params:
                         batch=1, dtype="float32", match=MatchParams(tau=0.5, features="all"))
     return Params(scale="toy", device="cpu", precision="float32", threads=1, render={}, datasets={},
                   parsers={}, caches={}, warps={}, runs={}, embed={"toy-net-toy": embed}, report={}, tables={},
-                  tables_page={},
+                  tables_page={}, sweeps={},
                   evaluate={"toy-net": EvaluateParams(scale="toy", features=("toy-net-toy",))})
 
 
