@@ -210,7 +210,10 @@ def paper_tables(wanted: dict[str, Any], *, scale: str, datasets: dict[str, str]
                     reads[f"metrics/{scale}/{entry['result']}.json"] = None
                     if row.dataset in RANK3:
                         reads[f"curves/{scale}/{entry['result']}.csv"] = None
-            slots = list(itertools.islice(itertools.cycle(reads or [ROWS.as_posix()]), max(SLOTS, len(reads))))
+            if len(reads) > SLOTS:  # DVC would leave out the rest
+                raise InputError(f"rows: table {table} of {paper} reads {len(reads)} result files, and stage `table` "
+                                 f"takes {SLOTS}; let sets share a counterpart, or add places in dvc.yaml")
+            slots = list(itertools.islice(itertools.cycle(reads or [ROWS.as_posix()]), SLOTS))
             tables[f"{scale}-{paper}-{number(table)}"] = {"paper": paper, "table": table, "rows": entries,
                                                           "reads": slots}
     return tables, {f"{scale}-tables": {"scale": scale}} if tables else {}
