@@ -173,3 +173,13 @@ def test_a_selection_stays_under_a_hundred_stages(project, profile):
     tree = compose.compose(profile)
     assert sum(len(tree[section]) for section in SECTIONS) < 100
     assert tree["runs"] or profile in ("tables", "real")
+
+
+def test_every_table_has_all_its_results_at_the_papers_scale(real_trees):
+    keys = {key: entry for tree in real_trees.values() for key, entry in tree["tables"].items()}
+    assert len(keys) == 25
+    for key, entry in keys.items():
+        used = {f"metrics/paper/{row['result']}.json" for row in entry["rows"].values()}
+        assert used == {path for path in entry["reads"] if path.startswith("metrics/")}, key
+        assert {row["missing"] for row in entry["rows"].values()} == {""}, key
+    assert compose.compose("paper")["tables"] == {}, "a table would lack what the profile leaves out"
