@@ -354,6 +354,27 @@ class ReportParams:
 
 
 @dataclass(frozen=True)
+class OwnRowParams:
+    result: str = doc("the result that it is, a key of `evaluate`")
+    data: str = doc("the data set that it is scored on, a key of `datasets`")
+    full: bool = doc("it is the paper's full model, which the table's other rows are compared with")
+    missing: str = doc("what is to be done before it can be made on this machine; empty where nothing")
+
+
+@dataclass(frozen=True)
+class TableParams:
+    paper: str = doc("esa | sgsfa | sgam | dsa | sorn")
+    table: str = doc("its number as the paper prints it, as in docs/papers/tables.csv")
+    rows: dict[str, OwnRowParams] = doc("the paper's own rows: label, setting where there is one, data set")
+    reads: tuple[str, ...] = doc("the result files of these rows, 16 of them: repeated because DVC takes no list")
+
+
+@dataclass(frozen=True)
+class TablesPageParams:
+    scale: str = doc("the scale whose tables it shows, all that lie in reports/tables")
+
+
+@dataclass(frozen=True)
 class SweepParams:
     paper: str = doc("whose sweep it is")
     figure: str = doc("the paper's figure")
@@ -412,6 +433,8 @@ class Params:
     embed: dict[str, EmbedParams] = doc("")
     evaluate: dict[str, EvaluateParams] = doc("")
     report: dict[str, ReportParams] = doc("")
+    tables: dict[str, TableParams] = doc("the papers' tables")
+    tables_page: dict[str, TablesPageParams] = doc("one page with all of them")
     sweeps: dict[str, SweepParams] = doc("")
     figures: dict[str, FigureParams] = doc("")
 
@@ -476,6 +499,11 @@ def _check_references(params: Params) -> None:
         _check_path(f"report.{key}.images", report.images, {cache.images})
     for key, figure in params.figures.items():
         _check_figure(f"figures.{key}", figure, params)
+    for key, table in params.tables.items():
+        for label, row in table.rows.items():
+            if not row.missing:
+                pick(params.evaluate, row.result, f"tables.{key}.rows.{label}.result: evaluate")
+                pick(params.datasets, row.data, f"tables.{key}.rows.{label}.data: datasets")
     for key, evaluate in params.evaluate.items():
         for name in evaluate.features:
             pick(params.embed, name, f"evaluate.{key}.features: embed")

@@ -30,7 +30,7 @@ from pipeline.params import (
     label_file,
     parse,
 )
-from stages.tables import only_read, table_runs
+from stages.tables import only_read, paper_tables, table_runs
 
 PROFILES = Path("profiles")
 SCALES = ("default", "ci", "paper")
@@ -79,7 +79,10 @@ def compose(profile: str) -> dict[str, Any]:
                             "parser": _key(scale, entry["parser"])}
                       for key, entry in _keyed(scale, full["report"]).items()
                       if _key(scale, entry["pictures"]) in tree["warps"]}
+    folders = {name: entry.get("raw", f"data/raw/{name}") for name, entry in full["datasets"].items()}
+    tables = paper_tables(wanted, scale=scale, datasets=folders, tree=tree) if wanted else ({}, {})
     tree = tree if wanted is None else only_read(tree)
+    tree["tables"], tree["tables_page"] = tables
     tree["sweeps"] = dict(_sweeps(scale, sweeps, tree["embed"]))
     tree["figures"] = dict(_figures(scale, full["figures"], _keyed(scale, runs), tree))
     parse(Params, tree, "")
@@ -285,7 +288,7 @@ def _lines(kind: Any, tree: Any, depth: int) -> typing.Iterator[str]:
             inner = typing.get_type_hints(kind)[key]
             comment = f"  # {matching.metadata['doc']}" if matching.metadata["doc"] else ""
         if isinstance(value, dict) and value:
-            yield f"{indent}{key}:{comment}"
+            yield f"{indent}{_scalar(key)}:{comment}"
             yield from _lines(inner, value, depth + 1)
         else:
             yield f"{indent}{key}: {_scalar(value)}{comment}"

@@ -17,6 +17,7 @@ there. Rows that come to the same run share it. Optional: `beside`, data sets th
 
 import csv
 import dataclasses
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,13 @@ from typing import Any
 import yaml
 
 from pipeline.errors import InputError
+from pipeline.papertables import own_key
 
 ROWS, VARIANTS = Path("profiles/tables/rows.csv"), Path("profiles/tables/variants.yaml")
 SWEEPS = Path("profiles/tables/sweeps.yaml")
+
+SLOTS = 16  # result files that stage `table` can depend on: SORN's Table III has most
+RANK3 = ("partial-reid", "partial-ilids")  # where papers print rank-3, which only the CMC curve has
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,3 +189,52 @@ def only_read(tree: dict[str, Any]) -> dict[str, Any]:
         *embed, *caches.values(), *warps.values())}
     return {**tree, "datasets": {key: entry for key, entry in tree["datasets"].items() if key in used},
             "caches": caches, "warps": warps, "runs": runs}
+
+
+def paper_tables(wanted: dict[str, Any], *, scale: str, datasets: dict[str, str], tree: dict[str, Any]
+                 ) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Entries of `tables` and `tables_page` for the papers in `wanted`, from a tree that has `evaluate` and `datasets`.
+
+    datasets: all that the profile names -> their folders, whether they are on this machine or not. None where a profile
+    wants only some runs: a table means the same in all profiles of a scale.
+    """
+    tables: dict[str, Any] = {}
+    for (paper, table), rows in itertools.groupby(read_rows(), lambda row: (row.paper, row.table)):
+        if paper in wanted["papers"] and "only" not in wanted:
+            entries: dict[str, Any] = {}
+            reads: dict[str, None] = {}
+            for row in rows:
+                entry = _own_row(row, wanted, scale, datasets, tree)
+                entries[own_key(row.row, row.setting, row.dataset)] = entry
+                if not entry["missing"]:
+                    reads[f"metrics/{scale}/{entry['result']}.json"] = None
+                    if row.dataset in RANK3:
+                        reads[f"curves/{scale}/{entry['result']}.csv"] = None
+            if len(reads) > SLOTS:  # DVC would leave out the rest
+                raise InputError(f"rows: table {table} of {paper} reads {len(reads)} result files, and stage `table` "
+                                 f"takes {SLOTS}; let sets share a counterpart, or add places in dvc.yaml")
+            slots = list(itertools.islice(itertools.cycle(reads or [ROWS.as_posix()]), SLOTS))
+            tables[f"{scale}-{paper}-{number(table)}"] = {"paper": paper, "table": table, "rows": entries,
+                                                          "reads": slots}
+    return tables, {f"{scale}-tables": {"scale": scale}} if tables else {}
+
+
+def _own_row(row: Row, wanted: dict[str, Any], scale: str, datasets: dict[str, str], tree: dict[str, Any]
+             ) -> dict[str, Any]:
+    train, test = (counterpart(row.paper, name, wanted) for name in (row.train_on, row.dataset))
+    result, data = f"{scale}-{run_name(row.variant, train, wanted)}", f"{scale}-{test}"
+    absent = [name for name in dict.fromkeys((train, test)) if f"{scale}-{name}" not in tree["datasets"]]
+    missing = "; ".join(f"put {name} in {datasets[name]}" if name in datasets else
+                        f"name {name} under `datasets` of the profile" for name in absent)
+    if not absent and f"{result}-on-{test}" not in tree["evaluate"].get(result, {"features": []})["features"]:
+        missing = f"make {result} on {test}: the profile leaves it out, or a file that it needs is not there"
+    return {"result": result, "data": data, "full": row.variant == row.paper, "missing": missing}
+
+
+def number(table: str) -> int:
+    """A table's number, Arabic or Roman.
+
+    >>> number("5"), number("VI")
+    (5, 6)
+    """
+    return int(table) if table.isdigit() else ("I", "II", "III", "IV", "V", "VI").index(table) + 1
