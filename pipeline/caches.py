@@ -7,6 +7,7 @@ them.
 import json
 import math
 import os
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -60,15 +61,21 @@ def write_cache(path: str | os.PathLike, *, count: int, arrays: Mapping[str, tup
             written = _write_rows(file, arrays, columns, rows)
         with open(temporary, "rb") as done:
             os.fsync(done.fileno())
+        if written == count:
+            temporary.replace(path)
     except (OSError, RuntimeError) as error:  # h5py raises RuntimeError where a full disk lets it not close the file
         with suppress(OSError):
             temporary.unlink(missing_ok=True)  # it may hold the room that is wanting
-        reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{str(path)!r}: cannot be written ({reason}); make room or mend the folder and run again, "
-                         "what is finished is kept") from error
+        raise InputError(f"{str(path)!r}: cannot be written ({_reason(error)}); make room or mend the folder and run "
+                         "again, what is finished is kept") from error
     if written != count:
         raise RuntimeError(f"{path}: {written} rows were given for {count}")
-    temporary.replace(path)
+
+
+def _reason(error: Exception) -> str:
+    """What the system said; h5py hides it among several lines."""
+    said = re.search(r"error message = '([^']*)'", str(error))
+    return said[1] if said else getattr(error, "strerror", None) or " ".join(str(error).split())
 
 
 def _create(file: h5py.File, count: int, arrays: Mapping[str, tuple[int, ...]],

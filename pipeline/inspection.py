@@ -62,8 +62,8 @@ def inspect_cache(path: str | os.PathLike, index: Sequence[str] | None = None) -
     rules = _parts_rules(maker) if kind == "parts" else _DSAP_RULES
     status = cache.column("status").tolist() if kind == "parts" else []
     if kind == "parts" and len(status) != len(keys):
-        raise InputError(f"{os.fspath(path)!r}: is damaged ({len(keys)} keys and {len(status)} statuses); remove it and "
-                         "make it again with the stage parse")
+        raise InputError(f"{os.fspath(path)!r}: is damaged ({len(keys)} keys and {len(status)} statuses); remove it "
+                         "and make it again with the stage parse")
     checks += _check_rows(cache, keys, status, list(names), rules) if not checks[0].wrong else []
     if kind == "parts":
         checks.append(_check_statuses(keys, status))

@@ -33,8 +33,8 @@ class Oracle:
             raise InputError(f"{str(path)!r}: no such labels; the oracle parses rendered sets only, made by the stage "
                              "render") from error
         except Exception as error:  # what h5py raises on damaged files is of many kinds
-            raise InputError(f"{str(path)!r}: is damaged or holds no labels ({' '.join(str(error).split())}); make it again with the stage "
-                             "render") from error
+            raise InputError(f"{str(path)!r}: is damaged or holds no labels ({' '.join(str(error).split())}); make it "
+                             "again with the stage render") from error
         self._rows = {name: row for row, name in enumerate(names)}
 
     def __call__(self, images: Tensor, paths: list[str]) -> dict[str, Tensor]:

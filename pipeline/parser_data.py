@@ -40,8 +40,8 @@ class ParsingSet:
         except InputError:
             raise
         except Exception as error:  # what h5py raises on damaged files is of many kinds
-            raise InputError(f"{self.folder / 'labels.h5'}: cannot be read as a rendered set's labels ({error}); render "
-                             "the set again") from error
+            raise InputError(f"{self.folder / 'labels.h5'}: cannot be read as a rendered set's labels ({error}); "
+                             "render the set again") from error
         if not self.rows:
             raise InputError(f"{self.folder / 'labels.h5'}: has no pictures under {part}/; render it again as a set "
                              "of kind `parsing`")

@@ -10,6 +10,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import h5py
@@ -38,6 +39,7 @@ from pipeline.parsing import parse_images
 
 SECONDS = 20  # for one case; a reader takes milliseconds
 ROWS = 6
+MAKER = json.dumps({"parser": "fake", "taxonomy": "densepose24", "height": HEIGHT, "width": WIDTH})
 PATHS = [f"query/{row:04d}_c1s1_{row:06d}_00.jpg" for row in range(ROWS)]
 
 
@@ -66,9 +68,7 @@ def parts(folder: Path) -> Path:
 def parsed(folder: Path) -> Path:
     """A parts.h5 that inspection finds sound."""
     write_set(folder, ROWS)
-    maker = {"parser": "fake", "taxonomy": "densepose24", "height": HEIGHT, "width": WIDTH}
-    parse_images(make_job(folder, maker=json.dumps(maker)), soft_forward, folder / "parts.h5",
-                 scratch=folder / "scratch")
+    parse_images(make_job(folder, maker=MAKER), soft_forward, folder / "parts.h5", scratch=folder / "scratch")
     return folder / "parts.h5"
 
 
@@ -106,9 +106,19 @@ def inspected(path: Path) -> object:
     return [check.wrong for check in inspect_cache(path).checks]
 
 
+def extended(path: Path) -> object:
+    """What a parse makes of an old cache: rows that are damaged are parsed anew."""
+    folder = path.parent
+    parse_images(make_job(folder, maker=MAKER), soft_forward, path, scratch=folder / "scratch")
+    cache = Cache(path)
+    names = ("native", "labels", "uv", "probs/parts8", "probs/parts4", "entropy", "visibility")
+    return [cache.maker, *(cache.column(name).tolist() for name in ("key", "status", "image_sha256")),
+            *([cache.read(name, row) for row in range(len(cache))] for name in names)]
+
+
 # name -> a writer of a right file and a reader of it
 READERS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], object]]] = {
-    "cache": (parts, read_cache), "inspect": (parsed, inspected),
+    "cache": (parts, read_cache), "inspect": (parsed, inspected), "append": (parsed, extended),
     "features": (features, lambda path: repr(read_features(path))),
     "cuhk03": (release, read_split), "oracle": (labels, read_oracle), "parsing": (labels, read_parsing),
     "joints": (labels, lambda path: read_joints(path, PATHS)),
@@ -177,11 +187,12 @@ def main(folder: Path, reader: str, seed: int, count: int) -> None:
     for number in range(count):
         random = np.random.default_rng([seed, number])
         right.unlink()
+        right.with_suffix(".h5.tmp").unlink(missing_ok=True)
         right.write_bytes(whole)
         changed = (change_content if number % 2 else change_bytes)(right, random)
         print(reader, number, changed, file=sys.stderr, flush=True)
         try:
-            with within(SECONDS):
+            with within(SECONDS), redirect_stdout(sys.stderr):
                 result = "right" if same(read(right), expected) else "other"
         except InputError as error:
             assert str(folder) in str(error) and "\n" not in str(error), str(error)

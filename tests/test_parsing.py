@@ -137,7 +137,7 @@ def test_every_forward_pass_has_the_same_rows_and_padding_leaves_no_trace(root):
 
 @pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.slow)])
 def test_kills_and_ranks_change_no_byte(root, kills):
-    """One parse killed at 20 chosen places; parses killed at `kills` moments spread over them; 2 and 4 ranks at once."""
+    """One parse killed at 20 chosen places; parses killed at `kills` moments spread over one; 2 and 4 ranks at once."""
     expected = parse(root)
     script = Path(__file__).with_name("crashing_parse.py")
     done = subprocess.run([sys.executable, str(script), str(root), str(kills)], capture_output=True, text=True,
