@@ -7,9 +7,10 @@ them.
 import json
 import math
 import os
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ COLUMN_ROWS = 1024  # rows of a chunk of the small columns
 # HDF5 1.10's format has checksums over what zlib's do not cover; in the default one, 47 of 7,826 flipped bits went by
 # unnoticed and gave one image another's labels. Its bytes do not depend on the time either, and it is smaller.
 LIBVER = ("v110", "v110")
-# What h5py and zlib raise on damaged files.
-DAMAGE = (OSError, KeyError, RuntimeError, ValueError, TypeError, zlib.error)
+# What h5py and zlib raise on damaged files, and what follows from a file that holds other things than it should.
+DAMAGE = (OSError, LookupError, RuntimeError, ValueError, TypeError, AttributeError, ArithmeticError, MemoryError,
+          zlib.error)
 
 SHA256 = np.dtype("S64")  # hexadecimal
 STATUS_BYTES = 256  # a longer status is cut
@@ -51,21 +53,29 @@ def write_cache(path: str | os.PathLike, *, count: int, arrays: Mapping[str, tup
     row's small value, stored in blocks of rows. Memory does not grow with `count`.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with h5py.File(temporary, "w", libver=LIBVER, track_order=False) as file:
             _create(file, count, arrays, columns, maker)
             written = _write_rows(file, arrays, columns, rows)
         with open(temporary, "rb") as done:
             os.fsync(done.fileno())
-    except OSError as error:
-        reason = error.strerror or str(error).splitlines()[0]
-        raise InputError(f"{str(path)!r}: cannot be written ({reason}); make room or mend the folder and run again, "
-                         "what is finished is kept") from error
+        if written == count:
+            temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # h5py raises RuntimeError where a full disk lets it not close the file
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)  # it may hold the room that is wanting
+        raise InputError(f"{str(path)!r}: cannot be written ({_reason(error)}); make room or mend the folder and run "
+                         "again, what is finished is kept") from error
     if written != count:
         raise RuntimeError(f"{path}: {written} rows were given for {count}")
-    temporary.replace(path)
+
+
+def _reason(error: Exception) -> str:
+    """What the system said; h5py hides it among several lines."""
+    said = re.search(r"error message = '([^']*)'", str(error))
+    return said[1] if said else getattr(error, "strerror", None) or " ".join(str(error).split())
 
 
 def _create(file: h5py.File, count: int, arrays: Mapping[str, tuple[int, ...]],
@@ -133,20 +143,23 @@ class Cache:
         return self._dataset("key").shape[0]
 
     def __contains__(self, name: str) -> bool:
-        with self._reading() as file:
+        with self.reading() as file:
             return name in file
 
     @property
     def maker(self) -> dict[str, Any]:
         """What made the file: parser, weights' SHA-256, taxonomy, sizes, versions."""
-        with self._reading() as file:
-            return json.loads(file.attrs["maker"])
+        with self.reading() as file:
+            maker = json.loads(file.attrs["maker"])
+            if not isinstance(maker, dict):
+                raise ValueError("its maker is no JSON object")
+            return maker
 
     def column(self, name: str) -> np.ndarray:
         """A small column whole: `key`, `status`, `image_sha256` (str objects), `visibility` (N, 8) uint8."""
         dataset = self._dataset(name)
-        with self._reading():
-            return dataset.asstr()[()] if dataset.dtype.kind == "S" else dataset[()]
+        with self.reading():
+            return dataset[()] if name == "visibility" else dataset.asstr()[()]
 
     def require(self, name: str) -> None:
         """InputError if the file holds no `name`."""
@@ -168,14 +181,14 @@ class Cache:
     def read(self, name: str, row: int) -> np.ndarray:
         """One image's `name`: uint8, the shape docs/caches.md lists."""
         dataset = self._dataset(name)
-        with self._reading():
+        with self.reading():
             return dataset[row]
 
     def chunk(self, name: str, row: int) -> bytes:
         """One image's `name` as it is stored, found intact: what `compress` gave. InputError if it is damaged."""
         dataset = self._dataset(name)
         shape = dataset.shape[1:]
-        with self._reading():
+        with self.reading():
             data = dataset.id.read_direct_chunk((row, *(0 for _ in shape)))[1]
             if len(zlib.decompress(data)) != math.prod(shape):
                 raise ValueError(f"row {row} of {name} has another length")
@@ -190,12 +203,15 @@ class Cache:
     def _dataset(self, name: str) -> h5py.Dataset:
         if name not in self._datasets or self._process != os.getpid():
             self.require(name)
-            with self._reading() as file:
-                self._datasets[name] = file[name]
+            with self.reading() as file:
+                dataset = file[name]
+                if not isinstance(dataset, h5py.Dataset) or not dataset.shape:
+                    raise ValueError(f"{name} has no rows")
+                self._datasets[name] = dataset
         return self._datasets[name]
 
     @contextmanager
-    def _reading(self) -> Iterator[h5py.File]:
+    def reading(self) -> Iterator[h5py.File]:
         """The open file; whatever a damaged one makes h5py raise becomes one sentence."""
         try:
             if self._file is None or self._process != os.getpid():  # a handle from before a fork reads wrong data

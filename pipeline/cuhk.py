@@ -151,7 +151,7 @@ def _pictures(release: Path, boxes: str, images: list[str]) -> Iterator[tuple[st
     """Name and (H, W, 3) uint8 picture of each image, from boxes{pair}{person, image} of the MATLAB 7.3 file."""
     try:
         file = h5py.File(release, "r", locking=False)
-    except OSError as error:
+    except Exception as error:  # what h5py raises on damaged files is of many kinds
         raise InputError(f"{os.fspath(release)!r}: is no MATLAB 7.3 file, or is damaged ({error}); download CUHK03's "
                          "release again") from error
     with file:
@@ -166,9 +166,9 @@ def _picture(file: h5py.File, boxes: str, pair: int, person: int, number: int, p
     try:
         cells = file[file[boxes][0, pair - 1]]
         picture = file[cells[number - 1, person - 1]][:].T
-    except (OSError, RuntimeError, KeyError, ValueError, IndexError, TypeError, AttributeError) as error:
+    except Exception as error:
         raise InputError(f"{place} cannot be read ({error}); download CUHK03's release again") from error
-    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
+    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or not picture.size:
         raise InputError(f"{place} is no picture ({picture.dtype} {picture.shape}), and the split file names it; "
                          "download both again, for the same boxes")
     return picture

@@ -59,9 +59,10 @@ def read_features(path: str | os.PathLike) -> Embedded:
         raise InputError(f"{name}: no such features file; make it with `dvc repro embed`") from error
     except InputError:
         raise
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:  # what h5py raises on damaged files
-        raise InputError(f"{name}: is truncated or no HDF5 file ({error}); delete it and run "
+    except Exception as error:  # what h5py raises on damaged files is of many kinds
+        raise InputError(f"{name}: is truncated or no HDF5 file ({' '.join(str(error).split())}); delete it and run "
                          "`dvc repro embed`") from error
+    _check_types(columns, name)
     _check_values(columns, name)
     split = np.char.decode(columns["split"].astype(bytes), "utf-8")
     sides, keys, trials = {}, {}, {}
@@ -99,6 +100,21 @@ def _check_layout(file: h5py.File, name: str) -> dict[str, Any]:
         raise InputError(f"{name}: {widths[0]} feature columns and {file['visibility'].shape[1]} visibilities do not "
                          f"fit {len(file['sizes'])} parts of {widths[1]} together; run `dvc repro embed` again")
     return maker
+
+
+def _check_types(columns: dict[str, np.ndarray], name: str) -> None:
+    wanted = {"key": "SO", "split": "SO", "features": "f", "visibility": "f", "occlusion": "f"}  # others: numbers
+    for column, values in columns.items():
+        if values.dtype.kind not in wanted.get(column, "iu"):
+            raise InputError(f"{name}: the column {column!r} holds {values.dtype}; run `dvc repro embed` again")
+    for column in ("key", "split"):
+        try:
+            np.char.decode(columns[column].astype(bytes), "utf-8")
+        except ValueError as error:
+            raise InputError(f"{name}: the column {column!r} is no UTF-8 text; run `dvc repro embed` again") from error
+    if len(columns["sizes"]) == 0 or columns["sizes"].min() < 1:
+        raise InputError(f"{name}: its parts have sizes {columns['sizes'].tolist()}, and one is at least 1; run "
+                         "`dvc repro embed` again")
 
 
 def _check_values(columns: dict[str, np.ndarray], name: str) -> None:

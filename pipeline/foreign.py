@@ -13,8 +13,6 @@ gallery_label, gallery_cam; one part.
 """
 
 import os
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -54,7 +52,7 @@ def _read_npz(path: str | os.PathLike, name: str) -> dict[str, np.ndarray]:
             return {key: file[key] for key in file.files}
     except FileNotFoundError as error:
         raise InputError(f"{name}: no such file; give the .npz or .mat file with the features") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, TypeError) as error:
+    except Exception as error:  # what numpy and zipfile raise on a damaged file is of many kinds
         raise InputError(f"{name}: is damaged or no .npz file of plain numbers ({error}); save it again with "
                          "numpy.savez") from error
 
@@ -108,9 +106,10 @@ def _side(arrays: dict[str, np.ndarray], part: str, sizes: tuple[int, ...], name
         if shape != (count,):
             raise InputError(f"{name}: {part}_{column} has shape {shape}, and there are {count} {part} images; give "
                              "one value for each")
-    if visibility.shape != (count, len(sizes)) or visibility.min() < 0 or visibility.max() > 1:
-        raise InputError(f"{name}: {part}_visibility has shape {visibility.shape} and values from {visibility.min()} "
-                         f"to {visibility.max()}; it must be ({count}, {len(sizes)}), a column a part, within 0..1")
+    low, high = visibility.min(initial=np.inf), visibility.max(initial=-np.inf)
+    if visibility.shape != (count, len(sizes)) or low < 0 or high > 1:
+        raise InputError(f"{name}: {part}_visibility has shape {visibility.shape} and values from {low} to {high}; "
+                         f"it must be ({count}, {len(sizes)}), a column a part, within 0..1")
     if occlusion is not None and (occlusion.dtype.kind not in "fiub" or (occlusion < 0).any() or (occlusion > 1).any()):
         raise InputError(f"{name}: {part}_occlusion must hold numbers within 0..1, NaN where it is not known")
     return Side(features, visibility, pid, camid, occlusion)
@@ -133,6 +132,6 @@ def _numbers(values: np.ndarray, column: str, name: str) -> np.ndarray:
 def _whole(values: np.ndarray, column: str, name: str) -> np.ndarray:
     """As int64, if they are whole numbers."""
     found = values.astype(np.float64) if values.dtype.kind == "f" else values
-    if found.dtype.kind not in "fiub" or not np.array_equal(found, np.trunc(found)) or not np.isfinite(found).all():
-        raise InputError(f"{name}: {column} must hold whole numbers only")
+    if found.dtype.kind not in "fiub" or not np.array_equal(found, np.trunc(found)) or not (abs(found) < 2**63).all():
+        raise InputError(f"{name}: {column} must hold whole numbers only, of 64 bits")
     return found.astype(np.int64).reshape(-1)

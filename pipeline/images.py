@@ -14,9 +14,9 @@ def read_bytes(path: str | os.PathLike) -> bytes:
     """The file's bytes. InputError if it is missing, unreadable or empty."""
     try:
         data = Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"{os.fspath(path)!r}: cannot be read ({error.strerror}); restore it or drop it "
-                         "from the index") from error
+    except (OSError, ValueError) as error:  # ValueError: no name of a file
+        raise InputError(f"{os.fspath(path)!r}: cannot be read ({getattr(error, 'strerror', error)}); restore it or "
+                         "drop it from the index") from error
     if not data:
         raise InputError(f"{os.fspath(path)!r}: is empty (0 bytes); restore it or drop it from the index")
     return data
@@ -54,5 +54,5 @@ def file_sha256(path: str | os.PathLike) -> str:
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{os.fspath(path)!r}: cannot be read ({error.strerror})") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{os.fspath(path)!r}: cannot be read ({getattr(error, 'strerror', error)})") from error

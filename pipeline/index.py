@@ -10,6 +10,7 @@ from pipeline.errors import InputError
 COLUMNS = ["image", "path", "pid", "camid", "split"]
 OPTIONAL = ["trial", "occlusion"]
 SPLITS = ["train", "query", "gallery"]
+LARGEST = 2**63 - 1  # of int64
 
 
 def write_index(frame: pd.DataFrame, path: str | os.PathLike) -> None:
@@ -33,9 +34,13 @@ def read_index(path: str | os.PathLike) -> pd.DataFrame:
                             encoding="utf-8")
     except FileNotFoundError as error:
         raise InputError(f"{os.fspath(path)!r}: no such index; make it with `dvc repro prepare`") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"{os.fspath(path)!r}: is no readable index CSV ({error}); make it again with "
+    except (OSError, ValueError, OverflowError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{os.fspath(path)!r}: is no readable index CSV ({reason}); make it again with "
                          "`dvc repro prepare`") from error
+    if not isinstance(frame.index, pd.RangeIndex):  # pandas takes what stands before the first named column for names
+        raise InputError(f"{os.fspath(path)!r}: a line has more values than the header has columns; make it again with "
+                         "`dvc repro prepare`")
     check_index(frame, path)
     return frame.reset_index(drop=True)
 
@@ -48,12 +53,20 @@ def check_index(frame: pd.DataFrame, path: str | os.PathLike) -> None:
         raise InputError(f"{name}: the index lacks the column {missing[0]!r}; an index has the columns {COLUMNS}")
     if frame.empty:
         raise InputError(f"{name}: the data set has no images; check that its raw folder holds the layout named for it")
-    for column in ("pid", "camid"):
-        if not pd.api.types.is_integer_dtype(frame[column]):
-            raise InputError(f"{name}: column {column!r} must hold whole numbers only")
+    for column in ("pid", "camid", "trial"):
+        if column in frame and (not pd.api.types.is_integer_dtype(frame[column]) or frame[column].max() > LARGEST):
+            raise InputError(f"{name}: column {column!r} must hold whole numbers only, up to {LARGEST}")
+    if "occlusion" in frame and not (pd.api.types.is_numeric_dtype(frame["occlusion"])
+                                     and frame["occlusion"].between(0, 1).all()):
+        raise InputError(f"{name}: column 'occlusion' must hold numbers within 0..1 only")
     unknown = set(frame["split"]) - set(SPLITS)
     if unknown:
-        raise InputError(f"{name}: unknown split {min(unknown)!r}; a split is one of {SPLITS}")
+        raise InputError(f"{name}: unknown split {min(map(str, unknown))!r}; a split is one of {SPLITS}")
+    for column in ("image", "path"):
+        odd = [value for value in frame[column] if not (isinstance(value, str) and value and value.isprintable())]
+        if odd:
+            raise InputError(f"{name}: the {column} {odd[0]!r} is empty or holds a line break, a control character or "
+                             "bytes that are no UTF-8; rename the file and prepare the index again")
     twice = frame.loc[frame["image"].duplicated(), "image"]
     if len(twice):
         paths = frame.loc[frame["image"] == twice.iloc[0], "path"].tolist()

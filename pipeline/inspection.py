@@ -61,6 +61,9 @@ def inspect_cache(path: str | os.PathLike, index: Sequence[str] | None = None) -
     checks = [_check_shapes(cache, names, len(keys)), *_check_keys(keys, index)]
     rules = _parts_rules(maker) if kind == "parts" else _DSAP_RULES
     status = cache.column("status").tolist() if kind == "parts" else []
+    if kind == "parts" and len(status) != len(keys):
+        raise InputError(f"{os.fspath(path)!r}: is damaged ({len(keys)} keys and {len(status)} statuses); remove it "
+                         "and make it again with the stage parse")
     checks += _check_rows(cache, keys, status, list(names), rules) if not checks[0].wrong else []
     if kind == "parts":
         checks.append(_check_statuses(keys, status))
@@ -78,7 +81,7 @@ def _arrays(cache: Cache, kind: str, maker: dict[str, Any]) -> dict[str, tuple[i
         height, width = int(maker["height"]), int(maker["width"])
         if maker["taxonomy"] not in TAXONOMIES:
             raise ValueError(f"unknown taxonomy {maker['taxonomy']!r}")
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{str(cache.path)!r}: does not say how it was made ({type(error).__name__}: {error}); make "
                          "it again with the stage parse") from error
     return {**parts_arrays(height, width, uv="uv" in cache), "visibility": (len(PARTS8),)}
@@ -86,7 +89,7 @@ def _arrays(cache: Cache, kind: str, maker: dict[str, Any]) -> dict[str, tuple[i
 
 def _check_shapes(cache: Cache, names: dict[str, tuple[int, ...] | None], count: int) -> Check:
     check = Check("every array is there, is bytes and has its shape")
-    with h5py.File(cache.path, "r", locking=False) as file:
+    with cache.reading() as file:
         for name, shape in names.items():
             found = file.get(name)
             if not isinstance(found, h5py.Dataset):
@@ -233,7 +236,7 @@ def _statuses(keys: Sequence[str], status: Sequence[str]) -> list[str]:
 
 
 def _sizes(cache: Cache, names: Iterable[str]) -> Iterator[str]:
-    with h5py.File(cache.path, "r", locking=False) as file:
+    with cache.reading() as file:
         for name in names:
             if isinstance(found := file.get(name), h5py.Dataset):
                 stored = found.id.get_storage_size()

@@ -23,7 +23,10 @@ def read_joints(path: str | os.PathLike, pictures: Sequence[str]) -> tuple[np.nd
             known = {found.decode(): row for row, found in enumerate(file["path"][:])}
             joints = file["joints"][:]
             heights = file["size"][:, 0] if "size" in file else np.full(len(known), file["index"].shape[1])
-    except (OSError, KeyError, RuntimeError) as error:
+            if joints.ndim != 3 or joints.shape[2] != 3 or joints.dtype.kind not in "fiu" \
+                    or {len(joints), len(heights)} != {len(known)}:
+                raise ValueError(f"{len(known)} paths, joints {joints.dtype} {joints.shape}, {len(heights)} heights")
+    except Exception as error:  # what h5py raises on damaged files is of many kinds
         raise InputError(f"{name}: cannot be read as a file of joints ({error}); it holds path, joints and size") \
             from error
     missing = [picture for picture in pictures if picture not in known]

@@ -84,7 +84,7 @@ def read_label_map(name: str) -> LabelMap:
         known = ", ".join(sorted(file.stem for file in SHIPPED.glob("*.yaml")))
         raise InputError(f"unknown label map {name!r} ({error.strerror}); it is one of {known}, or a .yaml file"
                          ) from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except Exception as error:  # PyYAML raises IndexError, AttributeError and KeyError on tags such as `!!int ''`
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{str(path)!r}: is no YAML ({reason}); docs/parsers.md shows a label map") from error
     return _check(tree, str(path) if path.parent != SHIPPED else name)

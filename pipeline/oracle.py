@@ -26,12 +26,15 @@ class Oracle:
             self._file = h5py.File(path, "r", locking=False)
             names = self._file["path"].asstr()[()]
             self._index, self._uv = self._file["index"], self._file["uv"]
+            shapes = (len(names), *self._index.shape[1:3]), (*self._index.shape, 2)
+            if (self._index.shape, self._uv.shape) != shapes or {self._index.dtype, self._uv.dtype} != {np.dtype("u1")}:
+                raise ValueError(f"{len(names)} paths, index {self._index.shape}, uv {self._uv.shape}")
         except FileNotFoundError as error:
             raise InputError(f"{str(path)!r}: no such labels; the oracle parses rendered sets only, made by the stage "
                              "render") from error
-        except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
-            raise InputError(f"{str(path)!r}: is damaged or holds no labels ({error}); make it again with the stage "
-                             "render") from error
+        except Exception as error:  # what h5py raises on damaged files is of many kinds
+            raise InputError(f"{str(path)!r}: is damaged or holds no labels ({' '.join(str(error).split())}); make it "
+                             "again with the stage render") from error
         self._rows = {name: row for row, name in enumerate(names)}
 
     def __call__(self, images: Tensor, paths: list[str]) -> dict[str, Tensor]:
@@ -50,7 +53,9 @@ class Oracle:
             raise InputError(f"{str(self.path)!r}: holds no labels for {path!r}; render the data set again")
         try:
             native, uv = self._index[self._rows[path]], self._uv[self._rows[path]]
-        except (OSError, RuntimeError) as error:
+            if native.max(initial=0) >= len(DENSEPOSE24_TO_PARTS8):
+                raise ValueError(f"{path!r} has the label {native.max()}")
+        except Exception as error:
             raise InputError(f"{str(self.path)!r}: is damaged ({error}); make it again with the stage render"
                              ) from error
         return nearest(native, self.height, self.width), nearest(uv, self.height, self.width)

@@ -446,7 +446,7 @@ def load_params(path: str | os.PathLike) -> Params:
     except FileNotFoundError as error:
         raise InputError(f"{os.fspath(path)}: no such parameter file; compose one with "
                          "`python -m stages.compose default`") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except Exception as error:  # PyYAML raises IndexError, AttributeError and KeyError on tags such as `!!int ''`
         raise InputError(f"{os.fspath(path)}: cannot be read as YAML: {error}") from error
     try:
         params = parse(Params, tree, "")

@@ -48,10 +48,16 @@ class ParsingSet:
         self.folder, self.taxonomy, self.uv = Path(folder), taxonomy, uv
         self.height, self.width = height, width
         self.file: h5py.File | None = None
-        paths = [path.decode() for path in self._array("path")[:]]
-        self.rows = [row for row, path in enumerate(paths) if path.startswith(f"{part}/")]
-        self.paths = [paths[row] for row in self.rows]
-        self.hidden: np.ndarray | None = self._array("occlusion")[:][self.rows]  # share of the person
+        try:
+            paths = [path.decode() for path in self._array("path")[:]]
+            self.rows = [row for row, path in enumerate(paths) if path.startswith(f"{part}/")]
+            self.paths = [paths[row] for row in self.rows]
+            self.hidden: np.ndarray | None = self._array("occlusion")[:][self.rows]  # share of the person
+        except InputError:
+            raise
+        except Exception as error:  # what h5py raises on damaged files is of many kinds
+            raise InputError(f"{self.folder / 'labels.h5'}: cannot be read as a rendered set's labels ({error}); "
+                             "render the set again") from error
         if not self.rows:
             raise InputError(f"{self.folder / 'labels.h5'}: has no pictures under {part}/; render it again as a set "
                              "of kind `parsing`")
@@ -68,7 +74,7 @@ class ParsingSet:
             if self.file is None:
                 self.file = h5py.File(path, "r", locking=False)
             return self.file[name]
-        except (OSError, KeyError) as error:
+        except Exception as error:
             raise InputError(f"{path}: cannot be read as a rendered set's labels ({error}); render the set again"
                              ) from error
 
@@ -79,7 +85,11 @@ class ParsingSet:
         try:
             labels = self._array(LABEL_ARRAYS[self.taxonomy])[row]
             uv = self._array("uv")[row] if self.uv else np.zeros((*labels.shape, 2), np.uint8)
-        except OSError as error:
+            if labels.ndim != 2 or uv.shape != (*labels.shape, 2) or {labels.dtype, uv.dtype} != {np.dtype("u1")}:
+                raise ValueError(f"labels are {labels.dtype} {labels.shape}, u,v {uv.dtype} {uv.shape}")
+        except InputError:
+            raise
+        except Exception as error:
             raise InputError(f"{self.folder / 'labels.h5'}: row {row} cannot be read ({error}); render the set again"
                              ) from error
         if labels.max() >= len(TAXONOMIES[self.taxonomy]):

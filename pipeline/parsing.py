@@ -119,11 +119,13 @@ def reusable_rows(old: Cache, job: Job, hashes: Sequence[str]) -> np.ndarray:
     try:
         if old.maker != json.loads(job.maker):
             return kept
-        columns = [old.column(name) for name in ("key", "image_sha256", "status")]
+        columns = [old.column(name) for name in ("key", "image_sha256", "status", "visibility")]
+        if len({len(column) for column in columns}) > 1:
+            raise InputError(f"{str(old.path)!r}: is damaged (its columns differ in length)")
     except InputError as error:
         print(f"{error}; all images are parsed anew")
         return kept
-    places = {key: (row, sha) for row, (key, sha, status) in enumerate(zip(*columns, strict=True))
+    places = {key: (row, sha) for row, (key, sha, status) in enumerate(zip(*columns[:3], strict=True))
               if not status.startswith("failed")}
     for row, (key, sha) in enumerate(zip(job.keys, hashes, strict=True)):
         place, old_sha = places.get(key, (-1, ""))

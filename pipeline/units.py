@@ -15,9 +15,9 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pipeline.caches import Row
 from pipeline.errors import InputError
@@ -36,7 +36,8 @@ def run_units(home: Path, *, identity: Iterable[str], count: int, rank: int, wor
     """
     folder = home / digest(identity)
     with hold(home / f"lock-{rank}", what):
-        folder.mkdir(parents=True, exist_ok=True)
+        with _sentences(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         produce(missing_units(folder, range(rank, count, world)),
                 lambda number, rows: save_unit(folder / f"{number:08d}.unit", rows))
         with hold(home / "lock-pack", what, wait=True):
@@ -69,18 +70,24 @@ def save_unit(path: Path, rows: list[Row]) -> None:
         "rows": [{name: value for name, value in row.items() if name not in chunks} for row in rows],
         "lengths": {name: [len(row[name]) for row in rows] for name in chunks}}).encode()
     data = b"%08d" % len(header) + header + b"".join(row[name] for name in chunks for row in rows)
-    temporary = path.with_suffix(".tmp")
+    # Its own name: where a second process is at the same unit, neither renames what the other is still writing.
+    temporary = path.with_suffix(f".{socket.gethostname()}-{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(b"%08x" % zlib.crc32(data) + data)
-        temporary.replace(path)
-    except OSError as error:
-        raise InputError(f"{str(path)!r}: cannot be written ({error.strerror}); make room or mend the folder and run "
-                         "again, finished units are kept") from error
+        with _sentences(path):
+            temporary.write_bytes(b"%08x" % zlib.crc32(data) + data)
+            temporary.replace(path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def load_unit(path: Path) -> list[Row]:
     """The rows of `save_unit`. InputError, and the unit is removed, if a bit of it is not as it was written."""
-    stored = path.read_bytes()
+    try:
+        stored = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{str(path)!r}: cannot be read ({error.strerror}); run again, only what is missing is made"
+                         ) from error
     data = memoryview(stored)[8:]
     if stored[:8] != b"%08x" % zlib.crc32(data):
         path.unlink()
@@ -116,21 +123,41 @@ def clean(home: Path) -> None:
     """Remove all units of an output, those of earlier parameters too."""
     for folder in home.iterdir() if home.is_dir() else ():
         if folder.is_dir():
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)  # another rank may be removing it too
 
 
 @contextmanager
 def hold(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
     """Hold a lock that ends with the process, however that ends. InputError names who holds it, unless `wait`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError as error:
-            file.seek(0)
-            raise InputError(f"{what}: is being made by {file.read().strip() or 'another process'}; wait for it, or "
-                             "stop it and run again") from error
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
-        file.flush()
+    with _sentences(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "ab+", buffering=0)  # noqa: SIM115  closed below, and the lock with it
+    with file:
+        _lock(file, path, what, wait)
+        holder = f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n"
+        with _sentences(path):
+            file.truncate(0)
+            file.write(holder.encode())
         yield
+
+
+def _lock(file: IO[bytes], path: Path, what: str, wait: bool) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError as error:
+        file.seek(0)
+        holder = file.read().decode(errors="replace").strip() or "another process"
+        raise InputError(f"{what}: is being made by {holder}; wait for it, or stop it and run again") from error
+    except OSError as error:
+        raise InputError(f"{str(path)!r}: cannot be locked ({error.strerror}); its file system must know locks "
+                         "(docs/caches.md): mount it with them, or link the folder to one that has them") from error
+
+
+@contextmanager
+def _sentences(path: Path) -> Iterator[None]:
+    """What a full disk or a closed folder makes Python raise, as one sentence about `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{str(path)!r}: cannot be written ({error.strerror}); make room or mend the folder and run "
+                         "again, finished units are kept") from error

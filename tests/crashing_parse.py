@@ -1,9 +1,10 @@
 """Run by test_parsing: parses a tiny set again and again in forked children that are killed, and in shared ranks.
 
 `python crashing_parse.py ROOT KILLS` prints one line a case, "<case> <md5 of parts.h5>". Nothing here computes before
-it forks, so that no thread pool is inherited.
+it forks, so that no thread pool is inherited. ROOT/parts.h5 is at first that of the set's first OLD images.
 """
 
+import dataclasses
 import hashlib
 import os
 import shutil
@@ -16,7 +17,22 @@ from pathlib import Path
 import torch
 from test_parsing import make_job, soft_forward
 
-from pipeline import parsing, units
+from pipeline import caches, parsing, units
+
+OLD = 4  # images of the cache that the killed parse extends: 18 of 22 are parsed, in five units
+# What is killed, in this order, as its n-th call begins: one parse, gone on with after each. Path.replace renames units
+# and, once all of them are there, parts.h5.
+POINTS = (
+    ("hashing images", parsing, "image_sha256", 3), ("locking", units, "hold", 1),
+    ("decoding the first image", parsing, "decode_image", 1), ("quantising", parsing, "quantise", 1),
+    ("compressing", parsing, "compress", 3), ("writing unit 0", units, "save_unit", 1),
+    ("renaming unit 0", Path, "replace", 1), ("decoding unit 2", parsing, "decode_image", 9),
+    ("writing the second missing unit", units, "save_unit", 2),
+    ("renaming the second missing unit", Path, "replace", 2), ("renaming the last unit", Path, "replace", 3),
+    ("locking to pack", units, "hold", 2), ("reading the first unit", units, "load_unit", 1),
+    ("reading unit 3", units, "load_unit", 4), ("writing the columns", caches, "_write_block", 1),
+    ("syncing the file", os, "fsync", 1), ("renaming the file", Path, "replace", 1),
+    ("cleaning up", units, "clean", 1), ("removing units", os, "unlink", 3), ("removing their folder", os, "rmdir", 1))
 
 
 def child(work: Callable[[], object]) -> int:
@@ -32,11 +48,13 @@ def child(work: Callable[[], object]) -> int:
     os._exit(0)
 
 
-def parse(root: Path, rank: int = 0, world: int = 1) -> None:
+def parse(root: Path, rank: int = 0, world: int = 1, count: int | None = None) -> None:
     def forward(images, paths):
         time.sleep(0.004)
         return soft_forward(images, paths)
-    parsing.parse_images(make_job(root), forward, root / "parts.h5", scratch=root / "scratch", rank=rank, world=world)
+    job = make_job(root)
+    job = dataclasses.replace(job, keys=job.keys[:count], paths=job.paths[:count])
+    parsing.parse_images(job, forward, root / "parts.h5", scratch=root / "scratch", rank=rank, world=world)
 
 
 def die_at_call(module: object, name: str, number: int) -> None:
@@ -51,10 +69,14 @@ def die_at_call(module: object, name: str, number: int) -> None:
     setattr(module, name, deadly)
 
 
+def md5(root: Path) -> str:
+    return hashlib.md5((root / "parts.h5").read_bytes()).hexdigest()
+
+
 def finish(root: Path, case: str) -> None:
     done = [os.waitpid(child(lambda: parse(root)), 0)[1]]
     left = [path.name for path in (root / "scratch").rglob("*") if path.is_dir() or path.suffix == ".tmp"]
-    print(case, hashlib.md5((root / "parts.h5").read_bytes()).hexdigest() if done == [0] and not left else "failed")
+    print(case, md5(root) if done == [0] and not left else "failed")
     start_over(root)
 
 
@@ -63,19 +85,27 @@ def start_over(root: Path) -> None:
     shutil.rmtree(root / "scratch", ignore_errors=True)
 
 
-def main(root: Path, kills: int) -> None:
-    start_over(root)
-    finish(root, "undisturbed")
-    for case, module, name, number in (
-            ("decode", parsing, "decode_image", 9), ("unit", units, "save_unit", 3),
-            ("last unit", units, "save_unit", 6),
-            ("first packed row", units, "load_unit", 1), ("half packed", units, "load_unit", 4),
-            ("before rename", os, "fsync", 1), ("before cleaning up", units, "clean", 1)):
+def kill_at_every_point(root: Path) -> None:
+    """One parse, killed at each of POINTS; the file must be the old one until it is the new one."""
+    os.waitpid(child(lambda: parse(root, count=OLD)), 0)
+    seen = [md5(root)]
+    for point, module, name, number in POINTS:
         def killed(module=module, name=name, number=number):
             die_at_call(module, name, number)
             parse(root)
         _, status = os.waitpid(child(killed), 0)
-        finish(root, case if os.WIFSIGNALED(status) else f"{case}: not killed")
+        if (found := md5(root)) != seen[-1]:
+            seen.append(found)
+        names = [path.suffix for path in (root / "scratch").rglob("*")]
+        state = f"{names.count('.unit')} units, {names.count('.tmp')} half ones, file {len(seen)}"
+        print(f"killed {point}: {state if os.WIFSIGNALED(status) else 'not killed'}", found)
+    finish(root, "killed at every point")
+
+
+def main(root: Path, kills: int) -> None:
+    start_over(root)
+    kill_at_every_point(root)
+    finish(root, "undisturbed")
     for number in range(kills):
         running = child(lambda: parse(root))
         time.sleep(0.01 + 0.11 * number / kills)
