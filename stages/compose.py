@@ -21,6 +21,7 @@ import yaml
 from pipeline.errors import InputError
 from pipeline.params import MODELS, ModelParams, Params, cache_file, parse
 from stages.tables import table_runs
+from stages.trials import by_trial
 
 PROFILES = Path("profiles")
 SCALES = ("default", "ci", "paper")
@@ -34,8 +35,9 @@ def compose(profile: str) -> dict[str, Any]:
     if wanted is not None:
         for section, entries in table_runs(wanted).items():
             source[section] = _merge(source.get(section), entries)
-    runs = {name: _like(entry, recipes) for name, entry in (source.pop("runs", None) or {}).items()}
-    full = {section: {name: _like(entry, recipes) for name, entry in (source.pop(section, None) or {}).items()}
+    runs = by_trial({name: _like(entry, recipes) for name, entry in (source.pop("runs", None) or {}).items()})
+    full = {section: by_trial({name: _like(entry, recipes)
+                               for name, entry in (source.pop(section, None) or {}).items()})
             for section in ("render", "datasets", "parsers", "caches", "warps", "report")}
     tree: dict[str, Any] = {"scale": scale, **source}
     tree["render"] = _keyed(scale, full["render"])
@@ -118,7 +120,8 @@ def _caches(scale: str, section: dict[str, Any], datasets: dict[str, Any]) -> ty
 
 
 def _runs(scale: str, section: dict[str, Any], datasets: dict[str, Any]) -> tuple[dict, dict, dict]:
-    """The runs, and embed and evaluate entries of each result: a run's own, or one `of` a run matched otherwise."""
+    """The runs, and embed and evaluate entries of each result: a run's own, one `of` a run matched otherwise, or one
+    of several runs that are trials of one protocol."""
     runs, embed, evaluate = {}, {}, {}
     for key, entry in _keyed(scale, section).items():
         whole = _merge(section[entry["of"]], entry) if "of" in entry else dict(entry)
@@ -126,6 +129,8 @@ def _runs(scale: str, section: dict[str, Any], datasets: dict[str, Any]) -> tupl
         if train_on not in datasets:
             continue
         run = _key(scale, whole.pop("of", key))
+        result = _key(scale, entry.get("result", key))
+        whole.pop("result", None)
         model = parse(ModelParams, whole["model"], f"runs.{key}.model")
         eval_on, match, dtype = whole.pop("eval_on"), whole.pop("match"), whole.pop("features_dtype")
         if run == key:
@@ -139,13 +144,13 @@ def _runs(scale: str, section: dict[str, Any], datasets: dict[str, Any]) -> tupl
             data = _key(scale, name)
             if data in datasets:
                 pairs[f"{key}-on-{name}"] = {
-                    "run": run, "result": key, "model": whole["model"]["name"], "dataset": data,
+                    "run": run, "result": result, "model": whole["model"]["name"], "dataset": data,
                     "batch": whole["batch"], "dtype": dtype, "match": match,
                     "reads": (reads := f"data/cache/{data}/{cached}" if cached else datasets[data]["raw"]),
                     "visible_by": _visible_by(whole.get("visible_by", ""), scale, datasets[data]["raw"]) or reads}
         embed.update(pairs)
         if pairs:
-            evaluate[key] = {"scale": scale, "features": list(pairs)}
+            evaluate.setdefault(result, {"scale": scale, "features": []})["features"] += pairs
     return runs, embed, evaluate
 
 

@@ -59,6 +59,40 @@ def test_profiles_of_one_scale_agree_on_what_they_share(project):
                 assert all(one[section][key] == other[section][key] for key in shared)
 
 
+TRIALS = """
+include: [default]
+datasets: {cuhk01: {layout: cuhk01-100, raw: data/raw/cuhk01, trials: 3}}
+caches: {cuhk01: {like: parse, dataset: cuhk01, trials: 3}}
+warps: {cuhk01: {like: warp, dataset: cuhk01, trials: 3}}
+runs:
+  few: {like: small-dsa, train_on: cuhk01, eval_on: [cuhk01], trials: 3}
+  few-fused: {of: few, match: {features: z}, trials: 3}
+  other: {like: small-baseline, train_on: cuhk01-1, eval_on: [cuhk01-1, synth-occluded]}
+"""
+
+
+def test_trials_of_a_protocol_are_so_many_runs_of_one_result(project):
+    (project / "data/raw/cuhk01").mkdir(parents=True)
+    (project / "profiles/few.yaml").write_text(TRIALS)
+    params = load_params(_write("few"))
+    plain = compose.compose("default")
+    for trial in range(3):
+        data = f"default-cuhk01-{trial}"
+        assert params.datasets[data].layout == f"cuhk01-100-{trial}" and params.datasets[data].raw == "data/raw/cuhk01"
+        assert params.caches[data].dataset == params.warps[data].dataset == params.warps[data].parts == data
+        run, embed = params.runs[f"default-few-{trial}"], params.embed[f"default-few-{trial}-on-cuhk01-{trial}"]
+        assert run.train_on == data and run.reads == f"data/cache/{data}/dsap.h5"
+        assert (embed.run, embed.result, embed.dataset) == (f"default-few-{trial}", "default-few", data)
+        fused = params.embed[f"default-few-fused-{trial}-on-cuhk01-{trial}"]
+        assert (fused.run, fused.result, fused.match.features) == (f"default-few-{trial}", "default-few-fused", "z")
+    for result in ("few", "few-fused"):
+        assert params.evaluate[f"default-{result}"].features == tuple(
+            f"default-{result}-{trial}-on-cuhk01-{trial}" for trial in range(3))
+    assert set(params.runs) - set(plain["runs"]) == {f"default-few-{trial}" for trial in range(3)} | {"default-other"}
+    assert set(params.evaluate) - set(plain["evaluate"]) == {"default-few", "default-few-fused", "default-other"}
+    assert params.evaluate["default-other"].features == ("default-other-on-cuhk01-1", "default-other-on-synth-occluded")
+
+
 def test_hand_edits_are_named_and_stop(project):
     path = _write("default")
     assert compose.hand_edits(path) == []
