@@ -320,6 +320,7 @@ def test_stage_writes_what_the_loop_finds(tmp_path, monkeypatch):
     metrics = json.loads(before[0])
     assert metrics["toy"]["mAP"] == pytest.approx(100 * np.mean(precision), abs=0.006)
     assert metrics["_made"][0]["image_steps"] == 640 and metrics["_made"][0]["protocol"] == "market"
+    assert "protocols" not in metrics["_made"][0]
     curve = before[1].decode().splitlines()
     assert curve[1].startswith("toy-net,toy,1,") and float(curve[1].split(",")[3]) * 100 == metrics["toy"]["rank1"]
     lists = [line.split(",") for line in before[2].decode().splitlines()[1:]]
@@ -405,6 +406,7 @@ def test_stage_averages_over_data_sets_that_are_trials(tmp_path, monkeypatch):
         deviation = sqrt(sum((value - mean) ** 2 for value in values) / 2)
         assert entry[figure] == pytest.approx(mean, abs=0.006) and deviation > 0.1
         assert entry["details"][0][f"{figure}_sd"] == pytest.approx(deviation, abs=0.006)
+    assert metrics["_made"][0]["protocols"] == {"set": "set-0", "else-1": "else-1", "other-1": "other-1"}
     assert "trials" not in metrics["else-1"] and "mAP_sd" not in metrics["else-1"]["details"][0]
     curves, ranks = (pd.read_csv(f"{kind}/toy/toy-net.csv") for kind in ("curves", "ranks"))
     assert curves["dataset"].unique().tolist() == ["set", "else-1", "other-1"] and len(curves) == 3 * 50
