@@ -37,6 +37,15 @@ class RenderParams:
 
 
 @dataclass(frozen=True)
+class OccludeParams:
+    dataset: str = doc("the data set whose queries get something in front, a key of `datasets`")
+    images: str = doc("that data set's folder of images; repeated here because DVC cannot look it up")
+    seed: int = doc("names what stands in front of which picture")
+    low: float = doc("smallest share of the body that is hidden")
+    high: float = doc("largest share of the body that is hidden")
+
+
+@dataclass(frozen=True)
 class DatasetParams:
     layout: str = doc("how the raw folder is laid out: market | csv | market1501 | duke | ... (docs/datasets.md)")
     raw: str = doc("the folder with the images, relative to the project or absolute")
@@ -283,6 +292,21 @@ class ReportParams:
 
 
 @dataclass(frozen=True)
+class SweepParams:
+    paper: str = doc("whose sweep it is")
+    figure: str = doc("the paper's figure")
+    what: str = doc("what is swept")
+    axis: str = doc("linear | log")
+    dataset: str = doc("the data set of the results, a key of `datasets`")
+    trained_on: str = doc("what its runs are trained on, a key of `datasets`")
+    printed_on: tuple[str, ...] = doc("the data sets of the paper's figure in whose place `dataset` stands")
+    best: tuple[float, ...] = doc("the value that the paper calls best; empty where it names none")
+    values: tuple[float, ...] = doc("the values, in the order of the axis")
+    results: tuple[str, ...] = doc("one a value, keys of `evaluate`")
+    reads: tuple[str, ...] = doc("their metrics files, the last repeated up to nine: DVC takes no list here")
+
+
+@dataclass(frozen=True)
 class Params:
     scale: str = doc("default | ci | market | paper; stands in every key and path")
     device: str = doc("auto | cpu | cuda; auto takes a GPU where there is one")
@@ -290,6 +314,7 @@ class Params:
     threads: int = doc("CPU threads of training; the last digits of a result depend on it")
     render: dict[str, RenderParams] = doc("the people renderer's sets")
     datasets: dict[str, DatasetParams] = doc("")
+    occlude: dict[str, OccludeParams] = doc("data sets made by putting objects in front of another's queries")
     parsers: dict[str, ParserParams] = doc("")
     caches: dict[str, CacheParams] = doc("")
     warps: dict[str, WarpParams] = doc("")
@@ -297,6 +322,7 @@ class Params:
     embed: dict[str, EmbedParams] = doc("")
     evaluate: dict[str, EvaluateParams] = doc("")
     report: dict[str, ReportParams] = doc("")
+    sweeps: dict[str, SweepParams] = doc("")
 
 
 def load_params(path: str | os.PathLike) -> Params:
@@ -326,6 +352,9 @@ def pick(section: dict[str, Any], key: str, name: str) -> Any:
 
 def _check_references(params: Params) -> None:
     """Every key that an entry names exists, and the paths repeated for DVC are those of the entries they stand for."""
+    for key, occlude in params.occlude.items():
+        dataset = pick(params.datasets, occlude.dataset, f"occlude.{key}.dataset: datasets")
+        _check_path(f"occlude.{key}.images", occlude.images, {dataset.raw})
     for key, cache in params.caches.items():
         dataset = pick(params.datasets, cache.dataset, f"caches.{key}.dataset: datasets")
         _check_path(f"caches.{key}.images", cache.images, {dataset.raw})
@@ -342,7 +371,8 @@ def _check_references(params: Params) -> None:
             raise InputError(f"embed.{key}.model: is {embed.model!r}, and run {embed.run!r} is a {run.model.name!r}")
         _check_path(f"embed.{key}.reads", embed.reads, {dataset.raw, *_cache_paths(embed.dataset)})
         _check_path(f"embed.{key}.visible_by", embed.visible_by, {
-            embed.reads, f"{dataset.raw}/labels.h5", *(f"runs/{name}/weights.safetensors" for name in params.runs)})
+            embed.reads, f"{dataset.raw}/labels.h5", f"{dataset.raw}.joints.h5",
+            *(f"runs/{name}/weights.safetensors" for name in params.runs)})
     for key, report in params.report.items():
         cache = pick(params.caches, report.pictures, f"report.{key}.pictures: caches")
         _check_path(f"report.{key}.dataset", report.dataset, {cache.dataset})
@@ -350,6 +380,15 @@ def _check_references(params: Params) -> None:
     for key, evaluate in params.evaluate.items():
         for name in evaluate.features:
             pick(params.embed, name, f"evaluate.{key}.features: embed")
+    for key, sweep in params.sweeps.items():
+        pick(params.datasets, sweep.dataset, f"sweeps.{key}.dataset: datasets")
+        if len(sweep.values) != len(sweep.results):
+            raise InputError(f"sweeps.{key}: has {len(sweep.values)} values and {len(sweep.results)} results; name one "
+                             "result for each value")
+        for place, path in enumerate(sweep.reads):
+            result = sweep.results[min(place, len(sweep.results) - 1)]
+            pick(params.evaluate, result, f"sweeps.{key}.results: evaluate")
+            _check_path(f"sweeps.{key}.reads[{place}]", path, {f"metrics/{params.scale}/{result}.json"})
 
 
 def _cache_paths(cache: str) -> tuple[str, str]:

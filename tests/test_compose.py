@@ -9,7 +9,8 @@ from pipeline.params import load_params
 from stages import compose
 
 ROOT = Path(__file__).resolve().parents[1]
-SECTIONS = ("render", "datasets", "parsers", "caches", "warps", "runs", "embed", "evaluate", "report")
+SECTIONS = ("render", "datasets", "occlude", "parsers", "caches", "warps", "runs", "embed", "evaluate", "report",
+            "sweeps")
 PROFILES = sorted(path.stem for path in (ROOT / "profiles").glob("*.yaml") if path.stem not in ("recipes", "parser"))
 
 
@@ -50,7 +51,9 @@ def test_a_data_set_not_on_disk_is_left_out_with_its_runs(project):
 
 def test_profiles_of_one_scale_agree_on_what_they_share(project):
     """DVC keeps one pin per stage name: an entry must mean the same whichever selection is composed."""
-    (project / "data/raw/market1501_dev").mkdir(parents=True)
+    for profile in ("market", "real"):
+        for entry in yaml.safe_load((project / f"profiles/{profile}.yaml").read_text())["datasets"].values():
+            Path(entry["raw"]).mkdir(parents=True, exist_ok=True)
     trees = [compose.compose(name) for name in PROFILES]
     for one in trees:
         for other in trees:
@@ -62,12 +65,15 @@ def test_profiles_of_one_scale_agree_on_what_they_share(project):
 TRIALS = """
 include: [default]
 datasets: {cuhk01: {layout: cuhk01-100, raw: data/raw/cuhk01, trials: 3}}
-caches: {cuhk01: {like: parse, dataset: cuhk01, trials: 3}}
-warps: {cuhk01: {like: warp, dataset: cuhk01, trials: 3}}
+caches: {cuhk01: {like: parse, dataset: cuhk01}}
+warps:
+  cuhk01: {like: warp, dataset: cuhk01}
+  cuhk01-csa: {like: warp, dataset: cuhk01, parts: cuhk01, alignment: csa}
 runs:
-  few: {like: small-dsa, train_on: cuhk01, eval_on: [cuhk01], trials: 3}
-  few-fused: {of: few, match: {features: z}, trials: 3}
-  other: {like: small-baseline, train_on: cuhk01-1, eval_on: [cuhk01-1, synth-occluded]}
+  few: {like: small-dsa, train_on: cuhk01, eval_on: [cuhk01]}
+  few-fused: {of: few, match: {features: z}}
+  few-csa: {like: small-dsa, train_on: cuhk01, eval_on: [cuhk01], cache: cuhk01-csa}
+  sorn: {eval_on: [cuhk01, synth-occluded]}
 """
 
 
@@ -80,17 +86,34 @@ def test_trials_of_a_protocol_are_so_many_runs_of_one_result(project):
         data = f"default-cuhk01-{trial}"
         assert params.datasets[data].layout == f"cuhk01-100-{trial}" and params.datasets[data].raw == "data/raw/cuhk01"
         assert params.caches[data].dataset == params.warps[data].dataset == params.warps[data].parts == data
+        assert params.warps[f"default-cuhk01-csa-{trial}"].parts == data
+        assert params.runs[f"default-few-csa-{trial}"].reads == f"data/cache/default-cuhk01-csa-{trial}/dsap.h5"
         run, embed = params.runs[f"default-few-{trial}"], params.embed[f"default-few-{trial}-on-cuhk01-{trial}"]
         assert run.train_on == data and run.reads == f"data/cache/{data}/dsap.h5"
         assert (embed.run, embed.result, embed.dataset) == (f"default-few-{trial}", "default-few", data)
         fused = params.embed[f"default-few-fused-{trial}-on-cuhk01-{trial}"]
         assert (fused.run, fused.result, fused.match.features) == (f"default-few-{trial}", "default-few-fused", "z")
-    for result in ("few", "few-fused"):
+    for result in ("few", "few-fused", "few-csa"):
         assert params.evaluate[f"default-{result}"].features == tuple(
             f"default-{result}-{trial}-on-cuhk01-{trial}" for trial in range(3))
-    assert set(params.runs) - set(plain["runs"]) == {f"default-few-{trial}" for trial in range(3)} | {"default-other"}
-    assert set(params.evaluate) - set(plain["evaluate"]) == {"default-few", "default-few-fused", "default-other"}
-    assert params.evaluate["default-other"].features == ("default-other-on-cuhk01-1", "default-other-on-synth-occluded")
+    assert params.evaluate["default-sorn"].features == (
+        *(f"default-sorn-on-cuhk01-{trial}" for trial in range(3)), "default-sorn-on-synth-occluded")
+    assert set(params.runs) - set(plain["runs"]) == {f"default-{name}-{trial}" for name in ("few", "few-csa")
+                                                     for trial in range(3)}
+    assert set(params.evaluate) - set(plain["evaluate"]) == {"default-few", "default-few-fused", "default-few-csa"}
+    text = TRIALS.replace("train_on: cuhk01, eval_on: [cuhk01]}", "train_on: cuhk01, eval_on: [synth-partial]}")
+    (project / "profiles/few.yaml").write_text(text)
+    with pytest.raises(InputError, match="few.eval_on: few is trained once for each trial of 'cuhk01', and 'synth-par"):
+        compose.compose("few")
+
+
+def test_another_model_replaces_one_and_the_same_is_merged():
+    base = {"model": {"name": "esa", "tau": 0.5, "margin": 0.3}}
+    assert compose._merge(base, {"model": {"tau": 0.7}}) == {"model": {"name": "esa", "tau": 0.7, "margin": 0.3}}
+    assert compose._merge(base, {"model": {"name": "esa", "tau": 0.7}})["model"]["margin"] == 0.3
+    assert compose._merge(base, {"model": {"name": "pcb", "width": 8}}) == {"model": {"name": "pcb", "width": 8}}
+    assert compose._merge({"model": {"tau": 0.5}}, {"model": {"name": "esa"}})["model"] == {"tau": 0.5, "name": "esa"}
+    assert compose._merge({}, {"model": {"name": "esa"}}) == {"model": {"name": "esa"}}
 
 
 def test_hand_edits_are_named_and_stop(project):

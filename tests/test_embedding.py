@@ -67,7 +67,7 @@ def _params(**run) -> Params:
         "scale": "default", "device": "cpu", "precision": "float32", "threads": 1, "render": {}, "parsers": {},
         "caches": {}, "warps": {},
         "datasets": {DATA: {"layout": "market", "raw": "data/raw"}}, "runs": runs, "embed": pairs, "evaluate": {},
-        "report": {}}, "")
+        "report": {}, "sweeps": {}}, "")
 
 
 @pytest.fixture(scope="module")

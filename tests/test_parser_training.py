@@ -298,7 +298,7 @@ def run_stage(**changes):
     from pipeline.params import Params, ParserParams
     from stages.train_parser import run
     empty: dict = {name: {} for name in ("render", "datasets", "caches", "warps", "runs", "embed", "evaluate",
-                                         "report")}
+                                         "report", "sweeps")}
     run(Params(scale="default", device="cpu", precision="float32", threads=torch.get_num_threads(), **empty,
                parsers={"default-lraspp": ParserParams(**STAGE | changes)}), "default-lraspp")
 

@@ -85,7 +85,7 @@ def params() -> Params:
     wanted = ReportParams(title="A <toy> & more", pictures=DATA, dataset=DATA, images="raw", parser="toy-parser")
     return Params(scale="toy", device="cpu", precision="float32", threads=1, render={DATA: render}, datasets={},
                   parsers={"toy-parser": parser}, caches={DATA: cache}, warps={}, runs={}, embed={}, evaluate={},
-                  report={"toy-report": wanted})
+                  report={"toy-report": wanted}, sweeps={})
 
 
 class Reader(HTMLParser):
