@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from pipeline.errors import InputError
-from pipeline.params import MODELS, ModelParams, Params, cache_file, parse
+from pipeline.params import MODELS, ModelParams, Params, cache_file, figure_files, parse
 from stages.tables import only_read, table_runs
 from stages.trials import by_trial
 
@@ -39,7 +39,7 @@ def compose(profile: str) -> dict[str, Any]:
     sweeps = source.pop("sweeps", None) or {}
     runs = {name: _like(entry, recipes) for name, entry in (source.pop("runs", None) or {}).items()}
     full = {section: {name: _like(entry, recipes) for name, entry in (source.pop(section, None) or {}).items()}
-            for section in ("render", "datasets", "occlude", "parsers", "caches", "warps", "report")}
+            for section in ("render", "datasets", "occlude", "parsers", "caches", "warps", "report", "figures")}
     trials = {name: entry["trials"] for name, entry in full["datasets"].items() if "trials" in entry}
     runs, full = by_trial(runs, trials), {section: by_trial(entries, trials) for section, entries in full.items()}
     tree: dict[str, Any] = {"scale": scale, **source}
@@ -68,6 +68,7 @@ def compose(profile: str) -> dict[str, Any]:
                       if _key(scale, entry["pictures"]) in tree["warps"]}
     tree = tree if wanted is None else only_read(tree)
     tree["sweeps"] = dict(_sweeps(scale, sweeps, tree["embed"]))
+    tree["figures"] = dict(_figures(scale, full["figures"], _keyed(scale, runs), tree))
     parse(Params, tree, "")
     return tree
 
@@ -170,6 +171,23 @@ def _runs(scale: str, section: dict[str, Any], datasets: dict[str, Any], rendere
         if pairs:
             evaluate.setdefault(result, {"scale": scale, "features": []})["features"] += pairs
     return runs, embed, evaluate
+
+
+def _figures(scale: str, section: dict[str, Any], runs: dict[str, Any], tree: dict[str, Any]
+             ) -> typing.Iterator[tuple[str, Any]]:
+    """The figures of `section` whose data sets, and whose runs' data sets, are on this machine."""
+    for key, entry in _keyed(scale, section).items():
+        datasets, shows = ([_key(scale, name) for name in entry[field]] for field in ("datasets", "shows"))
+        unknown = [name for name in shows if name not in runs]
+        if unknown:
+            raise InputError(f"figures.{key}.shows: {unknown[0]!r} is no run of this profile; it has {', '.join(runs)}")
+        trained = [_key(scale, runs[name].get("of", name)) for name in shows]
+        if set(datasets) <= tree["datasets"].keys() and set(trained) <= tree["runs"].keys():
+            datasets = [*datasets, datasets[-1]][:max(2, len(datasets))]
+            yield key, {**entry, "shows": shows, "datasets": datasets,
+                        "model": tree["runs"][trained[-1]]["model"]["name"],
+                        "images": [tree["datasets"][name]["raw"] for name in datasets],
+                        "reads": figure_files(entry["kind"], shows, scale=scale, dataset=datasets[-1])}
 
 
 def _visible_by(source: str, scale: str, raw: str, rendered: bool) -> str:

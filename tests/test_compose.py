@@ -3,14 +3,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from sections import EMPTY
 
 from pipeline.errors import InputError
 from pipeline.params import load_params
 from stages import compose
 
 ROOT = Path(__file__).resolve().parents[1]
-SECTIONS = ("render", "datasets", "occlude", "parsers", "caches", "warps", "runs", "embed", "evaluate", "report",
-            "sweeps")
+SECTIONS = tuple(EMPTY)
 PROFILES = sorted(path.stem for path in (ROOT / "profiles").glob("*.yaml") if path.stem not in ("recipes", "parser"))
 
 

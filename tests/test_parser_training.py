@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from sections import EMPTY
 
 from models.parsers import build_parser, load_parser
 from pipeline.errors import InputError
@@ -297,10 +298,9 @@ STAGE = {"architecture": "lraspp", "data": "default-parsing", "labels": "densepo
 def run_stage(**changes):
     from pipeline.params import Params, ParserParams
     from stages.train_parser import run
-    empty: dict = {name: {} for name in ("render", "datasets", "caches", "warps", "runs", "embed", "evaluate",
-                                         "report", "sweeps")}
-    run(Params(scale="default", device="cpu", precision="float32", threads=torch.get_num_threads(), **empty,
-               parsers={"default-lraspp": ParserParams(**STAGE | changes)}), "default-lraspp")
+    sections = EMPTY | {"parsers": {"default-lraspp": ParserParams(**STAGE | changes)}}
+    run(Params(scale="default", device="cpu", precision="float32", threads=torch.get_num_threads(), **sections),
+        "default-lraspp")
 
 
 def test_the_stage_writes_weights_and_scores(folder, tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from sections import EMPTY
 
 import pipeline.report
 from pipeline import figures, page
@@ -83,9 +84,9 @@ def params() -> Params:
     render = RenderParams(kind="occluded", seed=0, height=32, width=16, train_ids=5, train_images=1, test_ids=5,
                           query_images=1, gallery_images=1, processes=1)
     wanted = ReportParams(title="A <toy> & more", pictures=DATA, dataset=DATA, images="raw", parser="toy-parser")
-    return Params(scale="toy", device="cpu", precision="float32", threads=1, render={DATA: render}, datasets={},
-                  parsers={"toy-parser": parser}, caches={DATA: cache}, warps={}, runs={}, embed={}, evaluate={},
-                  report={"toy-report": wanted}, sweeps={})
+    sections: dict = EMPTY | {"render": {DATA: render}, "parsers": {"toy-parser": parser}, "caches": {DATA: cache},
+                              "report": {"toy-report": wanted}}
+    return Params(scale="toy", device="cpu", precision="float32", threads=1, **sections)
 
 
 class Reader(HTMLParser):

@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from sections import EMPTY
 
 import pipeline.embedding
 import pipeline.metrics
@@ -303,9 +304,9 @@ def test_features_errors(tmp_path):
 def toy_params() -> Params:
     embed = EmbedParams(run="toy-net", result="toy-net", model="baseline", dataset="toy", reads="", visible_by="",
                         batch=1, dtype="float32", match=MatchParams(tau=0.5, features="all"))
-    return Params(scale="toy", device="cpu", precision="float32", threads=1, render={}, datasets={},
-                  parsers={}, caches={}, warps={}, runs={}, embed={"toy-net-toy": embed}, report={},
-                  evaluate={"toy-net": EvaluateParams(scale="toy", features=("toy-net-toy",))})
+    sections: dict = EMPTY | {"embed": {"toy-net-toy": embed},
+                              "evaluate": {"toy-net": EvaluateParams(scale="toy", features=("toy-net-toy",))}}
+    return Params(scale="toy", device="cpu", precision="float32", threads=1, **sections)
 
 
 def test_stage_writes_what_the_loop_finds(tmp_path, monkeypatch):
