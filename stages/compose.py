@@ -31,6 +31,7 @@ from pipeline.params import (
     parse,
 )
 from stages.tables import only_read, paper_tables, table_runs
+from stages.trials import by_trial
 
 PROFILES = Path("profiles")
 SCALES = ("default", "ci", "paper")
@@ -49,6 +50,8 @@ def compose(profile: str) -> dict[str, Any]:
     runs = {name: _like(entry, recipes) for name, entry in (source.pop("runs", None) or {}).items()}
     full = {section: {name: _like(entry, recipes) for name, entry in (source.pop(section, None) or {}).items()}
             for section in ("render", "datasets", "occlude", "parsers", "caches", "warps", "report", "figures")}
+    trials = {name: entry["trials"] for name, entry in full["datasets"].items() if "trials" in entry}
+    runs, full = by_trial(runs, trials), {section: by_trial(entries, trials) for section, entries in full.items()}
     tree: dict[str, Any] = {"scale": scale, **source}
     tree["render"] = _keyed(scale, full["render"])
     tree["datasets"] = {key: {"layout": entry["layout"], "raw": entry.get("raw", f"data/raw/{key}")}
@@ -155,17 +158,21 @@ def _caches(scale: str, section: dict[str, Any], datasets: dict[str, Any], absen
 
 def _runs(scale: str, section: dict[str, Any], datasets: dict[str, Any], rendered: dict[str, Any]
           ) -> tuple[dict, dict, dict]:
-    """The runs, and embed and evaluate entries of each result: a run's own, or one `of` a run matched otherwise.
+    """The runs, and embed and evaluate entries of each result: a run's own, one `of` a run matched otherwise, or one
+    of several runs that are trials of one protocol.
 
     A result that needs joints is left out on data sets that have none.
     """
-    runs, embed, evaluate = {}, {}, {}
+    runs, embed = {}, {}
+    evaluate: dict[str, dict[str, Any]] = {}
     for key, entry in _keyed(scale, section).items():
         whole = _merge(section[entry["of"]], entry) if "of" in entry else dict(entry)
         train_on = _key(scale, whole["train_on"])
         if train_on not in datasets:
             continue
         run = _key(scale, whole.pop("of", key))
+        result = _key(scale, entry.get("result", key))
+        whole.pop("result", None)
         model = parse(ModelParams, whole["model"], f"runs.{key}.model")
         eval_on, match, dtype = whole.pop("eval_on"), whole.pop("match"), whole.pop("features_dtype")
         if run == key:
@@ -182,13 +189,13 @@ def _runs(scale: str, section: dict[str, Any], datasets: dict[str, Any], rendere
                 if visible_by.endswith(".joints.h5") and not Path(visible_by).is_file():
                     continue
                 pairs[f"{key}-on-{name}"] = {
-                    "run": run, "result": key, "model": whole["model"]["name"], "dataset": data,
+                    "run": run, "result": result, "model": whole["model"]["name"], "dataset": data,
                     "batch": whole["batch"], "dtype": dtype, "match": match,
                     "reads": (reads := f"data/cache/{data}/{cached}" if cached else datasets[data]["raw"]),
                     "visible_by": visible_by or reads}
         embed.update(pairs)
         if pairs:
-            evaluate[key] = {"scale": scale, "features": list(pairs)}
+            evaluate.setdefault(result, {"scale": scale, "features": []})["features"] += pairs
     return runs, embed, evaluate
 
 

@@ -223,10 +223,12 @@ def _own_row(row: Row, wanted: dict[str, Any], scale: str, datasets: dict[str, s
              ) -> dict[str, Any]:
     train, test = (counterpart(row.paper, name, wanted) for name in (row.train_on, row.dataset))
     result, data = f"{scale}-{run_name(row.variant, train, wanted)}", f"{scale}-{test}"
-    absent = [name for name in dict.fromkeys((train, test)) if f"{scale}-{name}" not in tree["datasets"]]
+    there = {known.removesuffix("-0") for known in tree["datasets"]} | tree["datasets"].keys()  # -0: its first trial
+    absent = [name for name in dict.fromkeys((train, test)) if f"{scale}-{name}" not in there]
     missing = "; ".join(f"put {name} in {datasets[name]}" if name in datasets else
                         f"name {name} under `datasets` of the profile" for name in absent)
-    if not absent and f"{result}-on-{test}" not in tree["evaluate"].get(result, {"features": []})["features"]:
+    scored = {tree["embed"][name]["dataset"] for name in tree["evaluate"].get(result, {"features": []})["features"]}
+    if not absent and not scored & {data, f"{data}-0"}:
         missing = f"make {result} on {test}: the profile leaves it out, or a file that it needs is not there"
     return {"result": result, "data": data, "full": row.variant == row.paper, "missing": missing}
 

@@ -90,6 +90,51 @@ def test_profiles_of_one_scale_agree_on_what_they_share(project):
                 assert all(one[section][key] == other[section][key] for key in shared)
 
 
+TRIALS = """
+include: [default]
+datasets: {cuhk01: {layout: cuhk01-100, raw: data/raw/cuhk01, trials: 3}}
+caches: {cuhk01: {like: parse, dataset: cuhk01}}
+warps:
+  cuhk01: {like: warp, dataset: cuhk01}
+  cuhk01-csa: {like: warp, dataset: cuhk01, parts: cuhk01, alignment: csa}
+runs:
+  few: {like: small-dsa, train_on: cuhk01, eval_on: [cuhk01]}
+  few-fused: {of: few, match: {features: z}}
+  few-csa: {like: small-dsa, train_on: cuhk01, eval_on: [cuhk01], cache: cuhk01-csa}
+  sorn: {eval_on: [cuhk01, synth-occluded]}
+"""
+
+
+def test_trials_of_a_protocol_are_so_many_runs_of_one_result(project):
+    (project / "data/raw/cuhk01").mkdir(parents=True)
+    (project / "profiles/few.yaml").write_text(TRIALS)
+    params = load_params(_write("few"))
+    plain = compose.compose("default")
+    for trial in range(3):
+        data = f"default-cuhk01-{trial}"
+        assert params.datasets[data].layout == f"cuhk01-100-{trial}" and params.datasets[data].raw == "data/raw/cuhk01"
+        assert params.caches[data].dataset == params.warps[data].dataset == params.warps[data].parts == data
+        assert params.warps[f"default-cuhk01-csa-{trial}"].parts == data
+        assert params.runs[f"default-few-csa-{trial}"].reads == f"data/cache/default-cuhk01-csa-{trial}/dsap.h5"
+        run, embed = params.runs[f"default-few-{trial}"], params.embed[f"default-few-{trial}-on-cuhk01-{trial}"]
+        assert run.train_on == data and run.reads == f"data/cache/{data}/dsap.h5"
+        assert (embed.run, embed.result, embed.dataset) == (f"default-few-{trial}", "default-few", data)
+        fused = params.embed[f"default-few-fused-{trial}-on-cuhk01-{trial}"]
+        assert (fused.run, fused.result, fused.match.features) == (f"default-few-{trial}", "default-few-fused", "z")
+    for result in ("few", "few-fused", "few-csa"):
+        assert params.evaluate[f"default-{result}"].features == tuple(
+            f"default-{result}-{trial}-on-cuhk01-{trial}" for trial in range(3))
+    assert params.evaluate["default-sorn"].features == (
+        *(f"default-sorn-on-cuhk01-{trial}" for trial in range(3)), "default-sorn-on-synth-occluded")
+    assert set(params.runs) - set(plain["runs"]) == {f"default-{name}-{trial}" for name in ("few", "few-csa")
+                                                     for trial in range(3)}
+    assert set(params.evaluate) - set(plain["evaluate"]) == {"default-few", "default-few-fused", "default-few-csa"}
+    text = TRIALS.replace("train_on: cuhk01, eval_on: [cuhk01]}", "train_on: cuhk01, eval_on: [synth-partial]}")
+    (project / "profiles/few.yaml").write_text(text)
+    with pytest.raises(InputError, match="few.eval_on: few is trained once for each trial of 'cuhk01', and 'synth-par"):
+        compose.compose("few")
+
+
 def test_another_model_replaces_one_and_the_same_is_merged():
     base = {"model": {"name": "esa", "tau": 0.5, "margin": 0.3}}
     assert compose._merge(base, {"model": {"tau": 0.7}}) == {"model": {"name": "esa", "tau": 0.7, "margin": 0.3}}

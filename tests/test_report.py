@@ -199,18 +199,23 @@ def test_wrong_results_are_named(project):
         parser_table({"miou8": 0.5}, parser="toy-parser", data="toy-parsing", scale="toy")
 
 
-def test_real_and_withdrawn_sets_are_named_so(project):
+@pytest.mark.parametrize("name", ["dukemtmc", "hidden"])
+def test_real_and_withdrawn_sets_are_named_so(project, name):
+    """Known by the data set's name or by its own protocol."""
+    protocols = {DATA: "market", f"toy-{name}": "occluded-duke" if name == "hidden" else "market"}
     for path in Path("metrics/toy").glob("*.json"):
         content = json.loads(path.read_text())
-        content["toy-dukemtmc"] = content[DATA]
+        content[f"toy-{name}"] = content[DATA]
+        content["_made"][0]["protocols"] = protocols
         path.write_text(json.dumps(content))
     for path in Path("curves/toy").glob("*.csv"):
         text = path.read_text()
-        path.write_text(text + text.partition("\n")[2].replace(DATA, "toy-dukemtmc"))
+        path.write_text(text + text.partition("\n")[2].replace(DATA, f"toy-{name}"))
     stage.run(params(), "toy-report")
     seen = read_page(Path("reports/toy-report/index.html").read_text())
     assert len(seen.tables) == 3 and "withdrawn by its authors" in seen.text
-    assert "dukemtmc (a data set of real people)" in seen.text
+    assert f"{name} (a data set of real people)" in seen.text
+    assert ("Protocol occluded-duke." in seen.text) == (name == "hidden")
 
 
 def test_tables_of_odd_cells():
