@@ -157,9 +157,9 @@ def images_sha256(frame: pd.DataFrame, raw: str | os.PathLike, cache: str | os.P
 
 
 def training_batches(pictures: Pictures, batches: Batches, *, start: int, stop: int, workers: int,
-                     pin_memory: bool = False) -> Iterator[dict[str, Tensor]]:
-    """The batches of steps start .. stop - 1; the number of workers changes nothing in them."""
-    return _loaded(pictures, Draws(batches, start=start, stop=stop), workers, pin_memory)
+                     share: slice = slice(None), pin_memory: bool = False) -> Iterator[dict[str, Tensor]]:
+    """The batches of steps start .. stop - 1, of each the rows in `share`; the number of workers changes nothing."""
+    return _loaded(pictures, Draws(batches, start=start, stop=stop, share=share), workers, pin_memory)
 
 
 def ordered_batches(pictures: Pictures, *, batch: int, workers: int, pin_memory: bool = False

@@ -354,6 +354,47 @@ class ReportParams:
 
 
 @dataclass(frozen=True)
+class SweepParams:
+    paper: str = doc("whose sweep it is")
+    figure: str = doc("the paper's figure")
+    what: str = doc("what is swept")
+    axis: str = doc("linear | log")
+    dataset: str = doc("the data set of the results, a key of `datasets`")
+    trained_on: str = doc("what its runs are trained on, a key of `datasets`")
+    printed_on: tuple[str, ...] = doc("the data sets of the paper's figure in whose place `dataset` stands")
+    best: tuple[float, ...] = doc("the value that the paper calls best; empty where it names none")
+    values: tuple[float, ...] = doc("the values, in the order of the axis")
+    results: tuple[str, ...] = doc("one a value, keys of `evaluate`")
+    reads: tuple[str, ...] = doc("their metrics files, the last repeated up to nine: DVC takes no list here")
+
+
+@dataclass(frozen=True)
+class FigureParams:
+    kind: str = doc("what is drawn: lists | patched_lists | aggregation | masks | entropy (docs/figures.md)")
+    title: str = doc("the paper's figure whose place it takes")
+    shows: tuple[str, ...] = doc("whose pictures, in drawing order: keys of `evaluate` for lists, of `runs` for maps")
+    names: tuple[str, ...] = doc("what the figure calls each of them")
+    count: int = doc("queries of each data set that are drawn")
+    model: str = doc("the network of the last of them; repeated here because DVC cannot look it up")
+    datasets: tuple[str, ...] = doc("the data sets of those queries; two places, one of which may repeat the other")
+    images: tuple[str, ...] = doc("those data sets' folders of images; likewise")
+    reads: tuple[str, ...] = doc("the rank lists or weights that are drawn; three places, the last repeated")
+
+
+FIGURES = ("lists", "patched_lists", "aggregation", "masks", "entropy")
+
+
+def figure_files(kind: str, shows: typing.Sequence[str], *, scale: str, dataset: str) -> list[str]:
+    """What a figure is drawn from beside index and images, in three places, because DVC takes no list for its deps."""
+    if kind.endswith("lists"):
+        files = [f"ranks/{scale}/{key}.csv" for key in shows]
+        files += [f"features/{shows[-1]}/{dataset}.h5"] * (kind == "patched_lists")
+    else:
+        files = [f"runs/{key}/weights.safetensors" for key in shows]
+    return [files[min(place, len(files) - 1)] for place in range(max(3, len(files)))]
+
+
+@dataclass(frozen=True)
 class Params:
     scale: str = doc("default | ci | market | paper; stands in every key and path")
     device: str = doc("auto | cpu | cuda; auto takes a GPU where there is one")
@@ -371,6 +412,8 @@ class Params:
     embed: dict[str, EmbedParams] = doc("")
     evaluate: dict[str, EvaluateParams] = doc("")
     report: dict[str, ReportParams] = doc("")
+    sweeps: dict[str, SweepParams] = doc("")
+    figures: dict[str, FigureParams] = doc("")
 
 
 def load_params(path: str | os.PathLike) -> Params:
@@ -425,14 +468,49 @@ def _check_references(params: Params) -> None:
             raise InputError(f"embed.{key}.model: is {embed.model!r}, and run {embed.run!r} is a {run.model.name!r}")
         _check_path(f"embed.{key}.reads", embed.reads, {dataset.raw, *_cache_paths(embed.dataset)})
         _check_path(f"embed.{key}.visible_by", embed.visible_by, {
-            embed.reads, f"{dataset.raw}/labels.h5", *(f"runs/{name}/weights.safetensors" for name in params.runs)})
+            embed.reads, f"{dataset.raw}/labels.h5", f"{dataset.raw}.joints.h5",
+            *(f"runs/{name}/weights.safetensors" for name in params.runs)})
     for key, report in params.report.items():
         cache = pick({**params.caches, **params.external}, report.pictures, f"report.{key}.pictures: caches")
         _check_path(f"report.{key}.dataset", report.dataset, {cache.dataset})
         _check_path(f"report.{key}.images", report.images, {cache.images})
+    for key, figure in params.figures.items():
+        _check_figure(f"figures.{key}", figure, params)
     for key, evaluate in params.evaluate.items():
         for name in evaluate.features:
             pick(params.embed, name, f"evaluate.{key}.features: embed")
+    for key, sweep in params.sweeps.items():
+        pick(params.datasets, sweep.dataset, f"sweeps.{key}.dataset: datasets")
+        if len(sweep.values) != len(sweep.results):
+            raise InputError(f"sweeps.{key}: has {len(sweep.values)} values and {len(sweep.results)} results; name one "
+                             "result for each value")
+        for place, path in enumerate(sweep.reads):
+            result = sweep.results[min(place, len(sweep.results) - 1)]
+            pick(params.evaluate, result, f"sweeps.{key}.results: evaluate")
+            _check_path(f"sweeps.{key}.reads[{place}]", path, {f"metrics/{params.scale}/{result}.json"})
+
+
+def _check_figure(name: str, figure: FigureParams, params: Params) -> None:
+    if figure.kind not in FIGURES:
+        raise InputError(f"{name}.kind: unknown figure {figure.kind!r}; it is one of {', '.join(FIGURES)}")
+    if not figure.shows or len(figure.shows) != len(figure.names) or figure.count < 1:
+        raise InputError(f"{name}: shows {len(figure.shows)} results under {len(figure.names)} names and "
+                         f"{figure.count} queries of each; it takes a name for each, and at least one of each")
+    if figure.kind != "lists" and len(set(figure.datasets)) > 1:
+        raise InputError(f"{name}.datasets: {list(figure.datasets)} are two, and {figure.kind} shows one; only lists "
+                         "can show two")
+    section = "evaluate" if figure.kind.endswith("lists") else "runs"
+    for key in figure.shows:
+        pick(getattr(params, section), key, f"{name}.shows: {section}")
+    raws = tuple(pick(params.datasets, key, f"{name}.datasets: datasets").raw for key in figure.datasets)
+    files = figure_files(figure.kind, figure.shows, scale=params.scale, dataset=figure.datasets[-1])
+    for field_name, found, wanted in (("images", figure.images, raws), ("reads", figure.reads, tuple(files))):
+        if found != wanted:
+            raise InputError(f"{name}.{field_name}: {list(found)} is not what the entries beside it name; write "
+                             f"{list(wanted)}")
+    if len(figure.datasets) != 2 or len(figure.reads) != 3:
+        raise InputError(f"{name}: reads {len(figure.reads)} files of {len(figure.datasets)} data sets; DVC is told of "
+                         "3 files and 2 data sets, draw the others as a figure of their own")
 
 
 def _cache_paths(cache: str) -> tuple[str, str]:

@@ -1,14 +1,14 @@
 """Parameters of which a test gives only the sections that it needs."""
 
-import dataclasses
 import typing
 from typing import Any
 
 from pipeline.params import Params
 
+SECTIONS = tuple(name for name, kind in typing.get_type_hints(Params).items() if typing.get_origin(kind) is dict)
+
 
 def bare_params(**given: Any) -> Params:
     """CPU, float32, one thread, scale toy, and every section that is not given empty."""
-    hints = typing.get_type_hints(Params)
-    empty = {item.name: {} for item in dataclasses.fields(Params) if typing.get_origin(hints[item.name]) is dict}
+    empty: dict[str, Any] = {name: {} for name in SECTIONS}
     return Params(**{"scale": "toy", "device": "cpu", "precision": "float32", "threads": 1, **empty, **given})

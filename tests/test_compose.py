@@ -3,14 +3,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from bare_params import SECTIONS
 
 from pipeline.errors import InputError
 from pipeline.params import load_params
 from stages import compose
 
 ROOT = Path(__file__).resolve().parents[1]
-SECTIONS = ("render", "datasets", "occlude", "parsers", "photographs", "caches", "external", "warps", "runs",
-            "embed", "evaluate", "report")
 PROFILES = sorted(path.stem for path in (ROOT / "profiles").glob("*.yaml") if path.stem not in ("recipes", "parser"))
 
 
@@ -80,13 +79,24 @@ def test_a_cache_may_name_its_weights(project):
 
 def test_profiles_of_one_scale_agree_on_what_they_share(project):
     """DVC keeps one pin per stage name: an entry must mean the same whichever selection is composed."""
-    (project / "data/raw/market1501_dev").mkdir(parents=True)
+    for profile in ("market", "real"):
+        for entry in yaml.safe_load((project / f"profiles/{profile}.yaml").read_text())["datasets"].values():
+            Path(entry["raw"]).mkdir(parents=True, exist_ok=True)
     trees = [compose.compose(name) for name in PROFILES]
     for one in trees:
         for other in trees:
             for section in SECTIONS:
                 shared = one[section].keys() & other[section].keys()
                 assert all(one[section][key] == other[section][key] for key in shared)
+
+
+def test_another_model_replaces_one_and_the_same_is_merged():
+    base = {"model": {"name": "esa", "tau": 0.5, "margin": 0.3}}
+    assert compose._merge(base, {"model": {"tau": 0.7}}) == {"model": {"name": "esa", "tau": 0.7, "margin": 0.3}}
+    assert compose._merge(base, {"model": {"name": "esa", "tau": 0.7}})["model"]["margin"] == 0.3
+    assert compose._merge(base, {"model": {"name": "pcb", "width": 8}}) == {"model": {"name": "pcb", "width": 8}}
+    assert compose._merge({"model": {"tau": 0.5}}, {"model": {"name": "esa"}})["model"] == {"tau": 0.5, "name": "esa"}
+    assert compose._merge({}, {"model": {"name": "esa"}}) == {"model": {"name": "esa"}}
 
 
 def test_hand_edits_are_named_and_stop(project):
