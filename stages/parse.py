@@ -66,7 +66,7 @@ def network_forward(parser: Parser) -> Forward:
     """A network as the engine calls it; from DensePose's parts the engine makes the four itself, after pooling."""
     if parser.taxonomy == "lip20":
         return lambda images, paths: parse_lip20(parser, images)
-    return lambda images, paths: {name: maps for name, maps in parser.parse(images).items() if name != "parts4"}
+    return lambda images, paths: parser.parse(images, parts4=False)
 
 
 @torch.inference_mode()
