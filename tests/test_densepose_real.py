@@ -22,6 +22,7 @@ pytest.importorskip("detectron2", reason="detectron2 is not installed")
 pytest.importorskip("densepose", reason="detectron2's DensePose is not installed")
 
 COUNT = 6
+STD = {"ann_index_lowres": 0.3, "index_uv_lowres": 0.3, "u_lowres": 5e-4, "v_lowres": 5e-4, "cls_score": 0.05}
 TO_PARTS8 = torch.eye(8)[:, torch.from_numpy(DENSEPOSE24_TO_PARTS8.astype(np.int64))]
 SMALL = """
 VERSION: 2
@@ -41,9 +42,19 @@ INPUT: {MIN_SIZE_TEST: 16}
 """
 
 
+def spread(model) -> None:
+    """Draw the last layers' weights so that labels and scores differ, and u,v lie within and beyond [0, 1]."""
+    for name, weights in model.named_parameters():
+        layer = name.rsplit(".", 2)[-2]
+        if name.endswith(".weight") and layer in STD:
+            torch.nn.init.normal_(weights, std=STD[layer])
+        if layer in ("u_lowres", "v_lowres") and name.endswith(".bias"):
+            torch.nn.init.constant_(weights, 0.5)
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> Path:
-    """A small configuration and random weights whose boxes, scores and labels vary."""
+    """A small configuration and random weights whose boxes, scores, labels, u and v vary."""
     from densepose import add_densepose_config
     from detectron2.config import get_cfg
     from detectron2.modeling import build_model
@@ -55,9 +66,7 @@ def files(tmp_path_factory) -> Path:
     cfg.MODEL.DEVICE = "cpu"
     torch.manual_seed(0)
     model = build_model(cfg)
-    for name, weights in model.named_parameters():
-        if "lowres.weight" in name or "cls_score.weight" in name:
-            torch.nn.init.normal_(weights, std=0.3 if "lowres" in name else 0.05)
+    spread(model)
     torch.save(model.state_dict(), folder / "weights.pth")
     return folder
 
@@ -133,7 +142,7 @@ def test_the_whole_crop_is_decoded_and_drawn_the_same(files, root):
         np.testing.assert_array_equal(result["native"][row], labels)
         np.testing.assert_array_equal(result["uv"][row], uv)
         np.testing.assert_array_equal(drawn(result["native"][row].numpy()), drawing)
-        assert len(np.unique(labels)) > 3
+        assert len(np.unique(labels)) > 3 and ((uv > 0.01) & (uv < 0.99))[labels > 0].mean() > 0.5
 
 
 def test_detections_are_decoded_drawn_or_missed_the_same(files, root):
