@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from scipy.stats import ks_2samp
 from tqdm import tqdm
 
 from pipeline.caches import DAMAGE, Cache
 from pipeline.errors import InputError
+from pipeline.heaps import open_h5
 from pipeline.resizing import nearest
 from pipeline.taxonomy import DENSEPOSE24, PARTS8
 
@@ -162,7 +162,7 @@ def read_joints(path: str | os.PathLike, keys: dict[str, str]) -> Joints:
     """Joints from an HDF5 file with `path` (N,) and `joints` (N, 18, 3), pixels of pictures whose size `lip` (N, H, W)
     or the attributes `height` and `width` tell: a rendered set's labels.h5. keys: image key -> path."""
     try:
-        with h5py.File(path, "r", locking=False) as file:
+        with open_h5(path) as file:
             names, joints = file["path"].asstr()[()], file["joints"][()].astype(np.float64)
             size = file["lip"].shape[1:] if "lip" in file else (file.attrs["height"], file.attrs["width"])
             if joints.shape != (len(names), len(COCO18), 3):

@@ -3,10 +3,10 @@
 import os
 from collections.abc import Sequence
 
-import h5py
 import numpy as np
 
 from pipeline.errors import InputError
+from pipeline.heaps import open_h5
 
 CONFIDENT = 0.2  # a joint counts above this
 
@@ -19,7 +19,7 @@ def read_joints(path: str | os.PathLike, pictures: Sequence[str]) -> tuple[np.nd
     """
     name = repr(os.fspath(path))
     try:
-        with h5py.File(path, "r", locking=False) as file:
+        with open_h5(path) as file:
             known = {found.decode(): row for row, found in enumerate(file["path"][:])}
             joints = file["joints"][:]
             heights = file["size"][:, 0] if "size" in file else np.full(len(known), file["index"].shape[1])
