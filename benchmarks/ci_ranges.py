@@ -1,12 +1,14 @@
 """The spread that CI holds trainings to: each ci row trained from the pinned caches under 5 seeds, on the machine's own
 instruction set and on AVX2 alone.
 
-    python -m benchmarks.ci_ranges           about 15 minutes on two cores
+    python -m benchmarks.ci_ranges           about 25 minutes on two cores
     python -m benchmarks.ci_ranges ci-dsa    the rows named, the others' ranges kept
     python -m benchmarks.ci_ranges --push    fill ci/pins anew from a project at the ci scale, first
 
 Writes ci/ranges.json: for each row the smallest and largest final loss (mean of the last tenth of training), mAP
-(percent) and, for DSA, `fused`: by how much mAP is higher with the fused features, which read the warps.
+(percent) and what its caches do at test time, as differences in mAP: DSA's `fused`, by how much the fused features,
+which read the warps, are better than those of the picture alone; SGAM's `parts`, by how much the global feature with
+the regions' is better than the global one alone.
 tests/test_pins.py trains each row once and compares. Run it again when the ci scale's pins change.
 """
 
@@ -21,7 +23,10 @@ import yaml
 
 from benchmarks.project import ROOT, Project, new_project
 
-ROWS = ("ci-baseline", "ci-sorn", "ci-dsa")
+ROWS = ("ci-baseline", "ci-sorn", "ci-dsa", "ci-sgam", "ci-sgam-1")
+# Differences in mAP between two results of one row's weights, and their names in ci/ranges.json.
+DIFFERENCES = {"ci-dsa": {"fused": ("ci-dsa-fused", "ci-dsa")}, "ci-sgam": {"parts": ("ci-sgam", "ci-sgam-global")}}
+SCORED = (*ROWS, "ci-dsa-fused", "ci-sgam-2")  # the rows of tables that are scored from pinned embeddings
 DATA = "ci-synth-occluded"
 SEEDS = range(5)
 INSTRUCTION_SETS = {"default": {}, "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}}
@@ -53,21 +58,29 @@ def pinned_stages(project: Project) -> list[str]:
 
 
 def train_row(project: Project, row: str, *, seed: int = 0, instructions: str = "default") -> dict[str, float]:
-    """Train, embed and score one row from what lies in the project: {"loss": final loss, "mAP": percent}."""
+    """Train, embed and score one row from what lies in the project: {"loss": final loss, "mAP": percent, differences}.
+    """
     tree = yaml.safe_load((project.folder / "params.yaml").read_text())
     tree["runs"][row]["seed"] = seed
     (project.folder / "seeded.yaml").write_text(yaml.safe_dump(tree))
-    results = [row, f"{row}-fused"] if row == "ci-dsa" else [row]
-    for stage, keys in (("train", [row]), ("embed", [f"{key}-on-synth-occluded" for key in results]),
-                        ("evaluate", results)):
-        for key in keys:
-            project.run("python", "-m", f"stages.{stage}", key, "--params", "seeded.yaml",
-                        env=INSTRUCTION_SETS[instructions])
+    _stage(project, "train", row, instructions)
     final = json.loads((project.folder / "runs" / row / "train.json").read_text())["final"]
-    precision = [json.loads((project.folder / "metrics" / "ci" / f"{key}.json").read_text())[DATA]["mAP"]
-                 for key in results]
-    fused = {"fused": round(precision[1] - precision[0], 2)} if len(results) > 1 else {}
-    return {"loss": final["loss"], "mAP": precision[0], **fused}
+    return {"loss": final["loss"], **score_row(project, row, instructions=instructions)}
+
+
+def score_row(project: Project, row: str, *, instructions: str = "default") -> dict[str, float]:
+    """Embed and score one row with the weights that `train_row` left: {"mAP": percent, differences}."""
+    pairs = DIFFERENCES.get(row, {})
+    found = {}
+    for result in sorted({row, *(result for pair in pairs.values() for result in pair)}):
+        _stage(project, "embed", f"{result}-on-synth-occluded", instructions)
+        _stage(project, "evaluate", result, instructions)
+        found[result] = json.loads((project.folder / "metrics" / "ci" / f"{result}.json").read_text())[DATA]["mAP"]
+    return {"mAP": found[row], **{name: round(found[one] - found[other], 2) for name, (one, other) in pairs.items()}}
+
+
+def _stage(project: Project, stage: str, key: str, instructions: str) -> None:
+    project.run("python", "-m", f"stages.{stage}", key, "--params", "seeded.yaml", env=INSTRUCTION_SETS[instructions])
 
 
 def outside(row: str, found: dict[str, float]) -> list[str]:

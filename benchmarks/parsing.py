@@ -3,10 +3,10 @@
 Engine: images from disk, hashed, decoded, parsed, quantised, compressed, packed into parts.h5. Bare: the same batches,
 already decoded in memory, through the same parser (`parse`: labels, probabilities and u,v at the input's size) in the
 same process with the same threads, nothing kept; and through the network alone (`network`: logits at a quarter of the
-size). They take turns and the medians are compared, by the clock on the wall and by the processor time of all threads.
-On a busy machine only the latter means anything; with several threads it counts their waiting for each other too.
-Without --weights the network is random; without --images the pictures are made up. Target: engine / parse >= 0.85.
-Takes about a minute.
+size). `parse` makes the 5 parts' probabilities too, where the engine sums the pooled ones of the 8. They take turns and
+the medians are compared, by the clock on the wall and by the processor time of all threads. On a busy machine only the
+latter means anything; with several threads it counts their waiting for each other too. Without --weights the network is
+random; without --images the pictures are made up. Target: engine / parse >= 0.85. Takes about a minute.
 """
 
 import argparse

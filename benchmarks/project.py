@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES = ("pipeline", "stages", "models", "profiles", "dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config",
-           ".dvc/.gitignore", ".dvc/plots")
+SOURCES = ("pipeline", "stages", "models", "profiles", "docs/papers", "dvc.yaml", ".dvcignore", ".gitignore",
+           ".dvc/config", ".dvc/.gitignore", ".dvc/plots")
 
 
 class Project:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from models.backbone import Backbone
 from models.classifiers import hidden_classifier
 from models.losses import accuracy, batch_hard_triplet, euclidean, smoothed_cross_entropy
+from models.whole_batch import whole_batch
 
 
 class Baseline(nn.Module):
@@ -41,8 +42,8 @@ class Baseline(nn.Module):
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         f, pid = self.feature(batch["image"]), batch["pid"]
-        matched = F.normalize(f, dim=1) if self.normalise else f
-        triplet = batch_hard_triplet(euclidean(matched, matched), pid, margin=self.margin)
+        matched, pids = whole_batch(F.normalize(f, dim=1) if self.normalise else f, pid)
+        triplet = batch_hard_triplet(euclidean(matched, matched), pids, margin=self.margin)
         loss = self.triplet_weight * triplet
         if not self.id_weight:
             return loss, {"triplet": triplet.detach()}

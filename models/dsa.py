@@ -17,6 +17,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from models.backbone import Backbone, last_stage
 from models.classifiers import hidden_classifier
 from models.losses import accuracy, batch_hard_triplet, euclidean, smoothed_cross_entropy
+from models.whole_batch import processes, whole_batch
 
 MATCHES = ("f", "z", "z_global", "z_local")
 PARTS = 8
@@ -231,7 +232,8 @@ class Dsa(nn.Module):
             terms[f"id_f_{name}"] = torch.stack([self._identity(y, pid) for y in logits]).sum()
             right[name] = torch.stack([accuracy(y, pid) for y in logits]).mean()
             terms[f"id_z_{name}"] = self._identity(self.classify_z[name](z[name]), pid)
-            terms[f"triplet_{name}"] = batch_hard_triplet(euclidean(z[name], z[name]), pid, margin=self.margin)
+            matched, pids = whole_batch(z[name], pid)
+            terms[f"triplet_{name}"] = batch_hard_triplet(euclidean(matched, matched), pids, margin=self.margin)
         weights = {"id_f": self.id_weight, "id_z": self.fused_id_weight, "triplet": self.triplet_weight}
         loss = torch.stack([weights[name.rpartition("_")[0]] * term for name, term in terms.items()]).sum()
         scalars = {name: term.detach() for name, term in terms.items()}
@@ -256,8 +258,11 @@ class Dsa(nn.Module):
 
 
 def looped(x: Tensor) -> bool:
-    """Whether branches run one by one: on a CPU they do (benchmarks/step_time.py), elsewhere as one launch."""
-    return x.device.type == "cpu"
+    """Whether branches run one by one: on a CPU they do (benchmarks/step_time.py), elsewhere as one launch.
+
+    Not where several processes share a batch: the loop normalises by the rows of one of them.
+    """
+    return x.device.type == "cpu" and processes() == 1
 
 
 def branched(x: Tensor, branches: int) -> Branched:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from models.backbone import Backbone
 from models.losses import NO_SHARED_PART, batch_hard_triplet, part_distance
+from models.whole_batch import whole_batch
 
 CLASSES = 8  # N: background, head, torso, upper and lower arm, upper and lower leg, foot
 BODY = CLASSES - 1
@@ -153,7 +154,7 @@ class Esa(nn.Module):
         f, p, ratio, log_p = self.maps(batch)
         pid, terms = batch["pid"], {}
         with torch.autocast(f.device.type, enabled=False):
-            features, matched, s = self.regions(f, p, ratio)
+            features, matched, s, pid = whole_batch(*self.regions(f, p, ratio), pid)
             fixed = s.detach()
             s = fixed if self.weights == "detached" else s
             logits = torch.einsum("bpc,pjc->bpj", features, self.classifiers)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from models.backbone import Backbone
 from models.losses import accuracy, batch_hard_triplet, part_distance
+from models.whole_batch import whole_batch
 
 MATCHES = ("parts", "parts_and_whole")
 HEAD_TOPS = ("first", "paper")
@@ -116,7 +117,7 @@ def shared_triplet(f: Tensor, v: Tensor, pid: Tensor, *, distance: str, margin: 
     Pairs that share nothing are not mined. Always at full precision: distances are small differences.
     """
     with torch.autocast(f.device.type, enabled=False):
-        flat, v = full(f).flatten(1), full(v)
+        flat, v, pid = whole_batch(full(f).flatten(1), full(v), pid)
         d, shared = part_distance(flat, flat, v, v, sizes=(f.shape[2],) * f.shape[1], distance=distance,
                                   reduction="mean")
         return batch_hard_triplet(d, pid, margin=margin, valid=shared)

@@ -5,7 +5,6 @@ cache, or a file of 2-D joints, tells where this one errs.
 """
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +14,9 @@ import numpy as np
 from scipy.stats import ks_2samp
 from tqdm import tqdm
 
-from pipeline.caches import DAMAGE, Cache
+from pipeline.caches import Cache
 from pipeline.errors import InputError
-from pipeline.heaps import open_h5
+from pipeline.joints import Joints
 from pipeline.resizing import nearest
 from pipeline.taxonomy import DENSEPOSE24, PARTS8
 
@@ -58,15 +57,10 @@ class Seen:
     confusion: np.ndarray = field(default_factory=lambda: np.zeros((len(PARTS8), len(PARTS8)), np.int64))
 
 
-@dataclass(frozen=True)
-class Joints:
-    """2-D joints of images by key, COCO-18: x, y as shares of width and height, visible 0 or 1."""
-
-    rows: dict[str, np.ndarray]
-
-
-def survey(cache: Cache, *, other: Cache | None = None, joints: Joints | None = None, sample: int = 0) -> Seen:
-    """Read a cache's labels once. sample: so many rows, spread evenly, instead of all (0).
+def survey(cache: Cache, *, other: Cache | None = None, joints: dict[str, np.ndarray] | None = None,
+           sample: int = 0) -> Seen:
+    """Read a cache's labels once. joints: those of images by key, as `joint_shares` gives them; sample: so many rows,
+    spread evenly, instead of all (0).
 
     InputError where a cache is damaged, or the other one shares no image with this one.
     """
@@ -95,8 +89,8 @@ def survey(cache: Cache, *, other: Cache | None = None, joints: Joints | None = 
             counts = confusion(labels, nearest(other.read("labels", others[key]), *labels.shape))
             seen.confusion += counts
             seen.overlap[place] = np.nanmean(part_overlap(counts)[1:]) if counts[1:].any() or counts[:, 1:].any() else 1
-        if joints and key in joints.rows:
-            seen.joints[place] = joint_agreement(labels, joints.rows[key], exact=bool(maker["exact"]))
+        if joints and key in joints:
+            seen.joints[place] = joint_agreement(labels, joints[key], exact=bool(maker["exact"]))
     return seen
 
 
@@ -158,24 +152,14 @@ def joint_agreement(labels: np.ndarray, joints: np.ndarray, *, exact: bool) -> n
     return result
 
 
-def read_joints(path: str | os.PathLike, keys: dict[str, str]) -> Joints:
-    """Joints from an HDF5 file with `path` (N,) and `joints` (N, 18, 3), pixels of pictures whose size `lip` (N, H, W)
-    or the attributes `height` and `width` tell: a rendered set's labels.h5. keys: image key -> path."""
-    try:
-        with open_h5(path) as file:
-            names, joints = file["path"].asstr()[()], file["joints"][()].astype(np.float64)
-            size = file["lip"].shape[1:] if "lip" in file else (file.attrs["height"], file.attrs["width"])
-            if joints.shape != (len(names), len(COCO18), 3):
-                raise ValueError(f"joints are {joints.shape}")
-            joints[..., 0] = (joints[..., 0] + 0.5) / size[1]
-            joints[..., 1] = (joints[..., 1] + 0.5) / size[0]
-    except FileNotFoundError as error:
-        raise InputError(f"{os.fspath(path)!r}: no such file of joints; name a rendered set's labels.h5") from error
-    except DAMAGE as error:
-        raise InputError(f"{os.fspath(path)!r}: is damaged or holds no joints ({error}); it has path, joints "
-                         "(N, 18, 3) and lip, or the attributes height and width") from error
-    places = {name: row for row, name in enumerate(names)}
-    return Joints({key: joints[places[name]] for key, name in keys.items() if name in places})
+def joint_shares(joints: Joints, keys: dict[str, str]) -> dict[str, np.ndarray]:
+    """Joints (18, 3) by image key, x and y as shares of the picture. keys: image key -> path; a picture that the file
+    has none of is left out. InputError if they are not COCO's 18."""
+    if joints.places.shape[1:] != (len(COCO18), 3):
+        raise InputError(f"{joints.path!r}: joints are {joints.places.shape}, and an audit reads COCO's {len(COCO18)} "
+                         f"({', '.join(COCO18[:3])}, ...); convert them")
+    places = dict(zip(joints.names, joints.shares(), strict=True))
+    return {key: places[name] for key, name in keys.items() if name in places}
 
 
 def figures(seen: Seen, reference: Seen | None) -> dict[str, Any]:

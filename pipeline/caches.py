@@ -111,16 +111,17 @@ def _write_rows(file: h5py.File, arrays: Mapping[str, tuple[int, ...]], columns:
 
 def _write_block(file: h5py.File, end: int, block: Sequence[Row]) -> None:
     for name in block[0]:
-        dataset = file[name]
+        dataset, kind = file[name], file[name].dtype
         values = [content[name] for content in block]
-        if dataset.dtype.kind == "S":
-            values = [_cut(value, dataset.dtype.itemsize) for value in values]
-        dataset[end - len(block):end] = np.array(values, dataset.dtype)
+        if kind.kind == "S":
+            values = [_cut(value, kind.itemsize) for value in values]
+        dataset[end - len(block):end] = np.array(values, kind)
 
 
 def _cut(value: str, size: int) -> bytes:
     """UTF-8 of at most `size` bytes, no character cut in two."""
-    return value.encode()[:size].decode(errors="ignore").encode()
+    data = value.encode()
+    return data if len(data) <= size else data[:size].decode(errors="ignore").encode()
 
 
 class Cache:

@@ -22,7 +22,7 @@ from pipeline.layouts import (
     read_occluded_duke,
     read_occluded_duke_lists,
 )
-from pipeline.own import read_csv
+from pipeline.own import read_csv, read_folder
 from pipeline.probes import (
     read_occluded_reid,
     read_p_duke,
@@ -97,6 +97,7 @@ def _cuhk01(name: str, test_people: int, shots: int) -> dict[str, Layout]:
 LAYOUTS: dict[str, Layout] = {
     "market": Layout(read_market),
     "csv": Layout(read_csv),
+    "folder": Layout(read_folder),
     "market1501": Layout(read_market1501, _counts(train=(12936, 751), query=(3368, 750), gallery=(15913, 751))),
     "duke": Layout(read_duke, _counts(train=(16522, 702), query=(2228, 702), gallery=(17661, 1110)), DUKE),
     "occluded-duke": Layout(read_occluded_duke, _counts(train=(15618, 702), query=(2210, 519), gallery=(17661, 1110)),

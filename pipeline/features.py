@@ -41,6 +41,13 @@ class Embedded:
         return [self._rows(np.flatnonzero(self.query_trial == number), np.flatnonzero(self.gallery_trial == number))
                 for number in numbers]
 
+    def protocol(self) -> str:
+        """What its figures are named by: its data set, or where that is one trial of several, named so (cuhk01-3 is
+        trial 3), the name without the number."""
+        name, _, number = self.maker["dataset"].rpartition("-")
+        alone = self.query_trial is not None and {number} == {str(trial) for trial in self.query_trial.tolist()}
+        return name if alone else self.maker["dataset"]
+
     def _rows(self, query: np.ndarray, gallery: np.ndarray) -> "Embedded":
         return replace(self, query=self.query.take(query), gallery=self.gallery.take(gallery),
                        query_key=self.query_key[query], gallery_key=self.gallery_key[gallery], query_trial=None,

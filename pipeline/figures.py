@@ -20,11 +20,12 @@ from pipeline.taxonomy import DENSEPOSE24, PARTS8
 PART_COLOURS = np.array([[236, 236, 236], [230, 159, 0], [0, 114, 178], [204, 121, 167], [86, 180, 233], [0, 158, 115],
                          [240, 228, 66], [213, 94, 0]], np.uint8)  # Okabe and Ito's, told apart by the colour-blind
 RIGHT, WRONG, QUERY = "#1a8f3c", "#c62828", "#667085"
+SHOWING, HIDDEN = "#1d4ed8", "#facc15"  # stripes of a query, SORN Fig. 2's blue and yellow
 EMPTY = 225  # grey of texels that were never written
 INK, FAINT = "#1f2933", "#667085"
 DPI = 100
 CROP = (128, 256)  # width, height of a person's picture
-GAP, MARGIN, FRAME = 20, 12, 6
+GAP, MARGIN, FRAME, BORDER = 20, 12, 6, 5
 STYLE: Any = {"font.family": "DejaVu Sans", "svg.hashsalt": "semalign", "text.parse_math": False,
          "axes.spines.top": False, "axes.spines.right": False,
          "text.color": INK, "axes.labelcolor": INK}
@@ -34,12 +35,13 @@ STYLE: Any = {"font.family": "DejaVu Sans", "svg.hashsalt": "semalign", "text.pa
 class Shown:
     """A picture in a rank list: `image` (H, W, 3) uint8, its file `name`, `pid`, and whether it is right (gallery).
 
-    pid, right: None where nobody knows.
+    pid, right: None where nobody knows; stripes: of each equal stripe, from the top, whether it counts as visible.
     """
     image: np.ndarray
     name: str
     pid: int | None
     right: bool | None = None
+    stripes: tuple[bool, ...] = ()
 
 
 class Canvas:
@@ -57,6 +59,15 @@ class Canvas:
             colour = (np.array(to_rgb(frame)) * 255).round().astype(np.uint8)
             self.pixels[y - FRAME:y + height + FRAME, x - FRAME:x + width + FRAME] = colour
         self.pixels[y:y + height, x:x + width] = cv2.resize(image, size, interpolation=cv2.INTER_NEAREST)
+
+    def outline(self, stripes: Sequence[bool], x: int, y: int) -> None:
+        """Borders inside a person's picture around its equal stripes: SHOWING where visible, HIDDEN where not."""
+        for number, visible in enumerate(stripes):
+            top, bottom = (y + edge * CROP[1] // len(stripes) for edge in (number, number + 1))
+            stripe = self.pixels[top:bottom, x:x + CROP[0]]
+            inside = stripe[BORDER:-BORDER, BORDER:-BORDER].copy()
+            stripe[:] = (np.array(to_rgb(SHOWING if visible else HIDDEN)) * 255).round().astype(np.uint8)
+            stripe[BORDER:-BORDER, BORDER:-BORDER] = inside
 
     def write(self, text: str, x: float, y: float, size: int = 18, colour: str = INK, align: str = "left",
               bold: bool = False) -> None:
@@ -81,29 +92,46 @@ def heat(values: np.ndarray) -> np.ndarray:
     return (matplotlib.colormaps["magma"](values)[..., :3] * 255).round().astype(np.uint8)
 
 
-@matplotlib.rc_context(STYLE)
 def parse_figure(samples: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> bytes:
     """PNG: a column for each (image (H, W, 3), labels (H, W) of 8 parts, entropy (h, w) uint8), with a legend."""
-    names = 140
-    sheet = Canvas(names + len(samples) * (CROP[0] + GAP) + MARGIN, 3 * (CROP[1] + GAP) + MARGIN + 90)
-    for column, (image, labels, entropy) in enumerate(samples):
-        for row, picture in enumerate((image, part_colours(labels), heat(entropy))):
-            sheet.place(picture, names + column * (CROP[0] + GAP), MARGIN + row * (CROP[1] + GAP))
-    for row, name in enumerate(("image", "parts", "entropy")):
-        sheet.write(name, MARGIN, MARGIN + row * (CROP[1] + GAP) + CROP[1] // 2 - 10, size=20)
-    _legend(sheet, MARGIN + 3 * (CROP[1] + GAP))
+    images, labels, entropies = zip(*samples, strict=True)
+    rows = [("image", images), ("parts", [*map(part_colours, labels)]), ("entropy", [*map(heat, entropies)])]
+    return grid_figure(rows, parts=True, heated="entropy: 0 to that of 8 equal parts")
+
+
+@matplotlib.rc_context(STYLE)
+def grid_figure(rows: Sequence[tuple[str, Sequence[np.ndarray]]], *, columns: Sequence[str] = (), parts: bool = False,
+                heated: str = "") -> bytes:
+    """PNG: rows of (name, pictures (H, W, 3) uint8, enlarged without smoothing), under the columns' names if given.
+
+    parts: a legend of the 8 parts' colours below; heated: what the heat map's two ends mean, below that.
+    """
+    names, top = 140 if any(name for name, _ in rows) else MARGIN, MARGIN + 34 * bool(columns)
+    bottom = top + len(rows) * (CROP[1] + GAP)
+    sheet = Canvas(names + max(len(pictures) for _, pictures in rows) * (CROP[0] + GAP) + MARGIN,
+                   bottom + 60 * parts + 30 * bool(heated))
+    for place, name in enumerate(columns):
+        sheet.write(name, names + place * (CROP[0] + GAP) + CROP[0] / 2, MARGIN, size=17, align="center")
+    for row, (name, pictures) in enumerate(rows):
+        y = top + row * (CROP[1] + GAP)
+        sheet.write("\n".join(textwrap.wrap(name, 10)), MARGIN, y + CROP[1] // 2 - 10, size=20)
+        for place, picture in enumerate(pictures):
+            sheet.place(picture, names + place * (CROP[0] + GAP), y)
+    if parts:
+        _part_legend(sheet, bottom)
+    if heated:
+        sheet.place(heat(np.arange(256, dtype=np.uint8)[None]), MARGIN, bottom + 60 * parts, (160, 20))
+        sheet.write(heated, MARGIN + 172, bottom + 60 * parts, size=17)
     return sheet.png()
 
 
-def _legend(sheet: Canvas, top: int) -> None:
-    """The 8 parts' colours in two lines, and the heat map's ends."""
+def _part_legend(sheet: Canvas, top: int) -> None:
+    """The 8 parts' colours in two lines."""
     step = (sheet.width - 2 * MARGIN) // 4
     for part, name in enumerate(PARTS8):
         x, y = MARGIN + part % 4 * step, top + part // 4 * 30
         sheet.place(PART_COLOURS[part][None, None], x, y, (20, 20))
         sheet.write(name, x + 28, y, size=17)
-    sheet.place(heat(np.arange(256, dtype=np.uint8)[None]), MARGIN, top + 60, (160, 20))
-    sheet.write("entropy: 0 to that of 8 equal parts", MARGIN + 172, top + 60, size=17)
 
 
 @matplotlib.rc_context(STYLE)
@@ -122,18 +150,22 @@ def dsap_figure(image: np.ndarray, parts: np.ndarray, valid: np.ndarray) -> byte
 
 
 @matplotlib.rc_context(STYLE)
-def rank_figure(lists: Sequence[tuple[Shown, Sequence[Shown]]]) -> bytes:
+def rank_figure(lists: Sequence[tuple[Shown, Sequence[Shown]]], *, names: Sequence[str] = ()) -> bytes:
     """PNG: a line for each query and its gallery images, nearest first; green frame: the same person, red: another,
-    grey: not known."""
+    grey: not known. names: of the lines, at their left; none without."""
     columns = 1 + max(len(found) for _, found in lists)
-    step, line = CROP[0] + GAP, CROP[1] + 96
-    sheet = Canvas(columns * step + 2 * MARGIN + GAP, len(lists) * line + MARGIN + 30)
+    step, line, left = CROP[0] + GAP, CROP[1] + 96, 150 * bool(names)
+    sheet = Canvas(left + columns * step + 2 * MARGIN + GAP, len(lists) * line + MARGIN + 30)
     for column in range(columns):
-        sheet.write(str(column) if column else "query", _column(column) + CROP[0] / 2, 6, align="center", colour=FAINT)
+        sheet.write(str(column) if column else "query", left + _column(column) + CROP[0] / 2, 6, align="center",
+                    colour=FAINT)
     for row, (query, found) in enumerate(lists):
+        if names:
+            sheet.write("\n".join(textwrap.wrap(names[row], 13)), MARGIN, 36 + row * line + CROP[1] // 2 - 30, size=17)
         for column, shown in enumerate((query, *found)):
-            x, y = _column(column), 36 + row * line
+            x, y = left + _column(column), 36 + row * line
             sheet.place(shown.image, x, y, frame=QUERY if shown.right is None else RIGHT if shown.right else WRONG)
+            sheet.outline(shown.stripes, x, y)
             if shown.pid is not None:
                 sheet.write(f"person {shown.pid}", x, y + CROP[1] + 10, size=16, bold=True)
             sheet.write("\n".join(_lines(shown.name)), x, y + CROP[1] + 32, size=13, colour=FAINT)

@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import h5py
 import numpy as np
 
 from pipeline.errors import InputError
@@ -11,30 +13,62 @@ from pipeline.heaps import open_h5
 CONFIDENT = 0.2  # a joint counts above this
 
 
-def read_joints(path: str | os.PathLike, pictures: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Joints (N, J, 3), x and y in pixels of the picture and confidence, and the pictures' heights (N,).
+@dataclass(frozen=True)
+class Joints:
+    """Joints of a file's M pictures, of `names` row by row.
 
-    The file is HDF5 as a rendered set's labels.h5: path (M,), joints (M, J, 3), and size (M, 2), height and width, or
-    maps `index` of the pictures' size. InputError if it cannot be read or lacks a picture.
+    places (M, J, 3): x and y in pixels of the picture, a pixel's centre at .5, and confidence 0..1 (a rendered set's:
+    1 visible, 0 not); sizes (M, 2): height and width of each picture in pixels.
     """
-    name = repr(os.fspath(path))
+
+    path: str
+    names: tuple[str, ...]
+    places: np.ndarray
+    sizes: np.ndarray
+
+    def of(self, pictures: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """places (N, J, 3) and heights (N,) of these pictures. InputError if one of them is not in the file."""
+        known = {name: row for row, name in enumerate(self.names)}
+        missing = [picture for picture in pictures if picture not in known]
+        if missing:
+            raise InputError(f"{self.path!r}: has no joints of {missing[0]!r} and {len(missing) - 1} other pictures; "
+                             "make it for this data set")
+        rows = [known[picture] for picture in pictures]
+        return self.places[rows], self.sizes[rows, 0]
+
+    def shares(self) -> np.ndarray:
+        """(M, J, 3) float64: places with x and y as shares of the picture's width and height."""
+        height, width = self.sizes.T[:, :, None]
+        x, y, confidence = np.moveaxis(self.places.astype(np.float64), 2, 0)
+        return np.stack([x / width, y / height, confidence], axis=2)
+
+
+def read_joints(path: str | os.PathLike) -> Joints:
+    """Read an HDF5 file as a rendered set's labels.h5: path (M,), joints (M, J, 3) and the pictures' size, as `size`
+    (M, 2), as maps `lip` or `index` of it or as attributes `height` and `width`. InputError if it is not that."""
+    name = os.fspath(path)
     try:
         with open_h5(path) as file:
-            known = {found.decode(): row for row, found in enumerate(file["path"][:])}
-            joints = file["joints"][:]
-            heights = file["size"][:, 0] if "size" in file else np.full(len(known), file["index"].shape[1])
-            if joints.ndim != 3 or joints.shape[2] != 3 or joints.dtype.kind not in "fiu" \
-                    or {len(joints), len(heights)} != {len(known)}:
-                raise ValueError(f"{len(known)} paths, joints {joints.dtype} {joints.shape}, {len(heights)} heights")
+            names, places = tuple(file["path"].asstr()[:].tolist()), file["joints"][:]
+            sizes = _sizes(file, len(names))
+        if places.ndim != 3 or places.shape[2] != 3 or places.dtype.kind not in "fiu" or len(places) != len(names) \
+                or sizes.shape != (len(names), 2):
+            raise ValueError(f"{len(names)} paths, joints {places.dtype} {places.shape}, sizes {sizes.shape}")
+    except FileNotFoundError as error:
+        raise InputError(f"{name!r}: no such file of joints; name a rendered set's labels.h5, or one like it"
+                         ) from error
     except Exception as error:  # what h5py raises on damaged files is of many kinds
-        raise InputError(f"{name}: cannot be read as a file of joints ({error}); it holds path, joints and size") \
-            from error
-    missing = [picture for picture in pictures if picture not in known]
-    if missing:
-        raise InputError(f"{name}: has no joints of {missing[0]!r} and {len(missing) - 1} other pictures; make it for "
-                         "this data set")
-    rows = [known[picture] for picture in pictures]
-    return joints[rows], heights[rows]
+        raise InputError(f"{name!r}: is damaged or no file of joints ({' '.join(str(error).split())}); it holds path, "
+                         "joints (M, J, 3), and size, lip, index or the attributes height and width") from error
+    return Joints(name, names, places, sizes)
+
+
+def _sizes(file: h5py.File, count: int) -> np.ndarray:
+    if "size" in file:
+        return file["size"][:]
+    maps = next((name for name in ("lip", "index") if name in file), None)
+    size = file[maps].shape[1:3] if maps else (file.attrs["height"], file.attrs["width"])
+    return np.tile(np.asarray(size), (count, 1))
 
 
 def stripes_with_joints(joints: np.ndarray, heights: np.ndarray, stripes: int) -> np.ndarray:

@@ -13,9 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from pipeline.caches import Cache
 from pipeline.cropping import Box, crop_image, crop_maps
@@ -59,6 +58,7 @@ class Pictures(Dataset):
         self.arrays, self.crop, self.fill = tuple(arrays), crop, fill
         self.cache = None if cache is None else Cache(cache)
         self.places = None if self.cache is None else self.cache.rows(self.keys)
+        self.pieces = self.cache is not None and self.cache.maker.get("alignment") == "csa"
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -103,7 +103,7 @@ class Pictures(Dataset):
             elif name == "dsap":
                 found["dsap"], found["valid"] = dsap_for_network(
                     self.cache.read("dsap", place), self.cache.read("valid", place), flip=augmentation.flip,
-                    pieces=self.cache.maker.get("alignment") == "csa")
+                    pieces=self.pieces)
             else:
                 maps = self.cache.read(MAPS[name], place)
                 maps = crop_maps(maps[None] if maps.ndim == 2 else maps, box, image=size, height=self.height // CELL,
@@ -157,9 +157,9 @@ def images_sha256(frame: pd.DataFrame, raw: str | os.PathLike, cache: str | os.P
 
 
 def training_batches(pictures: Pictures, batches: Batches, *, start: int, stop: int, workers: int,
-                     pin_memory: bool = False) -> Iterator[dict[str, Tensor]]:
-    """The batches of steps start .. stop - 1; the number of workers changes nothing in them."""
-    return _loaded(pictures, Draws(batches, start=start, stop=stop), workers, pin_memory)
+                     share: slice = slice(None), pin_memory: bool = False) -> Iterator[dict[str, Tensor]]:
+    """The batches of steps start .. stop - 1, of each the rows in `share`; the number of workers changes nothing."""
+    return _loaded(pictures, Draws(batches, start=start, stop=stop, share=share), workers, pin_memory)
 
 
 def ordered_batches(pictures: Pictures, *, batch: int, workers: int, pin_memory: bool = False
@@ -182,10 +182,10 @@ def _loaded(pictures: Pictures, plan: Draws | list, workers: int, pin_memory: bo
 
 
 def collate(items: list[Item | InputError]) -> dict[str, Tensor] | InputError:
-    """Stack items into a batch; the first error among them stands for all."""
+    """Stack items into a batch, in a loading process straight into shared memory; the first error stands for all."""
     good: list[Item] = []
     for item in items:
         if isinstance(item, InputError):
             return item
         good.append(item)
-    return {name: torch.from_numpy(np.stack([item[name] for item in good])) for name in good[0]}
+    return default_collate(good)

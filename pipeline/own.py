@@ -1,4 +1,4 @@
-"""A data set of one's own: a CSV that says person, camera and split of each image."""
+"""Images of one's own: a folder of them, or a CSV that says person, camera and split of each."""
 
 import csv
 import os
@@ -8,12 +8,36 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from pipeline.errors import InputError
-from pipeline.folders import DIGITS, Row, as_frame, inside
+from pipeline.folders import DIGITS, Row, as_frame, image_names, inside, subfolders
 from pipeline.index import SPLITS
 
 FILE = "images.csv"
 NEEDED = ("path", "pid", "camid", "split")
 WHOLE = re.compile(rf"-1|{DIGITS}", re.ASCII)
+
+
+def read_folder(root: str | os.PathLike) -> pd.DataFrame:
+    """Every image of a folder and of the folders below it, hidden ones left out; nothing is known of who is in them.
+
+    Returns the index's columns, all in the gallery as person 0 (nobody in particular) of camera 0: enough to parse,
+    warp and audit. InputError: no such folder, no image in it, a name that is no UTF-8 or holds a line break.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise InputError(f"{os.fspath(root)!r}: no such folder; put the images there or link it, or change `raw`")
+    rows: list[Row] = []
+    waiting = [(root, frozenset([root.resolve()]))]
+    while waiting:
+        folder, above = waiting.pop()
+        paths = [(folder / name).relative_to(root).as_posix() for name in image_names(folder)]
+        rows += [(f"gallery/{path}", path, 0, 0, "gallery") for path in paths]
+        for below in subfolders(folder):
+            if not below.name.isprintable():
+                raise InputError(f"{os.fspath(below)!r}: the name holds bytes that are no UTF-8 or a control "
+                                 "character; rename the folder")
+            if (real := below.resolve()) not in above:  # a link to a folder that it lies in
+                waiting.append((below, above | {real}))
+    return as_frame(rows, root)
 
 
 def read_csv(root: str | os.PathLike) -> pd.DataFrame:

@@ -37,6 +37,15 @@ class RenderParams:
 
 
 @dataclass(frozen=True)
+class OccludeParams:
+    dataset: str = doc("the data set whose queries get something in front, a key of `datasets`")
+    images: str = doc("that data set's folder of images; repeated here because DVC cannot look it up")
+    seed: int = doc("names what stands in front of which picture")
+    low: float = doc("smallest share of the body that is hidden")
+    high: float = doc("largest share of the body that is hidden")
+
+
+@dataclass(frozen=True)
 class DatasetParams:
     layout: str = doc("how the raw folder is laid out: market | csv | market1501 | duke | ... (docs/datasets.md)")
     raw: str = doc("the folder with the images, relative to the project or absolute")
@@ -60,6 +69,22 @@ class ParserParams:
 
 
 @dataclass(frozen=True)
+class PhotographsParams:
+    architecture: str = doc("lraspp | deeplabv3")
+    layout: str = doc("how the labelled photographs lie in `raw`: lip | cihp | ccp (docs/parsers.md); labels are lip20")
+    raw: str = doc("their folder, relative to the project or absolute")
+    init: str = doc("none | imagenet | a backbone's weight file")
+    height: int = doc("pixels of the network's input")
+    width: int = doc("pixels of the network's input")
+    image_steps: int = doc("images seen in training")
+    batch: int = doc("images of a step")
+    lr: float = doc("peak learning rate of AdamW; Muon's is twice that")
+    augment: str = doc("flip | all (flips, moves, light, hidden rectangles, blur, noise, JPEG)")
+    seed: int = doc("initialisation, order and augmentation")
+    workers: int = doc("data loading processes; results do not depend on it")
+
+
+@dataclass(frozen=True)
 class CacheParams:
     dataset: str = doc("the data set that is parsed, a key of `datasets`")
     parser: str = doc("lraspp | deeplabv3 | oracle (ground truth of a rendered set)")
@@ -69,6 +94,48 @@ class CacheParams:
     width: int = doc("pixels of the parser's input and of the cached labels")
     batch: int = doc("images of a forward pass; the last bit of a probability depends on it")
     threads: int = doc("CPU threads of a forward pass; likewise")
+
+
+@dataclass(frozen=True)
+class DensePoseParams(CacheParams):
+    parser: str = doc("densepose: detectron2's DensePose")
+    source: str = doc("its weights, a .pkl of the model zoo or a .pth state dict")
+    reads: str = doc("its configuration (`config` in a profile), a .yaml of detectron2's projects/DensePose/configs")
+    boxes: str = doc("whole (the crop is the person's box) | detect (the surest detection)")
+    input_height: int = doc("pixels of the network's input, the smaller side counts; 0 is the configuration's")
+    input_width: int = doc("likewise")
+    min_score: float = doc("the least score of a detection")
+
+
+@dataclass(frozen=True)
+class HuggingFaceParams(CacheParams):
+    parser: str = doc("huggingface: a semantic segmentation checkpoint of transformers")
+    source: str = doc("the checkpoint's folder")
+    labels: str = doc("its label map: lip20 | cihp20 | atr18 | pascal7 | ccp59 | a .yaml")
+    reads: str = doc("that label map's file; repeated because DVC cannot look it up")
+    input_height: int = doc("pixels of the network's input; 0 is `height`")
+    input_width: int = doc("pixels of the network's input; 0 is `width`")
+
+
+@dataclass(frozen=True)
+class PrecomputedParams(CacheParams):
+    parser: str = doc("precomputed: parses that another tool wrote")
+    source: str = doc("the folder of their PNGs; for json DensePose's results")
+    labels: str = doc("a label map (lip20 | cihp20 | atr18 | pascal7 | ccp59 | a .yaml) | iuv | iuv-rgb | json")
+    reads: str = doc("that label map's file, else `source` again; repeated because DVC cannot look it up")
+    min_score: float = doc("the least score of a JSON's detections")
+
+
+ExternalParams = DensePoseParams | HuggingFaceParams | PrecomputedParams
+EXTERNAL: dict[str, type] = {"densepose": DensePoseParams, "huggingface": HuggingFaceParams,
+                             "precomputed": PrecomputedParams}
+
+
+def label_file(labels: str, source: str) -> str:
+    """The file that says what a cache's `labels` mean; `source` itself where they are DensePose's own."""
+    if labels in ("iuv", "iuv-rgb", "json"):
+        return source
+    return labels if labels.endswith((".yaml", ".yml")) else f"pipeline/labelmaps/{labels}.yaml"
 
 
 @dataclass(frozen=True)
@@ -189,6 +256,10 @@ MODELS: dict[str, type] = {"baseline": BaselineParams, "histogram": HistogramPar
                            "pcb": PcbParams}
 
 
+# kinds of entries whose keys depend on one of them: that key, and the keys' dataclass by its value
+CHOICES: dict[Any, tuple[str, dict[str, type]]] = {ModelParams: ("name", MODELS), ExternalParams: ("parser", EXTERNAL)}
+
+
 def cache_file(model: ModelParams, features: str | None) -> str | None:
     """The cache that a network reads beside images: parts.h5, dsap.h5 or None. In training, or with `features`, what
     is matched, at test time."""
@@ -283,6 +354,68 @@ class ReportParams:
 
 
 @dataclass(frozen=True)
+class OwnRowParams:
+    result: str = doc("the result that it is, a key of `evaluate`")
+    data: str = doc("the data set that it is scored on, a key of `datasets`")
+    full: bool = doc("it is the paper's full model, which the table's other rows are compared with")
+    missing: str = doc("what is to be done before it can be made on this machine; empty where nothing")
+
+
+@dataclass(frozen=True)
+class TableParams:
+    paper: str = doc("esa | sgsfa | sgam | dsa | sorn")
+    table: str = doc("its number as the paper prints it, as in docs/papers/tables.csv")
+    rows: dict[str, OwnRowParams] = doc("the paper's own rows: label, setting where there is one, data set")
+    reads: tuple[str, ...] = doc("the result files of these rows, 16 of them: repeated because DVC takes no list")
+
+
+@dataclass(frozen=True)
+class TablesPageParams:
+    scale: str = doc("the scale whose tables it shows, all that lie in reports/tables")
+
+
+@dataclass(frozen=True)
+class SweepParams:
+    paper: str = doc("whose sweep it is")
+    figure: str = doc("the paper's figure")
+    what: str = doc("what is swept")
+    axis: str = doc("linear | log")
+    dataset: str = doc("the data set of the results, a key of `datasets`")
+    trained_on: str = doc("what its runs are trained on, a key of `datasets`")
+    printed_on: tuple[str, ...] = doc("the data sets of the paper's figure in whose place `dataset` stands")
+    best: tuple[float, ...] = doc("the value that the paper calls best; empty where it names none")
+    values: tuple[float, ...] = doc("the values, in the order of the axis")
+    results: tuple[str, ...] = doc("one a value, keys of `evaluate`")
+    reads: tuple[str, ...] = doc("their metrics files, the last repeated up to nine: DVC takes no list here")
+
+
+@dataclass(frozen=True)
+class FigureParams:
+    kind: str = doc("what is drawn: lists | patched_lists | aggregation | masks | entropy (docs/figures.md)")
+    title: str = doc("the paper's figure whose place it takes")
+    shows: tuple[str, ...] = doc("whose pictures, in drawing order: keys of `evaluate` for lists, of `runs` for maps")
+    names: tuple[str, ...] = doc("what the figure calls each of them")
+    count: int = doc("queries of each data set that are drawn")
+    model: str = doc("the network of the last of them; repeated here because DVC cannot look it up")
+    datasets: tuple[str, ...] = doc("the data sets of those queries; two places, one of which may repeat the other")
+    images: tuple[str, ...] = doc("those data sets' folders of images; likewise")
+    reads: tuple[str, ...] = doc("the rank lists or weights that are drawn; three places, the last repeated")
+
+
+FIGURES = ("lists", "patched_lists", "aggregation", "masks", "entropy")
+
+
+def figure_files(kind: str, shows: typing.Sequence[str], *, scale: str, dataset: str) -> list[str]:
+    """What a figure is drawn from beside index and images, in three places, because DVC takes no list for its deps."""
+    if kind.endswith("lists"):
+        files = [f"ranks/{scale}/{key}.csv" for key in shows]
+        files += [f"features/{shows[-1]}/{dataset}.h5"] * (kind == "patched_lists")
+    else:
+        files = [f"runs/{key}/weights.safetensors" for key in shows]
+    return [files[min(place, len(files) - 1)] for place in range(max(3, len(files)))]
+
+
+@dataclass(frozen=True)
 class Params:
     scale: str = doc("default | ci | market | paper; stands in every key and path")
     device: str = doc("auto | cpu | cuda; auto takes a GPU where there is one")
@@ -290,13 +423,20 @@ class Params:
     threads: int = doc("CPU threads of training; the last digits of a result depend on it")
     render: dict[str, RenderParams] = doc("the people renderer's sets")
     datasets: dict[str, DatasetParams] = doc("")
-    parsers: dict[str, ParserParams] = doc("")
-    caches: dict[str, CacheParams] = doc("")
+    occlude: dict[str, OccludeParams] = doc("data sets made by putting objects in front of another's queries")
+    parsers: dict[str, ParserParams] = doc("trained on rendered people")
+    photographs: dict[str, PhotographsParams] = doc("parsers trained on labelled photographs")
+    caches: dict[str, CacheParams] = doc("parses by the pipeline's own parsers")
+    external: dict[str, ExternalParams] = doc("parses by parsers from outside; caches likewise")
     warps: dict[str, WarpParams] = doc("")
     runs: dict[str, RunParams] = doc("")
     embed: dict[str, EmbedParams] = doc("")
     evaluate: dict[str, EvaluateParams] = doc("")
     report: dict[str, ReportParams] = doc("")
+    tables: dict[str, TableParams] = doc("the papers' tables")
+    tables_page: dict[str, TablesPageParams] = doc("one page with all of them")
+    sweeps: dict[str, SweepParams] = doc("")
+    figures: dict[str, FigureParams] = doc("")
 
 
 def load_params(path: str | os.PathLike) -> Params:
@@ -326,15 +466,24 @@ def pick(section: dict[str, Any], key: str, name: str) -> Any:
 
 def _check_references(params: Params) -> None:
     """Every key that an entry names exists, and the paths repeated for DVC are those of the entries they stand for."""
-    for key, cache in params.caches.items():
-        dataset = pick(params.datasets, cache.dataset, f"caches.{key}.dataset: datasets")
-        _check_path(f"caches.{key}.images", cache.images, {dataset.raw})
+    for key, occlude in params.occlude.items():
+        dataset = pick(params.datasets, occlude.dataset, f"occlude.{key}.dataset: datasets")
+        _check_path(f"occlude.{key}.images", occlude.images, {dataset.raw})
+    for section in ("caches", "external"):
+        for key, cache in getattr(params, section).items():
+            dataset = pick(params.datasets, cache.dataset, f"{section}.{key}.dataset: datasets")
+            _check_path(f"{section}.{key}.images", cache.images, {dataset.raw})
+    for key, cache in params.external.items():
+        if not isinstance(cache, DensePoseParams):
+            _check_path(f"external.{key}.reads", cache.reads, {label_file(cache.labels, cache.source)})
     for key, warp in params.warps.items():
         dataset = pick(params.datasets, warp.dataset, f"warps.{key}.dataset: datasets")
         _check_path(f"warps.{key}.images", warp.images, {dataset.raw})
     for key, run in params.runs.items():
         dataset = pick(params.datasets, run.train_on, f"runs.{key}.train_on: datasets")
         _check_path(f"runs.{key}.reads", run.reads, {dataset.raw, *_cache_paths(run.cache)})
+        if run.cache in params.external:
+            _check_path(f"runs.{key}.cache: its data set", params.external[run.cache].dataset, {run.train_on})
     for key, embed in params.embed.items():
         run = pick(params.runs, embed.run, f"embed.{key}.run: runs")
         dataset = pick(params.datasets, embed.dataset, f"embed.{key}.dataset: datasets")
@@ -342,14 +491,54 @@ def _check_references(params: Params) -> None:
             raise InputError(f"embed.{key}.model: is {embed.model!r}, and run {embed.run!r} is a {run.model.name!r}")
         _check_path(f"embed.{key}.reads", embed.reads, {dataset.raw, *_cache_paths(embed.dataset)})
         _check_path(f"embed.{key}.visible_by", embed.visible_by, {
-            embed.reads, f"{dataset.raw}/labels.h5", *(f"runs/{name}/weights.safetensors" for name in params.runs)})
+            embed.reads, f"{dataset.raw}/labels.h5", f"{dataset.raw}.joints.h5",
+            *(f"runs/{name}/weights.safetensors" for name in params.runs)})
     for key, report in params.report.items():
-        cache = pick(params.caches, report.pictures, f"report.{key}.pictures: caches")
+        cache = pick({**params.caches, **params.external}, report.pictures, f"report.{key}.pictures: caches")
         _check_path(f"report.{key}.dataset", report.dataset, {cache.dataset})
         _check_path(f"report.{key}.images", report.images, {cache.images})
+    for key, figure in params.figures.items():
+        _check_figure(f"figures.{key}", figure, params)
+    for key, table in params.tables.items():
+        for label, row in table.rows.items():
+            if not row.missing:
+                pick(params.evaluate, row.result, f"tables.{key}.rows.{label}.result: evaluate")
+                pick(params.datasets, row.data, f"tables.{key}.rows.{label}.data: datasets")
     for key, evaluate in params.evaluate.items():
         for name in evaluate.features:
             pick(params.embed, name, f"evaluate.{key}.features: embed")
+    for key, sweep in params.sweeps.items():
+        pick(params.datasets, sweep.dataset, f"sweeps.{key}.dataset: datasets")
+        if len(sweep.values) != len(sweep.results):
+            raise InputError(f"sweeps.{key}: has {len(sweep.values)} values and {len(sweep.results)} results; name one "
+                             "result for each value")
+        for place, path in enumerate(sweep.reads):
+            result = sweep.results[min(place, len(sweep.results) - 1)]
+            pick(params.evaluate, result, f"sweeps.{key}.results: evaluate")
+            _check_path(f"sweeps.{key}.reads[{place}]", path, {f"metrics/{params.scale}/{result}.json"})
+
+
+def _check_figure(name: str, figure: FigureParams, params: Params) -> None:
+    if figure.kind not in FIGURES:
+        raise InputError(f"{name}.kind: unknown figure {figure.kind!r}; it is one of {', '.join(FIGURES)}")
+    if not figure.shows or len(figure.shows) != len(figure.names) or figure.count < 1:
+        raise InputError(f"{name}: shows {len(figure.shows)} results under {len(figure.names)} names and "
+                         f"{figure.count} queries of each; it takes a name for each, and at least one of each")
+    if figure.kind != "lists" and len(set(figure.datasets)) > 1:
+        raise InputError(f"{name}.datasets: {list(figure.datasets)} are two, and {figure.kind} shows one; only lists "
+                         "can show two")
+    section = "evaluate" if figure.kind.endswith("lists") else "runs"
+    for key in figure.shows:
+        pick(getattr(params, section), key, f"{name}.shows: {section}")
+    raws = tuple(pick(params.datasets, key, f"{name}.datasets: datasets").raw for key in figure.datasets)
+    files = figure_files(figure.kind, figure.shows, scale=params.scale, dataset=figure.datasets[-1])
+    for field_name, found, wanted in (("images", figure.images, raws), ("reads", figure.reads, tuple(files))):
+        if found != wanted:
+            raise InputError(f"{name}.{field_name}: {list(found)} is not what the entries beside it name; write "
+                             f"{list(wanted)}")
+    if len(figure.datasets) != 2 or len(figure.reads) != 3:
+        raise InputError(f"{name}: reads {len(figure.reads)} files of {len(figure.datasets)} data sets; DVC is told of "
+                         "3 files and 2 data sets, draw the others as a figure of their own")
 
 
 def _cache_paths(cache: str) -> tuple[str, str]:
@@ -364,8 +553,8 @@ def _check_path(name: str, found: str, expected: set[str]) -> None:
 
 def parse(kind: Any, value: Any, name: str) -> Any:
     """Turn a YAML value into `kind`; `name` is its dotted place, for errors."""
-    if kind == ModelParams:
-        return _parse_model(value, name)
+    if kind in CHOICES:
+        return parse(concrete(kind, value, name), value, name)
     if dataclasses.is_dataclass(kind):
         return _parse_dataclass(kind, value, name)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
@@ -380,11 +569,14 @@ def parse(kind: Any, value: Any, name: str) -> Any:
     return _parse_scalar(kind, value, name)
 
 
-def _parse_model(value: Any, name: str) -> Any:
-    given = value.get("name") if isinstance(value, dict) else None
-    if given not in MODELS:
-        raise InputError(f"{name}.name: unknown model {_shown(given)}; a model is one of {', '.join(MODELS)}")
-    return parse(MODELS[given], value, name)
+def concrete(kind: Any, value: Any, name: str) -> Any:
+    """The dataclass of `kind`, one of CHOICES, that an entry asks for."""
+    key, known = CHOICES[kind]
+    given = value.get(key) if isinstance(value, dict) else None
+    if given not in known:
+        what = "model" if key == "name" else key
+        raise InputError(f"{name}.{key}: unknown {what} {_shown(given)}; it is one of {', '.join(known)}")
+    return known[given]
 
 
 def _parse_dataclass(kind: Any, value: Any, name: str) -> Any:

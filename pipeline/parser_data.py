@@ -1,8 +1,8 @@
-"""A rendered parsing set (pictures and labels.h5) as a parser's training and held-out samples."""
+"""What a parser is trained and measured on, and a rendered parsing set (pictures and labels.h5) as that."""
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import h5py
@@ -22,6 +22,22 @@ HIDDEN = 0.1
 LABEL_ARRAYS = {"densepose24": "index", "lip20": "lip"}
 
 
+class Pictures(Protocol):
+    """Labelled pictures: a `ParsingSet`, or pipeline/photographs.py's `Photographs`. paths: their names; hidden: the
+    share of the person that is hidden, where that is known."""
+
+    taxonomy: str
+    uv: bool
+    paths: list[str]
+    hidden: np.ndarray | None
+
+    def __len__(self) -> int: ...
+
+    def sample(self, place: int) -> Sample: ...
+
+    def sha256(self) -> str: ...
+
+
 class ParsingSet:
     """The pictures of one part (train | val) of a folder, with their labels.
 
@@ -37,7 +53,7 @@ class ParsingSet:
             paths = [path.decode() for path in self._array("path")[:]]
             self.rows = [row for row, path in enumerate(paths) if path.startswith(f"{part}/")]
             self.paths = [paths[row] for row in self.rows]
-            self.hidden = self._array("occlusion")[:][self.rows]  # share of the person
+            self.hidden: np.ndarray | None = self._array("occlusion")[:][self.rows]  # share of the person
         except InputError:
             raise
         except Exception as error:  # what h5py raises on damaged files is of many kinds
@@ -92,13 +108,6 @@ class ParsingSet:
             uv = cv2.resize(uv, size, interpolation=cv2.INTER_NEAREST_EXACT)
         return image, labels, uv
 
-    def label_shares(self, pictures: int = 500) -> np.ndarray:
-        """Each native label's share of the pixels, float64, over the first so many pictures."""
-        counts = np.zeros(len(TAXONOMIES[self.taxonomy]))
-        for place in range(min(pictures, len(self))):
-            counts += np.bincount(self.sample(place)[1].ravel(), minlength=len(counts))
-        return counts / counts.sum()
-
     def sha256(self) -> str:
         """Of labels.h5 and of this part's pictures."""
         digest = hashlib.sha256(file_sha256(self.folder / "labels.h5").encode())
@@ -107,11 +116,19 @@ class ParsingSet:
         return digest.hexdigest()
 
 
+def label_shares(pictures: Pictures, most: int = 500) -> np.ndarray:
+    """Each native label's share of the pixels, float64, over the first so many pictures."""
+    counts = np.zeros(len(TAXONOMIES[pictures.taxonomy]))
+    for place in range(min(most, len(pictures))):
+        counts += np.bincount(pictures.sample(place)[1].ravel(), minlength=len(counts))
+    return counts / counts.sum()
+
+
 class Shuffled(Dataset):
     """The endless training sequence: item i is always the same augmented picture, so that training can go on from
     any place and with any number of loading processes."""
 
-    def __init__(self, pictures: ParsingSet, *, seed: int, augment: str) -> None:
+    def __init__(self, pictures: Pictures, *, seed: int, augment: str) -> None:
         self.pictures, self.seed, self.vary = pictures, seed, AUGMENTATIONS[augment]
         self.order: tuple[int, np.ndarray] = (-1, np.zeros(0, int))
 
@@ -128,14 +145,16 @@ class Shuffled(Dataset):
 class InOrder(Dataset):
     """The pictures as they are, one after another; `hidden`: a tenth of the person or more is."""
 
-    def __init__(self, pictures: ParsingSet) -> None:
+    def __init__(self, pictures: Pictures) -> None:
         self.pictures = pictures
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def __getitem__(self, item: int) -> dict[str, Tensor]:
-        return as_tensors(self.pictures.sample(item)) | {"hidden": torch.tensor(self.pictures.hidden[item] >= HIDDEN)}
+        hidden = self.pictures.hidden
+        return as_tensors(self.pictures.sample(item)) | {
+            "hidden": torch.tensor(hidden is not None and hidden[item] >= HIDDEN)}
 
 
 def as_tensors(sample: Sample) -> dict[str, Tensor]:

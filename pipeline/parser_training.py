@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from pipeline.optimizers import Muon, Together
-from pipeline.parser_data import InOrder, ParsingSet, Shuffled
+from pipeline.parser_data import InOrder, Pictures, Shuffled
 
 WARMUP = 0.05  # share of training
 WEIGHT_DECAY = 0.05
@@ -118,7 +118,7 @@ def make_optimizer(parser: nn.Module, *, dtype: torch.dtype = torch.float32) -> 
     return Together([torch.optim.AdamW(groups, lr=0.0, betas=BETAS, fused=True), muon])
 
 
-def training_batches(pictures: ParsingSet, *, seed: int, batch: int, start: int, stop: int, workers: int,
+def training_batches(pictures: Pictures, *, seed: int, batch: int, start: int, stop: int, workers: int,
                      augment: str = "all") -> Iterator[dict[str, Tensor]]:
     """The batches of steps start .. stop - 1; each has exactly `batch` pictures, whatever came before."""
     loader = DataLoader(Shuffled(pictures, seed=seed, augment=augment), batch_size=batch,
@@ -126,22 +126,27 @@ def training_batches(pictures: ParsingSet, *, seed: int, batch: int, start: int,
     yield from loader
 
 
-def evaluate(parser: Any, pictures: ParsingSet, *, groups: np.ndarray, names: Sequence[str], batch: int,
-             device: torch.device) -> dict[str, Any]:
+def evaluate(parser: Any, pictures: Pictures, *, groups: np.ndarray, names: Sequence[str], batch: int,
+             device: torch.device, coarser: tuple[np.ndarray, Sequence[str]] | None = None) -> dict[str, Any]:
     """Scores over all pixels of a held-out part: `iou` of each group of native labels (`groups`[label] is an index
     into `names`; None where a group is neither there nor found), their mean `miou<number of groups>`, the same over
-    pictures with less than a tenth of the person hidden (`_clear`) and over the others (`_hidden`),
-    `pixel_accuracy` over native labels and, with a u,v head, `uv_error`: the mean |error|, in [0,1], over body
-    pixels whose part is right."""
+    pictures with less than a tenth of the person hidden (`_clear`) and over the others (`_hidden`) where that is
+    known, `pixel_accuracy` over native labels and, with a u,v head, `uv_error`: the mean |error|, in [0,1], over body
+    pixels whose part is right. `coarser`: other groups and names that `iou` and mean are told for too."""
     loader = DataLoader(InOrder(pictures), batch_size=batch)
     parser.eval()
     parsed = ((truth, parser.parse(truth["image"].to(device))) for truth in tqdm(loader, "held out", disable=None))
     counts, error, body = tally(parsed, len(groups))
-    iou = overlap(counts.sum(0), groups, len(names))
-    total = f"miou{len(names)}"
-    means = {total: mean(iou)} | {f"{total}_{name}": mean(overlap(part, groups, len(names)))
-                                  for name, part in zip(("clear", "hidden"), counts, strict=True)}
-    return {**means, "iou": {name: value and round(value, 4) for name, value in zip(names, iou, strict=True)},
+    means: dict[str, float | None] = {}
+    each: dict[str, float | None] = {}
+    for table, called in ((groups, names), *([coarser] if coarser else [])):
+        iou = overlap(counts.sum(0), table, len(called))
+        means[f"miou{len(called)}"] = mean(iou)
+        each |= {name: value and round(value, 4) for name, value in zip(called, iou, strict=True)}
+    if pictures.hidden is not None:
+        means |= {f"miou{len(names)}_{name}": mean(overlap(part, groups, len(names)))
+                  for name, part in zip(("clear", "hidden"), counts, strict=True)}
+    return {**means, "iou": each,
             "pixel_accuracy": round(float(np.trace(counts.sum(0)) / counts.sum()), 4),
             **({"uv_error": round(error / (2 * body), 4) if body else None} if pictures.uv else {}),
             "images": len(pictures)}

@@ -11,7 +11,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,14 @@ from pipeline.taxonomy import PARTS4, PARTS8, PARTS8_TO_PARTS4, parts8_from_nati
 from pipeline.units import Save, ahead, clean, run_units
 
 CELL = 4  # probabilities are kept as means over CELL x CELL pixels
+TOGETHER = 4  # batches that are parsed, or decoded and compressed, before it is the other's turn
+KEPT = 2**25 - 2**16  # bytes, just under the most that glibc's malloc will learn from
 
 # images (batch,3,H,W) uint8 RGB and their paths ("" for padding) -> native (batch,H,W) uint8,
 # parts8 (batch,8,H,W) probabilities and, where there are, parts4 (batch,5,H,W), uv (batch,H,W,2) in [0,1]
 Forward = Callable[[Tensor, list[str]], dict[str, Tensor]]
+Decoded = tuple[np.ndarray, list[str], Tensor, list[str]]  # row numbers, why each failed or "", images, paths
+Parsed = tuple[np.ndarray, list[str], dict[str, np.ndarray]]  # row numbers, why each failed or "", quantised maps
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,9 @@ def parse_images(job: Job, forward: Forward, path: Path, *, scratch: Path, rank:
     if job.height % CELL or job.width % CELL:
         raise InputError(f"the parser's input size {job.height}x{job.width} is no multiple of {CELL}; choose a height "
                          "and a width that are")
+    # glibc keeps twice the largest piece it saw freed, less at first than what a batch takes. Getting that from the
+    # system and giving it back for every batch was a tenth of all time; nothing of this piece is ever touched.
+    np.empty(KEPT, np.uint8)
     hashes = [image_sha256(job.raw / name) for name in tqdm(job.paths, "hash", disable=None)]
     old = Cache(path)
     kept = reusable_rows(old, job, hashes)
@@ -168,15 +175,45 @@ def _merge(job: Job, hashes: Sequence[str], old: Cache, kept: np.ndarray, fresh:
 
 def parse_batches(job: Job, forward: Forward, batches: Sequence[np.ndarray], hashes: Sequence[str]
                   ) -> Iterator[list[Row]]:
-    """Rows of parts.h5 for each batch of row numbers. Decoding and compression run beside the network."""
-    with ThreadPoolExecutor(1) as decoder, ThreadPoolExecutor(1) as compressor:
+    """Rows of parts.h5 for each batch of row numbers.
+
+    Where cores are left over, decoding and compression run beside the network. A network that has threads on all of
+    them waits for its slowest thread: taking a core from one stops the others too. There they take turns.
+    """
+    cores = len(os.sched_getaffinity(0))
+    spare = cores - torch.get_num_threads() if job.device == "cpu" else cores - 1
+    run = _beside(job, forward, batches, hashes, threads=spare) if spare > 0 else \
+        _in_turns(job, forward, batches, hashes, threads=cores)
+    yield from tqdm(run, "parse", total=len(batches), disable=None)
+
+
+def _beside(job: Job, forward: Forward, batches: Sequence[np.ndarray], hashes: Sequence[str], *, threads: int
+            ) -> Iterator[list[Row]]:
+    with ThreadPoolExecutor(threads) as decoder, ThreadPoolExecutor(threads) as compressor:
         decoded = ahead(decoder, lambda rows: _decode(job, rows, hashes), batches)
-        parsed = ((rows, failures, quantise(forward(images.to(job.device), paths)))
-                  for rows, failures, images, paths in tqdm(decoded, "parse", total=len(batches), disable=None))
+        parsed = (_parse(job, forward, part) for part in decoded)
         yield from ahead(compressor, lambda part: _compress(job, hashes, *part), parsed)
 
 
-def _decode(job: Job, rows: np.ndarray, hashes: Sequence[str]) -> tuple[np.ndarray, list[str], Tensor, list[str]]:
+def _in_turns(job: Job, forward: Forward, batches: Sequence[np.ndarray], hashes: Sequence[str], *, threads: int
+              ) -> Iterator[list[Row]]:
+    parsed: list[Parsed] = []
+    with ThreadPoolExecutor(threads) as pool:
+        for start in range(0, len(batches) + TOGETHER, TOGETHER):  # the last round only compresses
+            rows = [pool.submit(_compress, job, hashes, *part) for part in parsed]
+            decoded = [pool.submit(_decode, job, batch, hashes) for batch in batches[start:start + TOGETHER]]
+            for done in rows:
+                yield done.result()  # saved while others are compressed and decoded
+            wait(decoded)
+            parsed = [_parse(job, forward, done.result()) for done in decoded]
+
+
+def _parse(job: Job, forward: Forward, decoded: Decoded) -> Parsed:
+    rows, failures, images, paths = decoded
+    return rows, failures, quantise(forward(images.to(job.device), paths))
+
+
+def _decode(job: Job, rows: np.ndarray, hashes: Sequence[str]) -> Decoded:
     """Row numbers -> those, why each failed or "", images (batch,3,H,W) uint8 with zeros for padding, paths."""
     images = np.zeros((job.batch, job.height, job.width, 3), np.uint8)
     failures = [""] * len(rows)

@@ -49,7 +49,9 @@ def read_results(folder: str | os.PathLike) -> list[Result]:
         if about is None or not all(isinstance(figures, dict) and figures.keys() >= FIGURES.keys()
                                     for figures in content.values()):
             raise InputError(f"{str(path)!r}: is no result of `evaluate`; remove it or run `dvc repro evaluate`")
-        found += [Result(path.stem, dataset, figures, about) for dataset, figures in content.items()]
+        protocols = about.pop("protocols", {})  # of each data set, where they differ
+        found += [Result(path.stem, dataset, figures, about | ({"protocol": protocols[dataset]} if dataset in protocols
+                                                               else {})) for dataset, figures in content.items()]
     if not found:
         raise InputError(f"{os.fspath(folder)!r}: holds no results; make them with `dvc repro evaluate`")
     return sorted(found, key=lambda result: (_place(result), result.run))

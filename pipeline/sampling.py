@@ -38,11 +38,12 @@ class Batches:
 class Draws:
     """For a DataLoader's `batch_sampler`: steps start .. stop - 1, each a list of (draw number, row).
 
-    The draw number, step * B + place, names the picture's augmentation stream.
+    The draw number, step * B + place, names the picture's augmentation stream. share: which places to draw; the rest is
+    another process's.
     """
 
-    def __init__(self, batches: Batches, *, start: int, stop: int):
-        self.batches, self.start, self.stop = batches, start, stop
+    def __init__(self, batches: Batches, *, start: int, stop: int, share: slice = slice(None)):
+        self.batches, self.start, self.stop, self.share = batches, start, stop, share
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -50,7 +51,7 @@ class Draws:
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for step in range(self.start, self.stop):
             rows = self.batches.rows(step).tolist()
-            yield [(step * len(rows) + place, row) for place, row in enumerate(rows)]
+            yield [(step * len(rows) + place, row) for place, row in enumerate(rows)][self.share]
 
 
 def check_batches(pids: np.ndarray, *, batch: int, ids_per_batch: int) -> None:

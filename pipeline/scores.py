@@ -56,7 +56,7 @@ def figures(trials: Sequence[Scores]) -> dict[str, Any]:
     occlusion, in a list, which DVC leaves out of its tables.
 
     Percent with two decimals. Figures are means over the trials, `queries` and `skipped` sums, `gallery` the first
-    trial's; `trials` is there for more than one.
+    trial's; for more than one there are `trials`, their number, and among the details their `spread`.
     """
     shares = [scores._shares() for scores in trials]
     counts = [scores._counts() for scores in trials]
@@ -66,9 +66,23 @@ def figures(trials: Sequence[Scores]) -> dict[str, Any]:
     areas = [scores.area for scores in trials if scores.area is not None]
     if areas:
         found["PR_AUC"] = _percent(np.mean(areas))
+    details = intervals(trials) | levels(trials)
     if len(trials) > 1:
         found["trials"] = len(trials)
-    return found | {"details": [intervals(trials) | levels(trials)]}
+        details |= spread(trials)
+    return found | {"details": [details]}
+
+
+def spread(trials: Sequence[Scores]) -> dict[str, float]:
+    """Standard deviation over two or more trials (with n - 1) of each figure, in percentage points: rank1_sd, mAP_sd.
+
+    It holds what differs between trials: people, gallery images and, where each has one of its own, networks. The
+    mean's own standard error is this over the root of the number of trials.
+    """
+    shares = [scores._shares() for scores in trials]
+    found = {f"{name}_sd": _percent(np.std([each[name] for each in shares], ddof=1)) for name in shares[0]}
+    areas = [scores.area for scores in trials if scores.area is not None]
+    return found | ({"PR_AUC_sd": _percent(np.std(areas, ddof=1))} if len(areas) > 1 else {})
 
 
 def intervals(trials: Sequence[Scores]) -> dict[str, float]:

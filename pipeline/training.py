@@ -2,8 +2,12 @@
 
 A network is anything with `forward(batch) -> (loss, named scalars)`. Step k is a pure function of the state after step
 k - 1 and of (seed, k): a run that was killed goes on from its checkpoint to the same weights, bit for bit.
+
+Where torchrun started several processes (pipeline/processes.py) each has its rows of every batch. The network sees to
+losses and normalisations over all of it; gradients are averaged; the first process alone writes and shows.
 """
 
+import contextlib
 import hashlib
 import json
 import math
@@ -20,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from pipeline import processes
 from pipeline.errors import InputError
 from pipeline.seeds import torch_seed
 
@@ -91,12 +96,17 @@ def fit(network: nn.Module, optimizer: Stepper, *, batches: Callable[[int], Iter
     DVCLive's folder; keys: image key of each `row` in a batch, to name what stopped training.
     Returns what DVCLive shows: every 20 steps step, learning rate, and the mean of the loss and each scalar since.
     InputError if the loss or a weight is no finite number; step, keys and the batch itself stay in scratch/stopped.
+    Under torchrun batch_size is that of all processes, and `batches` gives this one's share.
     """
-    scratch = Path(scratch)
+    if processes.started() != processes.count():
+        raise InputError(f"torchrun started {processes.started()} processes, and this stage trains as one; start it "
+                         "with `python -m`")
+    scratch, first = Path(scratch), processes.rank() == 0
     place(network, device).train()
     start, history, pending = _resume(scratch, network, optimizer, device)
+    processes.same_start(network.state_dict().values(), step=start, name=os.fspath(scratch))
     log_steps = min(LOG_STEPS, max(1, steps // 10))
-    with _open_live(live, history) as log, _bar(steps, start, batch_size) as bar:
+    with _open_live(live, history, first) as log, _bar(steps, start, batch_size, first) as bar:
         began, images = time.perf_counter(), 0
         for step, batch in zip(range(start, steps), batches(start), strict=False):
             lr = rate(step / steps)
@@ -105,18 +115,19 @@ def fit(network: nn.Module, optimizer: Stepper, *, batches: Callable[[int], Iter
             if not math.isfinite(scalars["loss"]):
                 raise _stopped(scratch, step, scalars, batch, keys)
             pending.append(scalars)
-            images += len(batch["image"])
+            images += batch_size
             bar.set_postfix(loss=f"{scalars['loss']:.3f}", lr=f"{lr:.1e}", refresh=False)
-            bar.update(len(batch["image"]))
+            bar.update(batch_size)
             done = step + 1
             if done % log_steps == 0 or done == steps:
                 history.append({"step": done, "lr": lr} | _mean(pending))
-                _write_live(log, history[-1] | {"images_per_second": images / (time.perf_counter() - began)})
+                if log is not None:
+                    _write_live(log, history[-1] | {"images_per_second": images / (time.perf_counter() - began)})
                 began, images, pending = time.perf_counter(), 0, []
             due = done % checkpoint_steps == 0
             if (due or done == steps) and not all(tensor.isfinite().all() for tensor in network.parameters()):
                 raise _stopped(scratch, step, scalars, batch, keys)
-            if due:
+            if due and first:
                 _save(scratch, done, network, optimizer, history, pending)
     return history
 
@@ -130,12 +141,13 @@ def _step(network: nn.Module, optimizer: Stepper, batch: Batch, *, lr: float, se
     moved = to_device(batch, device)
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
         loss, scalars = network(moved)
-    value = loss.item()
-    if math.isfinite(value):
+    row = processes.average({"loss": loss.item()} | {name: float(scalar) for name, scalar in scalars.items()}, device)
+    if math.isfinite(row["loss"]):
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        processes.average_gradients(network.parameters())
         optimizer.step()
-    return {"loss": value} | {name: float(scalar) for name, scalar in scalars.items()}
+    return row
 
 
 def place(network: nn.Module, device: torch.device) -> nn.Module:
@@ -156,14 +168,16 @@ def _mean(rows: list[Row]) -> Row:
     return {name: round(math.fsum(row[name] for row in rows) / len(rows), 6) for name in rows[0]}
 
 
-def _bar(steps: int, start: int, batch_size: int) -> tqdm:
+def _bar(steps: int, start: int, batch_size: int, shown: bool) -> tqdm:
     quiet = not sys.stderr.isatty()
     return tqdm(total=steps * batch_size, initial=start * batch_size, unit=" images", mininterval=30 if quiet else 0.5,
-                dynamic_ncols=not quiet)
+                dynamic_ncols=not quiet, disable=not shown)
 
 
-def _open_live(folder: str | os.PathLike, history: list[Row]) -> Live:
+def _open_live(folder: str | os.PathLike, history: list[Row], wanted: bool) -> contextlib.AbstractContextManager:
     """A fresh log that already holds `history`: DVC clears a stage's outputs before the stage can go on."""
+    if not wanted:
+        return contextlib.nullcontext()
     log = Live(dir=os.fspath(folder), save_dvc_exp=False, dvcyaml=None, report=None, monitor_system=False)
     for row in history:
         _write_live(log, row)
@@ -205,13 +219,15 @@ def _resume(scratch: Path, network: nn.Module, optimizer: Stepper, device: torch
 
 
 def _stopped(scratch: Path, step: int, scalars: Row, batch: Batch, keys: Sequence[str]) -> InputError:
-    """Keep what led to a loss that is no number, and say so."""
-    folder = scratch / "stopped"
-    folder.mkdir(parents=True, exist_ok=True)
+    """Keep what led to a loss that is no number, all processes' rows of it, and say so."""
+    folder, batch = scratch / "stopped", processes.gathered(batch)
     names = [keys[row] for row in batch["row"].tolist()]
-    record = {"step": step, "scalars": {name: str(value) for name, value in scalars.items()}, "keys": names}
-    (folder / "step.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
-    save_file({name: tensor.contiguous() for name, tensor in batch.items()}, folder / "batch.safetensors")
+    if processes.rank() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        record = {"step": step, "scalars": {name: str(value) for name, value in scalars.items()}, "keys": names}
+        (folder / "step.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+        save_file({name: tensor.contiguous() for name, tensor in batch.items()}, folder / "batch.safetensors")
+    processes.wait()  # the first process that ends takes the others with it
     bad = [name for name, value in scalars.items() if not math.isfinite(value)]
     return InputError(f"'{folder}': training stopped at step {step}, where {bad[0] if bad else 'a weight'} became "
                       f"{scalars[bad[0]] if bad else 'no finite number'}; step.json names its {len(names)} images "

@@ -4,8 +4,12 @@ A picture's labels and DSAP images move with it. One `Augmentation` is drawn per
 and then applied to each of them, so that they cannot come apart. H x W is the network's input size.
 """
 
+import functools
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from pipeline.resizing import fit, nearest
@@ -55,23 +59,26 @@ def draw_rectangle(generator: np.random.Generator, *, height: int, width: int) -
     return None
 
 
-def move(array: np.ndarray, augmentation: Augmentation, fill: float | np.ndarray) -> np.ndarray:
-    """Flip, shift and erase an (H, W) or (H, W, C) array; what came from outside and what is erased becomes `fill`."""
+def move(array: np.ndarray, augmentation: Augmentation, fill: float) -> np.ndarray:
+    """Flip, shift and erase an (..., H, W) array; what came from outside and what is erased becomes `fill`.
+
+    The result is contiguous.
+    """
     if augmentation.flip:
-        array = array[:, ::-1]
-    (down, right), (height, width) = augmentation.shift, array.shape[:2]
-    moved = np.full_like(array, fill)
-    moved[max(down, 0):height + min(down, 0), max(right, 0):width + min(right, 0)] = \
-        array[max(-down, 0):height - max(down, 0), max(-right, 0):width - max(right, 0)]
+        array = array[..., ::-1]
+    (down, right), (height, width) = augmentation.shift, array.shape[-2:]
+    moved = np.full(array.shape, fill, array.dtype)
+    moved[..., max(down, 0):height + min(down, 0), max(right, 0):width + min(right, 0)] = \
+        array[..., max(-down, 0):height - max(down, 0), max(-right, 0):width - max(right, 0)]
     if augmentation.erased is not None:
         top, left, bottom, end = augmentation.erased
-        moved[top:bottom, left:end] = fill
+        moved[..., top:bottom, left:end] = fill
     return moved
 
 
 def normalise(rgb: np.ndarray) -> np.ndarray:
     """uint8 RGB (..., 3) -> float32, ImageNet's mean and deviation taken out."""
-    return NORMALISED[rgb, np.arange(3)]
+    return cv2.LUT(rgb.reshape(-1, rgb.shape[-2], 3), NORMALISED[None]).reshape(rgb.shape)
 
 
 def image_for_network(rgb: np.ndarray, *, height: int, width: int, augmentation: Augmentation,
@@ -79,11 +86,11 @@ def image_for_network(rgb: np.ndarray, *, height: int, width: int, augmentation:
     """(h, w, 3) uint8 -> (3, H, W) float32, normalised; padded pixels are 0, ImageNet's mean, and erased ones are that
     or, with fill image, the mean of the picture."""
     pixels = normalise(fit(rgb, height, width))
-    moved = move(pixels, augmentation, 0)
+    moved = move(pixels.transpose(2, 0, 1), augmentation, 0)
     if fill == "image" and augmentation.erased is not None:
         top, left, bottom, right = augmentation.erased
-        moved[top:bottom, left:right] = pixels.mean((0, 1))
-    return np.ascontiguousarray(moved.transpose(2, 0, 1))
+        moved[:, top:bottom, left:right] = pixels.mean((0, 1))[:, None, None]
+    return moved
 
 
 def labels_for_network(labels: np.ndarray, *, height: int, width: int, augmentation: Augmentation,
@@ -106,11 +113,31 @@ def maps_for_network(maps: np.ndarray, *, augmentation: Augmentation) -> np.ndar
     """
     if augmentation == Augmentation():
         return maps
-    pixels = maps.repeat(CELL, 1).repeat(CELL, 2).transpose(1, 2, 0)  # (H, W, K)
-    background = np.zeros(len(maps), np.float32)
+    background = np.zeros((len(maps), 1, 1), np.float32)
     background[0] = len(maps) > 1
-    moved = move(pixels, augmentation, background).transpose(2, 0, 1)
-    return moved.reshape(len(maps), maps.shape[1], CELL, maps.shape[2], CELL).mean((2, 4), dtype=np.float32)
+    pixels = _moved_pixels(maps, augmentation, background)
+    # Row by row, as numpy's mean over a contiguous map's cells adds them: last bits of trained weights hang on it.
+    rows = [functools.reduce(np.add, itertools.islice(pixels, CELL)) for _ in range(CELL)]
+    return functools.reduce(np.add, rows) / np.float32(CELL * CELL)
+
+
+def _moved_pixels(maps: np.ndarray, augmentation: Augmentation, background: np.ndarray) -> Iterator[np.ndarray]:
+    """Of each of a cell's CELL x CELL pixels, row by row: what they are in all cells, (K, H/4, W/4), once moved."""
+    (down, right), (_, rows, columns) = augmentation.shift, maps.shape
+    margin = max(abs(down), abs(right)) // CELL + 1
+    padded = np.empty((len(maps), rows + 2 * margin, columns + 2 * margin), np.float32)
+    padded[:] = background
+    padded[:, margin:-margin, margin:-margin] = maps[:, :, ::-1] if augmentation.flip else maps
+    for y in range(CELL):
+        for x in range(CELL):
+            top, left = margin + (y - down) // CELL, margin + (x - right) // CELL
+            pixel = padded[:, top:top + rows, left:left + columns]
+            if augmentation.erased is not None:
+                pixel = pixel.copy()
+                first, start, last, end = (-(-(edge - place) // CELL) for edge, place in
+                                           zip(augmentation.erased, (y, x, y, x), strict=True))
+                pixel[:, first:last, start:end] = background
+            yield pixel
 
 
 def area_majority(labels: np.ndarray, cell: int) -> np.ndarray:
@@ -118,13 +145,16 @@ def area_majority(labels: np.ndarray, cell: int) -> np.ndarray:
     height, width = labels.shape
     if height % cell or width % cell:
         raise ValueError(f"labels of {height} x {width} pixels do not divide into cells of {cell} x {cell}")
-    cells = labels.reshape(height // cell, cell, width // cell, cell)
-    best, winner = np.full((height // cell, width // cell), -1), np.zeros((height // cell, width // cell), np.uint8)
-    for label in np.unique(labels):
-        count = (cells == label).sum((1, 3))
-        winner = np.where(count > best, label, winner)
-        best = np.maximum(count, best)
-    return winner.astype(np.uint8)
+    kinds = int(labels.max()) + 1
+    counts = np.bincount((_cells(height, width, cell) * kinds + labels).ravel(),
+                         minlength=height * width // cell**2 * kinds)
+    return counts.reshape(height // cell, width // cell, kinds).argmax(2).astype(np.uint8)
+
+
+@functools.lru_cache(maxsize=8)
+def _cells(height: int, width: int, cell: int) -> np.ndarray:
+    """(height, width) int64: each pixel's cell, counted row by row."""
+    return np.arange(height)[:, None] // cell * (width // cell) + np.arange(width) // cell
 
 
 def dsap_for_network(dsap: np.ndarray, valid: np.ndarray, *, flip: bool, pieces: bool = False
@@ -137,8 +167,9 @@ def dsap_for_network(dsap: np.ndarray, valid: np.ndarray, *, flip: bool, pieces:
     valid = valid.astype(bool)
     if flip:
         dsap, valid = (flip_pieces(dsap), flip_pieces(valid)) if pieces else (flip_parts(dsap), flip_parts(valid))
-    values = normalise(dsap) * valid[..., None]
-    return np.ascontiguousarray(values.transpose(0, 3, 1, 2)), np.ascontiguousarray(valid)
+    values = np.empty((len(dsap), 3, *dsap.shape[1:3]), np.float32)
+    np.multiply(normalise(dsap).transpose(0, 3, 1, 2), valid[:, None], out=values)
+    return values, np.ascontiguousarray(valid)
 
 
 def flip_parts(parts: np.ndarray) -> np.ndarray:

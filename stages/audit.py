@@ -15,12 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.audit import cache_path, figures, outliers, read_joints, survey
+from pipeline.audit import cache_path, figures, joint_shares, outliers, survey
 from pipeline.caches import Cache
 from pipeline.errors import InputError
 from pipeline.figures import part_colours
 from pipeline.images import read_image
 from pipeline.index import read_index
+from pipeline.joints import read_joints
 from pipeline.resizing import fit
 from pipeline.sheets import Tile, sheet, side_colours
 
@@ -30,7 +31,7 @@ def run(arguments: argparse.Namespace) -> Path:
     cache = Cache(cache_path(arguments.cache))
     cache.require("labels")
     paths = _paths(arguments.index)
-    joints = read_joints(arguments.joints, paths) if arguments.joints else None
+    joints = joint_shares(read_joints(arguments.joints), paths) if arguments.joints else None
     other = Cache(cache_path(arguments.other)) if arguments.other else None
     seen = survey(cache, other=other, joints=joints, sample=arguments.sample)
     reference = survey(Cache(cache_path(arguments.reference)), sample=arguments.sample) if arguments.reference else None

@@ -19,11 +19,23 @@ from typing import Any
 import yaml
 
 from pipeline.errors import InputError
-from pipeline.params import MODELS, ModelParams, Params, cache_file, parse
-from stages.tables import table_runs
+from pipeline.params import (
+    CHOICES,
+    EXTERNAL,
+    ModelParams,
+    Params,
+    cache_file,
+    concrete,
+    figure_files,
+    label_file,
+    parse,
+)
+from stages.tables import only_read, paper_tables, table_runs
+from stages.trials import by_trial
 
 PROFILES = Path("profiles")
 SCALES = ("default", "ci", "paper")
+SWEPT = 9  # values of a sweep at most: so many dependencies has the stage in dvc.yaml, which cannot take a list
 
 
 def compose(profile: str) -> dict[str, Any]:
@@ -34,28 +46,48 @@ def compose(profile: str) -> dict[str, Any]:
     if wanted is not None:
         for section, entries in table_runs(wanted).items():
             source[section] = _merge(source.get(section), entries)
+    sweeps = source.pop("sweeps", None) or {}
     runs = {name: _like(entry, recipes) for name, entry in (source.pop("runs", None) or {}).items()}
     full = {section: {name: _like(entry, recipes) for name, entry in (source.pop(section, None) or {}).items()}
-            for section in ("render", "datasets", "parsers", "caches", "warps", "report")}
+            for section in ("render", "datasets", "occlude", "parsers", "caches", "warps", "report", "figures")}
+    trials = {name: entry["trials"] for name, entry in full["datasets"].items() if "trials" in entry}
+    runs, full = by_trial(runs, trials), {section: by_trial(entries, trials) for section, entries in full.items()}
     tree: dict[str, Any] = {"scale": scale, **source}
     tree["render"] = _keyed(scale, full["render"])
     tree["datasets"] = {key: {"layout": entry["layout"], "raw": entry.get("raw", f"data/raw/{key}")}
                         for key, entry in _keyed(scale, full["datasets"]).items()
                         if key in tree["render"] or Path(entry["raw"]).is_dir()}
+    tree["occlude"] = {key: {**entry, "dataset": (shown := _key(scale, entry["dataset"])),
+                             "images": tree["datasets"][shown]["raw"]}
+                       for key, entry in _keyed(scale, full["occlude"]).items()
+                       if _key(scale, entry["dataset"]) in tree["datasets"]}
+    tree["datasets"] |= {key: {"layout": "market", "raw": f"data/raw/{key}"} for key in tree["occlude"]}
+    parsers = _keyed(scale, full["parsers"])
     tree["parsers"] = {key: {**entry, "data": _key(scale, entry["data"])}
-                       for key, entry in _keyed(scale, full["parsers"]).items()}
-    tree["caches"] = dict(_caches(scale, full["caches"], tree["datasets"]))
+                       for key, entry in parsers.items() if "layout" not in entry}
+    tree["photographs"] = {key: entry for key, entry in parsers.items()
+                           if "layout" in entry and Path(entry["raw"]).is_dir()}
+    absent = parsers.keys() - tree["parsers"].keys() - tree["photographs"].keys()
+    caches = dict(_caches(scale, full["caches"], tree["datasets"], absent))
+    tree["caches"] = {key: entry for key, entry in caches.items() if entry["parser"] not in EXTERNAL}
+    tree["external"] = {key: entry for key, entry in caches.items() if entry["parser"] in EXTERNAL}
     tree["warps"] = {key: {**entry, "dataset": _key(scale, entry["dataset"]),
                            "parts": _key(scale, entry.get("parts", entry["dataset"])),
                            "images": tree["datasets"][_key(scale, entry["dataset"])]["raw"]}
                      for key, entry in _keyed(scale, full["warps"]).items()
                      if _key(scale, entry["dataset"]) in tree["datasets"]}
-    tree["runs"], tree["embed"], tree["evaluate"] = _runs(scale, runs, tree["datasets"])
+    tree["runs"], tree["embed"], tree["evaluate"] = _runs(scale, runs, tree["datasets"], tree["render"])
     tree["report"] = {key: {**entry, "pictures": (shown := _key(scale, entry["pictures"])),
                             "dataset": tree["warps"][shown]["dataset"], "images": tree["warps"][shown]["images"],
                             "parser": _key(scale, entry["parser"])}
                       for key, entry in _keyed(scale, full["report"]).items()
                       if _key(scale, entry["pictures"]) in tree["warps"]}
+    folders = {name: entry.get("raw", f"data/raw/{name}") for name, entry in full["datasets"].items()}
+    tables = paper_tables(wanted, scale=scale, datasets=folders, tree=tree) if wanted else ({}, {})
+    tree = tree if wanted is None else only_read(tree)
+    tree["tables"], tree["tables_page"] = tables
+    tree["sweeps"] = dict(_sweeps(scale, sweeps, tree["embed"]))
+    tree["figures"] = dict(_figures(scale, full["figures"], _keyed(scale, runs), tree))
     parse(Params, tree, "")
     return tree
 
@@ -81,9 +113,9 @@ def _merge(base: Any, over: Any) -> Any:
         if value is None:
             result.pop(key, None)
         else:
-            renamed = key == "model" and value.get("name", "") != result.get(key, {}).get("name", "") != ""
-            renamed = renamed and "name" in value
-            result[key] = copy.deepcopy(value) if renamed else _merge(result.get(key), value)
+            old = result.get(key)
+            renamed = key == "model" and old and "name" in old.keys() & value.keys() and old["name"] != value["name"]
+            result[key] = copy.deepcopy(value) if renamed else _merge(old, value)
     return result
 
 
@@ -106,26 +138,41 @@ def _keyed(scale: str, section: dict[str, Any]) -> dict[str, Any]:
     return {_key(scale, name): entry for name, entry in section.items()}
 
 
-def _caches(scale: str, section: dict[str, Any], datasets: dict[str, Any]) -> typing.Iterator[tuple[str, Any]]:
+def _caches(scale: str, section: dict[str, Any], datasets: dict[str, Any], absent: set[str]
+            ) -> typing.Iterator[tuple[str, Any]]:
+    """The caches of data sets that are there; `absent`: parsers that cannot be trained here, their photographs
+    missing. `source` is a file or folder of the user's, else the weights of the parser that `weights` names."""
     for key, entry in _keyed(scale, section).items():
         dataset = _key(scale, entry["dataset"])
-        if dataset not in datasets:
+        trained = _key(scale, entry.pop("weights", ""))
+        if dataset not in datasets or ("source" not in entry and trained in absent):
             continue
         raw = datasets[dataset]["raw"]
-        trained = _key(scale, entry.pop("weights", ""))
-        source = f"{raw}/labels.h5" if entry["parser"] == "oracle" else f"parsers/{trained}/weights.safetensors"
+        given = f"{raw}/labels.h5" if entry["parser"] == "oracle" else f"parsers/{trained}/weights.safetensors"
+        source = entry.pop("source", given)
+        if entry["parser"] in EXTERNAL:
+            entry["reads"] = (entry.pop("config", "") if entry["parser"] == "densepose"
+                              else label_file(entry.get("labels", ""), source))
         yield key, {**entry, "dataset": dataset, "source": source, "images": raw}
 
 
-def _runs(scale: str, section: dict[str, Any], datasets: dict[str, Any]) -> tuple[dict, dict, dict]:
-    """The runs, and embed and evaluate entries of each result: a run's own, or one `of` a run matched otherwise."""
-    runs, embed, evaluate = {}, {}, {}
+def _runs(scale: str, section: dict[str, Any], datasets: dict[str, Any], rendered: dict[str, Any]
+          ) -> tuple[dict, dict, dict]:
+    """The runs, and embed and evaluate entries of each result: a run's own, one `of` a run matched otherwise, or one
+    of several runs that are trials of one protocol.
+
+    A result that needs joints is left out on data sets that have none.
+    """
+    runs, embed = {}, {}
+    evaluate: dict[str, dict[str, Any]] = {}
     for key, entry in _keyed(scale, section).items():
         whole = _merge(section[entry["of"]], entry) if "of" in entry else dict(entry)
         train_on = _key(scale, whole["train_on"])
         if train_on not in datasets:
             continue
         run = _key(scale, whole.pop("of", key))
+        result = _key(scale, entry.get("result", key))
+        whole.pop("result", None)
         model = parse(ModelParams, whole["model"], f"runs.{key}.model")
         eval_on, match, dtype = whole.pop("eval_on"), whole.pop("match"), whole.pop("features_dtype")
         if run == key:
@@ -138,22 +185,56 @@ def _runs(scale: str, section: dict[str, Any], datasets: dict[str, Any]) -> tupl
         for name in eval_on:
             data = _key(scale, name)
             if data in datasets:
+                visible_by = _visible_by(whole.get("visible_by", ""), scale, datasets[data]["raw"], data in rendered)
+                if visible_by.endswith(".joints.h5") and not Path(visible_by).is_file():
+                    continue
                 pairs[f"{key}-on-{name}"] = {
-                    "run": run, "result": key, "model": whole["model"]["name"], "dataset": data,
+                    "run": run, "result": result, "model": whole["model"]["name"], "dataset": data,
                     "batch": whole["batch"], "dtype": dtype, "match": match,
                     "reads": (reads := f"data/cache/{data}/{cached}" if cached else datasets[data]["raw"]),
-                    "visible_by": _visible_by(whole.get("visible_by", ""), scale, datasets[data]["raw"]) or reads}
+                    "visible_by": visible_by or reads}
         embed.update(pairs)
         if pairs:
-            evaluate[key] = {"scale": scale, "features": list(pairs)}
+            evaluate.setdefault(result, {"scale": scale, "features": []})["features"] += pairs
     return runs, embed, evaluate
 
 
-def _visible_by(source: str, scale: str, raw: str) -> str:
-    """joints: those of the data set's labels.h5; another word: the weights of that run."""
+def _figures(scale: str, section: dict[str, Any], runs: dict[str, Any], tree: dict[str, Any]
+             ) -> typing.Iterator[tuple[str, Any]]:
+    """The figures of `section` whose data sets, and whose runs' data sets, are on this machine."""
+    for key, entry in _keyed(scale, section).items():
+        datasets, shows = ([_key(scale, name) for name in entry[field]] for field in ("datasets", "shows"))
+        unknown = [name for name in shows if name not in runs]
+        if unknown:
+            raise InputError(f"figures.{key}.shows: {unknown[0]!r} is no run of this profile; it has {', '.join(runs)}")
+        trained = [_key(scale, runs[name].get("of", name)) for name in shows]
+        if set(datasets) <= tree["datasets"].keys() and set(trained) <= tree["runs"].keys():
+            datasets = [*datasets, datasets[-1]][:max(2, len(datasets))]
+            yield key, {**entry, "shows": shows, "datasets": datasets,
+                        "model": tree["runs"][trained[-1]]["model"]["name"],
+                        "images": [tree["datasets"][name]["raw"] for name in datasets],
+                        "reads": figure_files(entry["kind"], shows, scale=scale, dataset=datasets[-1])}
+
+
+def _visible_by(source: str, scale: str, raw: str, rendered: bool) -> str:
+    """joints: a rendered set's labels.h5, or a file beside a real set's folder; another word: that run's weights."""
     if not source:
         return ""
-    return f"{raw}/labels.h5" if source == "joints" else f"runs/{_key(scale, source)}/weights.safetensors"
+    joints = f"{raw}/labels.h5" if rendered else f"{raw}.joints.h5"  # in the folder it would make trainings stale
+    return joints if source == "joints" else f"runs/{_key(scale, source)}/weights.safetensors"
+
+
+def _sweeps(scale: str, section: dict[str, Any], embed: dict[str, Any]) -> typing.Iterator[tuple[str, Any]]:
+    """The sweeps that have a result on their data set for each value."""
+    for key, entry in _keyed(scale, section).items():
+        results, count = [_key(scale, name) for name in entry["results"]], len(entry["results"])
+        if count > SWEPT:
+            raise InputError(f"sweeps.{key}.values: has {count} values, and the stage takes {SWEPT}; leave some out")
+        if all(f"{result}-on-{entry['dataset']}" in embed for result in results):
+            files = [f"metrics/{scale}/{result}.json" for result in results]
+            yield key, {**entry, "dataset": _key(scale, entry["dataset"]),
+                        "trained_on": _key(scale, entry["trained_on"]), "results": results,
+                        "reads": files + files[-1:] * (SWEPT - count)}
 
 
 def fingerprint(tree: dict[str, Any]) -> str:
@@ -204,8 +285,8 @@ def as_text(tree: dict[str, Any], profile: str) -> str:
 
 def _lines(kind: Any, tree: Any, depth: int) -> typing.Iterator[str]:
     indent = "  " * depth
-    if kind == ModelParams:
-        kind = MODELS[tree["name"]]
+    if kind in CHOICES:
+        kind = concrete(kind, tree, "")
     typed = dataclasses.is_dataclass(kind)
     for key, value in tree.items():
         comment, inner = "", typing.get_args(kind)[1] if not typed else None
@@ -214,7 +295,7 @@ def _lines(kind: Any, tree: Any, depth: int) -> typing.Iterator[str]:
             inner = typing.get_type_hints(kind)[key]
             comment = f"  # {matching.metadata['doc']}" if matching.metadata["doc"] else ""
         if isinstance(value, dict) and value:
-            yield f"{indent}{key}:{comment}"
+            yield f"{indent}{_scalar(key)}:{comment}"
             yield from _lines(inner, value, depth + 1)
         else:
             yield f"{indent}{key}: {_scalar(value)}{comment}"

@@ -34,7 +34,7 @@ def choose_precision(wanted: str, device: torch.device) -> str:
     if wanted not in ("auto", "float32"):
         raise InputError(f"precision: unknown precision {wanted!r}; it is auto or float32")
     if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported()
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:  # the environment can rule out AVX-512 and with it AMX
         native = (torch.cpu.get_capabilities().get("amx_bf16", False)
                   and torch.backends.cpu.get_cpu_capability() == "AVX512")

@@ -79,7 +79,7 @@ def seen_by(network: Any, params: Params, settings: EmbedParams, frame: pd.DataF
         raise InputError(f"embed.visible_by: is {settings.visible_by!r}, and {settings.run} is no SORN; only SORN's "
                          f"stripes can be told from outside, write {settings.reads!r}")
     if source.name != "weights.safetensors":
-        shown = torch.from_numpy(stripes_with_joints(*read_joints(source, frame["path"].tolist()), network.patches))
+        shown = torch.from_numpy(stripes_with_joints(*read_joints(source).of(frame["path"].tolist()), network.patches))
         return SeenBy(network, lambda batch: shown.to(device)[batch["row"]])
     from models.sorn import visibility_scores
     other = pick(params.runs, source.parent.name, "embed.visible_by: runs")

@@ -38,9 +38,9 @@ class External:
     made: dict[str, Any]
 
 
-def external_parser(name: str, *, source: str, labels: str, raw: Path, paths: Sequence[str], height: int, width: int,
-                    device: str, config: str = "", boxes: str = "whole", input_height: int = 0, input_width: int = 0,
-                    min_score: float = 0.5) -> External:
+def external_parser(name: str, *, source: str, raw: Path, paths: Sequence[str], height: int, width: int, device: str,
+                    labels: str = "", config: str = "", boxes: str = "whole", input_height: int = 0,
+                    input_width: int = 0, min_score: float = 0.5) -> External:
     """The parser `name` (densepose | huggingface | precomputed).
 
     source: weights, checkpoint or parses; labels: a label map, for precomputed also iuv | iuv-rgb | json (densepose

@@ -4,12 +4,15 @@ Stopped, it goes on where it was; after images were added or mended it parses on
 `torchrun --nproc-per-node N -m stages.parse KEY` the batches are shared over processes, GPUs or machines.
 """
 
+import dataclasses
 import json
 import os
 import zlib
 from pathlib import Path
+from typing import Any
 
 import cv2
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -19,7 +22,7 @@ from pipeline.errors import InputError
 from pipeline.images import file_sha256
 from pipeline.index import read_index
 from pipeline.oracle import Oracle
-from pipeline.params import CacheParams, Params, pick
+from pipeline.params import EXTERNAL, CacheParams, Params, pick
 from pipeline.parsing import Forward, Job, parse_images
 from pipeline.taxonomy import lip20_probabilities_to_parts8
 from stages import main
@@ -27,14 +30,17 @@ from stages.device import choose_device, machine
 
 
 def run(params: Params, key: str) -> None:
-    cache = pick(params.caches, key, "caches")
+    cache = pick({**params.caches, **params.external}, key, "caches")
     index = read_index(Path("data/index") / f"{cache.dataset}.csv")
     device = choose_device(params.device, threads=cache.threads)
-    forward, taxonomy, uv = build_forward(cache, device)
-    maker = {"parser": cache.parser, "source_sha256": file_sha256(cache.source), "taxonomy": taxonomy,
-             "height": cache.height, "width": cache.width, "exact": taxonomy == "densepose24", "batch": cache.batch,
-             "threads": cache.threads, "machine": machine(device), "torch": torch.__version__,
-             "opencv": cv2.__version__, "zlib": zlib.ZLIB_RUNTIME_VERSION, "format": FORMAT}
+    if cache.parser in EXTERNAL:
+        forward, taxonomy, uv, made = build_external(cache, index, device)
+    else:
+        forward, taxonomy, uv = build_forward(cache, device)
+        made = {"source_sha256": file_sha256(cache.source), "exact": taxonomy == "densepose24"}
+    maker = {"parser": cache.parser, "taxonomy": taxonomy, "height": cache.height, "width": cache.width,
+             "batch": cache.batch, "threads": cache.threads, "machine": machine(device), "torch": torch.__version__,
+             "opencv": cv2.__version__, "zlib": zlib.ZLIB_RUNTIME_VERSION, "format": FORMAT, **made}
     job = Job(keys=index["image"].tolist(), paths=index["path"].tolist(), raw=Path(cache.images),
               maker=json.dumps(maker, sort_keys=True), taxonomy=taxonomy, uv=uv, height=cache.height,
               width=cache.width, batch=cache.batch, device=str(device))
@@ -62,11 +68,25 @@ def build_forward(cache: CacheParams, device: torch.device) -> tuple[Forward, st
     return network_forward(parser), parser.taxonomy, parser.uv
 
 
+def build_external(cache: CacheParams, index: pd.DataFrame, device: torch.device
+                   ) -> tuple[Forward, str, bool, dict[str, Any]]:
+    """The same of a parser from outside, and what else the maker says of it."""
+    from stages.external import external_parser  # only here: other caches do not depend on that code
+    options = {name: value for name, value in dataclasses.asdict(cache).items()
+               if name in ("labels", "boxes", "input_height", "input_width", "min_score")}
+    if cache.parser == "densepose":
+        options["config"] = dataclasses.asdict(cache)["reads"]
+    found = external_parser(cache.parser, source=cache.source, raw=Path(cache.images), paths=index["path"].tolist(),
+                            height=cache.height, width=cache.width, device=str(device), **options)
+    return (found.forward, found.taxonomy, found.uv,
+            {"source_sha256": found.source_sha256, "exact": found.exact, **found.made})
+
+
 def network_forward(parser: Parser) -> Forward:
     """A network as the engine calls it; from DensePose's parts the engine makes the four itself, after pooling."""
     if parser.taxonomy == "lip20":
         return lambda images, paths: parse_lip20(parser, images)
-    return lambda images, paths: {name: maps for name, maps in parser.parse(images).items() if name != "parts4"}
+    return lambda images, paths: parser.parse(images, parts4=False)
 
 
 @torch.inference_mode()

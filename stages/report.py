@@ -80,7 +80,7 @@ def _results(params: Params, results: Sequence[Result], first: str, work: Path) 
         svg = cmc_figure(curves[curves["dataset"] == dataset], labels)
         (work / "pictures" / f"cmc-{table.name}.svg").write_bytes(svg)
         html += _table(table, work)
-        if "duke" in dataset.lower():
+        if any("duke" in name.lower() for name in (dataset, *(str(row.about["protocol"]) for row in rows))):
             html += page.note(WITHDRAWN)
         html += page.drawing(svg, f"CMC curves on {table.name}")
     return "results", "Results", html

@@ -1,7 +1,9 @@
 """Who in a folder of pictures looks like this one:
 python -m stages.search query.jpg pictures/ default-sorn --top 10 --out found
+python -m stages.search query.jpg pictures/ elsewhere/weights.safetensors --out found
 
-Embeds the query and the folder's pictures with a trained run of params.yaml and writes found/ranks.png and
+Embeds the query and the folder's pictures with a trained run of params.yaml, named by its key or by its checkpoint, and
+writes found/ranks.png and
 found/ranks.csv (position, image, distance), nearest first. One picture is one person's crop. The query's own file is
 left out if it lies in the folder.
 """
@@ -58,10 +60,12 @@ def _pictures(query: Path, gallery: Path) -> list[Path]:
 
 def _embed(params: Params, key: str, paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray, Matching]:
     """Features (N, sum D_p), visibilities (N, P) of the pictures, and how the run's network compares them."""
+    given = key.endswith(".safetensors")
+    weights = Path(key) if given else Path("runs") / key / "weights.safetensors"
+    key = str(read_weights(weights)[1].get("run")) if given else key
     trained = pick(params.runs, key, "runs")
     settings = _settings(params, key)
     device = choose_device(params.device, threads=params.threads)
-    weights = Path("runs") / key / "weights.safetensors"
     tensors, about = read_weights(weights)
     check_recorded(about, trained, key=key, path=weights)
     network: Any = build(trained, key=key, ids=about["ids"], match=settings.match)
@@ -97,7 +101,7 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("query", type=Path, help="the picture to look for")
     parser.add_argument("gallery", type=Path, help="the folder to look in")
-    parser.add_argument("run", help="a trained run of params.yaml, such as default-sorn")
+    parser.add_argument("run", help="a trained run of params.yaml, such as default-sorn, or its checkpoint")
     parser.add_argument("--top", type=_count, default=10, help="how many are listed (10)")
     parser.add_argument("--out", type=Path, required=True, help="the folder for ranks.png and ranks.csv")
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="the parameter file")

@@ -1,7 +1,8 @@
 """Train a re-ID network, or write its untrained start: python -m stages.train default-baseline
 
 Writes runs/KEY/weights.safetensors, train.json and, in live/, DVCLive's log. A run that was killed goes on from its
-last checkpoint, written every 100 steps under scratch/train.
+last checkpoint, written every 100 steps under scratch/train. On several GPUs or machines (docs/training.md):
+torchrun --nproc-per-node 2 -m stages.train default-baseline
 """
 
 import functools
@@ -16,6 +17,8 @@ import torch
 from torch import nn
 
 from models.backbone import parameter_groups
+from models.whole_batch import whole_batch_norm
+from pipeline import processes
 from pipeline.errors import InputError
 from pipeline.images import file_sha256
 from pipeline.index import read_index
@@ -34,20 +37,28 @@ FINAL_SHARE = 10  # the last 1/10 of training is averaged as its final loss
 
 
 def run(params: Params, key: str) -> None:
-    settings = pick(params.runs, key, "runs")
+    pick(params.runs, key, "runs")
+    device = choose_device(params.device, threads=params.threads)
+    with processes.joined(device):
+        _run(params, key, device)
+
+
+def _run(params: Params, key: str, device: torch.device) -> None:
+    settings = params.runs[key]
     raw = pick(params.datasets, settings.train_on, "datasets").raw
     index = Path("data/index") / f"{settings.train_on}.csv"
-    device = choose_device(params.device, threads=params.threads)
     try:
         frame = training_rows(read_index(index), max_ids=settings.max_ids)
     except InputError as error:
         raise InputError(f"runs.{key} trains on {settings.train_on}: {error}") from error
+    first = processes.rank() == 0
     about: dict[str, Any] = {"run": key, "parameters": recorded(settings), "images": len(frame),
                              "ids": int(frame["target"].max()) + 1, "index_sha256": file_sha256(index), "caches": {},
                              "versions": versions()}
     network = build(settings, key=key, ids=about["ids"])
-    print(f"{key}: {about['images']} images of {about['ids']} people, {settings.image_steps} image-steps on "
-          f"{device.type}, backbone's start: {settings.init}")
+    if first:
+        print(f"{key}: {about['images']} images of {about['ids']} people, {settings.image_steps} image-steps on "
+              f"{device.type}, backbone's start: {settings.init}")
     final: Row = {}
     scratch = None
     if settings.image_steps > 0:
@@ -58,9 +69,13 @@ def run(params: Params, key: str) -> None:
         narrow = device.type == "cpu" and min(settings.height, settings.width) < NARROW
         about["precision"] = choose_precision("float32" if narrow else params.precision, device)
         about |= measure(network, settings, frame, raw=raw, cache=cache)
+        if processes.count() > 1:  # other sums, other last digits
+            about["processes"] = processes.count()
         scratch = SCRATCH / fingerprint({**about, "threads": params.threads, "machine": machine(device)})
         final = _train(network, settings, key=key, frame=frame, raw=raw, device=device,
                        precision=about["precision"], scratch=scratch, crop=crop_of(about))
+    if not first:
+        return
     folder = Path("runs") / key
     save_weights(folder / "weights.safetensors", network, about)
     _write_json(folder / "train.json", {**about, "final": final})
@@ -81,12 +96,14 @@ def _train(network: nn.Module, settings: RunParams, *, key: str, frame: pd.DataF
     """Train in place; the last tenth's mean of the loss and of each scalar."""
     augment, recipe, batch = settings.augment, settings.optimizer, settings.batch
     try:
+        share = processes.share_of(batch)
         plan = Batches(frame["target"].to_numpy(), batch=batch, ids_per_batch=settings.ids_per_batch,
                        seed=settings.seed)
         optimizer = make_optimizer(*parameter_groups(network), name=recipe.name, weight_decay=recipe.weight_decay,
                                    pretrained_lr_factor=recipe.pretrained_lr_factor)
     except InputError as error:
         raise InputError(f"runs.{key}: {error}") from error
+    whole_batch_norm(network, device)
     cache = cache_of(settings.reads)
     pictures = Pictures(frame, raw=raw, cache=cache, arrays=arrays(settings, cache), crop=crop, height=settings.height,
                         width=settings.width, seed=settings.seed, flip=augment.flip, pad=augment.pad,
@@ -98,7 +115,7 @@ def _train(network: nn.Module, settings: RunParams, *, key: str, frame: pd.DataF
         network, optimizer, steps=steps, batch_size=batch, rate=rate, seed=settings.seed, device=device,
         precision=precision, scratch=scratch, live=Path("runs") / key / "live", keys=pictures.keys,
         batches=lambda start: training_batches(pictures, plan, start=start, stop=steps, workers=settings.workers,
-                                               pin_memory=device.type == "cuda"))
+                                               share=share, pin_memory=device.type == "cuda"))
     tail = history[-max(1, len(history) // FINAL_SHARE):]
     names = [name for name in tail[-1] if name not in ("step", "lr")]
     return {name: round(sum(row[name] for row in tail) / len(tail), 6) for name in names}

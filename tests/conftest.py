@@ -27,6 +27,9 @@ recipes:
   small-sgsfa: {height: 64, width: 32, image_steps: 32, batch: 16, ids_per_batch: 4, eval_on: [synth-occluded]}
   small-sgam: {height: 64, width: 32, image_steps: 32, batch: 16, eval_on: [synth-occluded]}
 runs: {histogram: null, untrained: null}
+figures:
+  esa-7: {kind: entropy, title: ESA-ReID Fig. 7, shows: [esa], names: [ESA-ReID], count: 3, datasets: [synth-occluded]}
+  sgam-7: {kind: lists, title: a list, shows: [baseline, sgam], names: [a, b], count: 2, datasets: [synth-occluded]}
 """
 
 

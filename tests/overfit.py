@@ -46,6 +46,14 @@ def learn(model: nn.Module, batch: dict[str, Tensor], *, steps: int, lr: float =
     return history[0], history[-1]
 
 
+def embeds_finitely(model: nn.Module, batch: dict[str, Tensor]) -> bool:
+    """Whether the model, as it is at test time, gives finite features and visibilities in [0, 1]."""
+    model.eval()
+    with torch.no_grad():
+        features, visibility = model.embed(batch)
+    return bool(features.isfinite().all() and ((visibility >= 0) & (visibility <= 1)).all())
+
+
 def without_gradient(model: nn.Module, batch: dict[str, Tensor]) -> list[str]:
     """Names of the parameters that a backward pass leaves without a gradient, or with none but zeros."""
     model.train()

@@ -14,22 +14,22 @@ from scipy.stats import ks_2samp
 
 from pipeline.audit import (
     COCO18,
-    Joints,
     cache_path,
     confusion,
     figures,
     has_sides,
     is_upright,
     joint_agreement,
+    joint_shares,
     oddness,
     outliers,
     part_overlap,
-    read_joints,
     survey,
 )
 from pipeline.caches import Cache, compress, write_cache
 from pipeline.errors import InputError
 from pipeline.images import write_image
+from pipeline.joints import read_joints
 from pipeline.parsing import parts_arrays, parts_columns
 from pipeline.taxonomy import DENSEPOSE24_FLIP, DENSEPOSE24_TO_PARTS8, PARTS8, parts8_from_native
 from stages.audit import main
@@ -63,7 +63,7 @@ def truth() -> list[np.ndarray]:
 
 def joints_of(number: int) -> np.ndarray:
     joints = people(COUNT)[number].joints.astype(np.float64)
-    joints[:, :2] = (joints[:, :2] + 0.5) / [64, 128]
+    joints[:, :2] /= [64, 128]
     return joints
 
 
@@ -169,7 +169,7 @@ def sided(truth: list[np.ndarray]) -> list[int]:
 
 def test_figures_tell_faults_from_truth(caches, truth):
     right, faulty = Cache(caches / "right.h5"), Cache(caches / "faulty.h5")
-    joints = Joints({PATHS[number]: joints_of(number) for number in range(COUNT)})
+    joints = {PATHS[number]: joints_of(number) for number in range(COUNT)}
     good = figures(survey(right, joints=joints), None)
     assert good["no_person"] == good["failed"] == 0 and good["head_above_feet"] == {"judged": COUNT, "plausible": 1.0}
     assert good["left_right"]["plausible"] == 1 and good["joints"]["all"]["plausible"] > 0.85
@@ -237,15 +237,13 @@ def write_joints(path: Path) -> None:
 
 def test_joints_come_from_a_rendered_sets_file(tmp_path):
     write_joints(tmp_path / "labels.h5")
-    read = read_joints(tmp_path / "labels.h5", {"a": PATHS[4], "b": "nobody.jpg"})
-    assert read.rows.keys() == {"a"}
-    np.testing.assert_allclose(read.rows["a"], joints_of(4), atol=1e-5)
-    (tmp_path / "text.h5").write_text("none")
+    found = joint_shares(read_joints(tmp_path / "labels.h5"), {"a": PATHS[4], "b": "nobody.jpg"})
+    assert found.keys() == {"a"}
+    np.testing.assert_allclose(found["a"], joints_of(4), atol=1e-5)
     with h5py.File(tmp_path / "few.h5", "w") as file:
         file["path"], file["joints"], file["lip"] = ["a"], np.zeros((1, 17, 3)), np.zeros((1, 4, 4))
-    for name, words in (("text", "damaged or holds no joints"), ("few", "joints are"), ("none", "no such file")):
-        with pytest.raises(InputError, match=rf"{name}\.h5.*{words}"):
-            read_joints(tmp_path / f"{name}.h5", {})
+    with pytest.raises(InputError, match=r"few\.h5.*joints are \(1, 17, 3\), and an audit reads COCO's 18"):
+        joint_shares(read_joints(tmp_path / "few.h5"), {})
 
 
 def test_a_cache_of_other_images_is_refused(caches, truth, tmp_path):

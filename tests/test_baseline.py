@@ -2,7 +2,7 @@
 
 
 import torch
-from overfit import learn, people, without_gradient
+from overfit import embeds_finitely, learn, people, without_gradient
 
 from models.backbone import Backbone
 from models.baseline import Baseline
@@ -14,9 +14,11 @@ def build(seed: int = 0, **options) -> Baseline:
 
 
 def test_it_learns_a_batch_by_heart():
-    first, last = learn(build(label_smoothing=0.0), people(height=32, width=16), steps=15)
+    model, batch = build(label_smoothing=0.0), people(height=32, width=16)
+    first, last = learn(model, batch, steps=15)
     assert last["accuracy"] == 1
     assert last["id"] < first["id"] / 2 and last["triplet"] < first["triplet"] / 2
+    assert embeds_finitely(model, batch)
 
 
 def test_every_parameter_gets_a_gradient():

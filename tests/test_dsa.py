@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from overfit import learn, people, without_gradient
+from overfit import embeds_finitely, learn, people, without_gradient
 from torch import nn
 
 import models.dsa
@@ -284,7 +284,7 @@ def test_it_learns_a_batch_by_heart_and_every_branch_gets_a_gradient():
     assert last["accuracy"] == 1
     for term in set(first) - {"accuracy"}:
         assert last[term] < first[term] / 2, (term, first[term], last[term])
-    assert without_gradient(model, batch) == []
+    assert without_gradient(model, batch) == [] and embeds_finitely(model, batch)
 
 
 def test_a_seed_repeats_training_to_the_last_digit():

@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from bare_params import SECTIONS
 
 from models.histogram import Histogram
 from pipeline.embedding import embed_images
@@ -47,7 +48,8 @@ TEST_CACHES = {"dsa": WARPS, "esa": PARTS, "sgam": PARTS}
 MATCH = {"dsa": "z", "sgsfa": "parts"}
 
 
-def _params(**run) -> Params:
+def tree(**run) -> dict:
+    """What params.yaml would hold; `run` in every run."""
     runs, pairs = {}, {}
     for name, model in MODELS.items():
         reads = CACHES.get(name, "data/raw")
@@ -63,11 +65,13 @@ def _params(**run) -> Params:
             "dtype": "float32", "batch": 8,
             "reads": TEST_CACHES.get(name, "data/raw"), "visible_by": TEST_CACHES.get(name, "data/raw"),
             "match": {"tau": 0.15, "features": MATCH.get(name, "all")}}
-    return parse(Params, {
-        "scale": "default", "device": "cpu", "precision": "float32", "threads": 1, "render": {}, "parsers": {},
-        "caches": {}, "warps": {},
-        "datasets": {DATA: {"layout": "market", "raw": "data/raw"}}, "runs": runs, "embed": pairs, "evaluate": {},
-        "report": {}}, "")
+    return {
+        **{name: {} for name in SECTIONS}, "scale": "default", "device": "cpu", "precision": "float32", "threads": 1,
+        "datasets": {DATA: {"layout": "market", "raw": "data/raw"}}, "runs": runs, "embed": pairs}
+
+
+def _params(**run) -> Params:
+    return parse(Params, tree(**run), "")
 
 
 @pytest.fixture(scope="module")

@@ -44,6 +44,14 @@ def test_the_report_is_one_page_that_needs_nothing_else(tiny):
     assert 'src="http' not in page and 'href="http' not in page
 
 
+def test_figures_say_of_which_runs_and_images_they_are(tiny):
+    for key, runs in (("esa-7", ["esa"]), ("sgam-7", ["baseline", "sgam"])):
+        folder = tiny.folder / f"reports/figures/default-{key}"
+        said = (folder / "figure.md").read_text()
+        assert all(f"`default-{run}`, trained on `{DATA}`" in said for run in runs)
+        assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_making_a_cache_again_gives_the_same_bytes(tiny):
     for stage, name in (("parse", "parts.h5"), ("warp", "dsap.h5")):
         path = tiny.folder / f"data/cache/{DATA}/{name}"

@@ -1,26 +1,31 @@
-"""stages/external.py: each outside parser through the engine into a parts.h5 that inspection finds sound."""
+"""stages/external.py through the stage parse: each outside parser into a parts.h5 that inspection finds sound."""
 
-import json
+from pathlib import Path
 
 import fake_detectron2 as fake
 import numpy as np
 import pytest
 import torch
+from bare_params import bare_params
 from tiny_set import HEIGHT, WIDTH, write_set
 
 from pipeline.caches import Cache
 from pipeline.errors import InputError
-from pipeline.index import read_index
+from pipeline.images import write_image
+from pipeline.index import read_index, write_index
 from pipeline.inspection import inspect_cache
-from pipeline.parsing import Job, parse_images
+from pipeline.params import DensePoseParams, HuggingFaceParams, PrecomputedParams, label_file
+from stages import parse as stage
 from stages.external import External, external_parser
 
 COUNT = 6
+COMMON = {"dataset": "tiny", "images": "raw", "height": HEIGHT, "width": WIDTH, "batch": 4, "threads": 1}
 
 
 @pytest.fixture
-def root(tmp_path):
-    write_set(tmp_path, COUNT, nobody=2)
+def root(tmp_path, monkeypatch):
+    write_index(write_set(tmp_path, COUNT, nobody=2), tmp_path / "data/index/tiny.csv")
+    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
@@ -30,18 +35,24 @@ def make(root, name: str, source, **more) -> External:
                            width=WIDTH, device="cpu", **{"labels": "", **more})
 
 
-def parse(root, external: External) -> Cache:
-    """Through the engine, as stage parse would."""
-    index = read_index(root / "index.csv")
-    maker = {"parser": "external", "source_sha256": external.source_sha256, "taxonomy": external.taxonomy,
-             "exact": external.exact, "height": HEIGHT, "width": WIDTH, **external.made}
-    job = Job(keys=index["image"].tolist(), paths=index["path"].tolist(), raw=root / "raw",
-              maker=json.dumps(maker, sort_keys=True), taxonomy=external.taxonomy, uv=external.uv, height=HEIGHT,
-              width=WIDTH, batch=4, device="cpu")
-    assert parse_images(job, external.forward, root / "parts.h5", scratch=root / "scratch") == []
-    inspection = inspect_cache(root / "parts.h5", job.keys)
+def parse(cache) -> Cache:
+    """The stage's parts.h5, which is the same when it is made anew and when it is left as it is."""
+    path = Path("data/cache/tiny/parts.h5")
+    made = []
+    for _ in range(2):
+        stage.run(bare_params(external={"tiny": cache}), "tiny")
+        made.append(path.read_bytes())
+    path.unlink()
+    stage.run(bare_params(external={"tiny": cache}), "tiny")
+    assert path.read_bytes() == made[0] == made[1]
+    inspection = inspect_cache(path, read_index("data/index/tiny.csv")["image"].tolist())
     assert inspection.sound, [check for check in inspection.checks if check.wrong]
-    return Cache(root / "parts.h5")
+    return Cache(path)
+
+
+def precomputed(labels: str, source: str = "maps", **changes) -> PrecomputedParams:
+    return PrecomputedParams(**{**COMMON, "parser": "precomputed", "source": source, "labels": labels,
+                                "reads": label_file(labels, source), "min_score": 0.5, **changes})
 
 
 def write_maps(root, count: int):
@@ -58,14 +69,41 @@ def write_maps(root, count: int):
 @pytest.mark.parametrize(("labels", "count"), [("lip20", 20), ("ccp59", 59), ("pascal7", 7)])
 def test_label_pngs_become_a_sound_cache(root, labels, count):
     maps = write_maps(root, count)
-    external = make(root, "precomputed", root / "maps", labels=labels)
-    assert (external.uv, external.exact) == (False, False)
-    cache = parse(root, external)
+    cache = parse(precomputed(labels))
+    assert "uv" not in cache and cache.maker["exact"] is False
     if labels == "lip20":
         np.testing.assert_array_equal(np.stack([cache.read("native", row) for row in range(COUNT)]), maps)
     if labels == "pascal7":  # whose labels are the first 7 of the 8 parts
         np.testing.assert_array_equal(np.stack([cache.read("labels", row) for row in range(COUNT)]), maps)
     assert cache.maker["labels"] == labels and len(cache.maker["labels_sha256"]) == 64
+    assert len(cache.maker["source_sha256"]) == 64 and "min_score" not in cache.maker
+
+
+def test_densepose_pngs_become_a_sound_and_exact_cache(root):
+    maps = write_maps(root, 25)
+    uv = np.random.default_rng(1).integers(0, 256, (*maps.shape, 2), np.uint8) * (maps > 0)[..., None]
+    for path, labels, pair in zip(read_index(root / "index.csv")["path"], maps, uv, strict=True):
+        write_image((root / "maps" / path).with_suffix(".png"), np.dstack([labels, pair]))
+    cache = parse(precomputed("iuv-rgb"))
+    assert (cache.maker["exact"], cache.maker["taxonomy"]) == (True, "densepose24")
+    for row in range(COUNT):
+        np.testing.assert_array_equal(cache.read("native", row), maps[row])
+        np.testing.assert_array_equal(cache.read("uv", row), uv[row])
+    with pytest.raises(InputError, match="try iuv-rgb"):
+        stage.run(bare_params(external={"tiny": precomputed("iuv")}), "tiny")
+
+
+def test_another_parse_of_one_image_makes_all_rows_anew(root):
+    """The source's hash stands in the maker: nothing of the old file is kept."""
+    write_maps(root, 20)
+    before = parse(precomputed("lip20"))
+    native, sha = before.read("native", 1).copy(), before.maker["source_sha256"]
+    before.close()
+    place = (root / "maps" / read_index(root / "index.csv")["path"][0]).with_suffix(".png")
+    place.write_bytes((root / "maps" / read_index(root / "index.csv")["path"][1]).with_suffix(".png").read_bytes())
+    after = parse(precomputed("lip20"))
+    assert after.maker["source_sha256"] != sha
+    np.testing.assert_array_equal(after.read("native", 0), native)
 
 
 def test_densepose_becomes_a_sound_cache(root, monkeypatch):
@@ -75,7 +113,8 @@ def test_densepose_becomes_a_sound_cache(root, monkeypatch):
     torch.save(fake.TinyRCNN().state_dict(), root / "weights.pth")
     external = make(root, "densepose", root / "weights.pth", config=str(root / "model.yaml"))
     assert (external.taxonomy, external.uv, external.exact) == ("densepose24", True, True)
-    cache = parse(root, external)
+    cache = parse(DensePoseParams(**COMMON, parser="densepose", source="weights.pth", reads="model.yaml", boxes="whole",
+                                  input_height=0, input_width=0, min_score=0.5))
     assert cache.maker["boxes"] == "whole" and cache.maker["input"] == [32, 16] and cache.read("uv", 0).any()
     other = make(root, "densepose", root / "weights.pth", config=str(root / "model.yaml"), input_height=64,
                  input_width=32)
@@ -93,7 +132,9 @@ def test_a_checkpoint_becomes_a_sound_cache(root):
     transformers.SegformerForSemanticSegmentation(config).save_pretrained(root / "checkpoint")
     external = make(root, "huggingface", root / "checkpoint", labels="atr18", input_height=64, input_width=32)
     assert (external.taxonomy, external.uv, external.exact) == ("lip20", False, False)
-    assert parse(root, external).maker["transformers"] == transformers.__version__
+    cache = parse(HuggingFaceParams(**COMMON, parser="huggingface", source="checkpoint", labels="atr18",
+                                    reads=label_file("atr18", ""), input_height=64, input_width=32))
+    assert (cache.maker["transformers"], cache.maker["input"]) == (transformers.__version__, [64, 32])
     with pytest.raises(InputError, match="has 18 labels where the label map 'lip20' has 20"):
         make(root, "huggingface", root / "checkpoint", labels="lip20")
 

@@ -23,25 +23,44 @@ def test_a_stripe_is_visible_where_a_confident_joint_lies_in_it():
     assert 0 < found.mean() < 1 and not found[0].any()
 
 
-def write(target, **arrays):
+def write(target, attributes=None, **arrays):
     with h5py.File(target, "w") as file:
+        file.attrs.update(attributes or {})
         for name, values in arrays.items():
             file[name] = values
     return target
 
 
-def test_joints_are_found_by_their_picture(tmp_path):
-    joints = np.arange(3 * 18 * 3, dtype=np.float32).reshape(3, 18, 3)
-    names = np.array(["a.jpg", "b.jpg", "c.jpg"], dtype=h5py.string_dtype())
-    sizes = write(tmp_path / "sizes.h5", path=names, joints=joints, size=np.array([[9, 5], [8, 4], [7, 3]]))
-    maps = write(tmp_path / "maps.h5", path=names, joints=joints, index=np.zeros((3, 12, 6), np.uint8))
-    for path, heights in ((sizes, [7, 9]), (maps, [12, 12])):
-        found, high = read_joints(path, ["c.jpg", "a.jpg"])
-        np.testing.assert_array_equal(found, joints[[2, 0]])
-        assert high.tolist() == heights
-    with pytest.raises(InputError, match="sizes.h5.*'d.jpg' and 1 other"):
-        read_joints(sizes, ["a.jpg", "d.jpg", "e.jpg"])
-    with pytest.raises(InputError, match="none.h5.*cannot be read"):
-        read_joints(tmp_path / "none.h5", [])
-    with pytest.raises(InputError, match="lacking.h5.*cannot be read"):
-        read_joints(write(tmp_path / "lacking.h5", path=names), ["a.jpg"])
+JOINTS = np.arange(3 * 18 * 3, dtype=np.float32).reshape(3, 18, 3)
+NAMES = np.array(["a.jpg", "b.jpg", "c.jpg"], dtype=h5py.string_dtype())
+
+
+@pytest.mark.parametrize(("size", "sizes"), [
+    ({"size": np.array([[9, 5], [8, 4], [7, 3]])}, [(9, 5), (8, 4), (7, 3)]),
+    ({"index": np.zeros((3, 12, 6), np.uint8)}, [(12, 6)] * 3),
+    ({"lip": np.zeros((3, 12, 6), np.uint8)}, [(12, 6)] * 3),
+    ({"attributes": {"height": 12, "width": 6}}, [(12, 6)] * 3)])
+def test_joints_are_found_by_their_picture(tmp_path, size, sizes):
+    read = read_joints(write(tmp_path / "joints.h5", path=NAMES, joints=JOINTS, **size))
+    found, heights = read.of(["c.jpg", "a.jpg"])
+    np.testing.assert_array_equal(found, JOINTS[[2, 0]])
+    assert heights.tolist() == [sizes[2][0], sizes[0][0]]
+    shares = read.shares()
+    for row, (height, width) in enumerate(sizes):
+        for joint, (x, y, confidence) in enumerate(JOINTS[row].tolist()):
+            assert shares[row, joint].tolist() == [x / width, y / height, confidence]
+    with pytest.raises(InputError, match="joints.h5.*'d.jpg' and 1 other"):
+        read.of(["a.jpg", "d.jpg", "e.jpg"])
+
+
+def test_files_without_joints_are_named(tmp_path):
+    (tmp_path / "text.h5").write_text("none")
+    write(tmp_path / "lacking.h5", path=NAMES)
+    write(tmp_path / "unsized.h5", path=NAMES, joints=JOINTS)
+    write(tmp_path / "short.h5", path=NAMES, joints=JOINTS[:2], size=np.ones((3, 2)))
+    write(tmp_path / "flat.h5", path=NAMES, joints=JOINTS[..., :2], size=np.ones((3, 2)))
+    for name in ("text", "lacking", "unsized", "short", "flat"):
+        with pytest.raises(InputError, match=rf"{name}\.h5': is damaged or no file of joints"):
+            read_joints(tmp_path / f"{name}.h5")
+    with pytest.raises(InputError, match="none.h5': no such file of joints"):
+        read_joints(tmp_path / "none.h5")

@@ -3,10 +3,13 @@
 import os
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from pipeline.datasets import LAYOUTS, remarks
 from pipeline.errors import InputError
+from pipeline.images import read_image
 from pipeline.index import write_index
 from tests.trees import counts, rows, touch
 
@@ -116,6 +119,21 @@ def test_partial_reid(tmp_path, layout, probes, gallery, around, suffix):
     place = Path(around, probes, f"060_05{suffix}").as_posix()
     assert (f"query/060_05{suffix}", place, 60, 0, "query") in rows(frame)
     assert frame.groupby("split")["camid"].unique().map(list).to_dict() == {"query": [0], "gallery": [1]}
+
+
+def test_a_tiff_is_read_as_it_was_written(tmp_path):
+    """Occluded-REID's pictures are TIFF files, uncompressed or not."""
+    picture = np.random.default_rng(0).integers(0, 256, (9, 5, 3)).astype(np.uint8)
+    for number, (suffix, compression) in enumerate(((".tif", 1), (".TIFF", 5))):
+        for folder in ("occluded_body_images", "whole_body_images"):
+            path = tmp_path / folder / f"001_0{number + 1}{suffix}"
+            path.parent.mkdir(exist_ok=True)
+            written = cv2.imencode(".tif", picture[..., ::-1], [cv2.IMWRITE_TIFF_COMPRESSION, compression])[1]
+            path.write_bytes(written.tobytes())
+    frame = _read("occluded-reid", tmp_path)
+    assert len(frame) == 4
+    for path in frame["path"]:
+        np.testing.assert_array_equal(read_image(tmp_path / path), picture)
 
 
 def test_partial_reid_takes_the_probes_that_the_layout_names(tmp_path):

@@ -85,6 +85,19 @@ def test_figures_hold_the_summary_and_average_over_trials():
     assert both["queries"] == len(judged(one)) + len(judged(two)) and both["skipped"] == 5 + 6
 
 
+def test_the_spread_of_trials_is_that_of_a_loop():
+    trials = [scores(40 + seed, seed=seed, area=0.2 + 0.1 * seed ** 2) for seed in range(4)]
+    found = figures(trials)["details"][0]
+    for column, name in enumerate(("rank1", "mAP")):
+        means = [sum(pair[column] for pair in judged(each)) / len(judged(each)) for each in trials]
+        middle = sum(means) / 4
+        deviation = (sum((mean - middle) ** 2 for mean in means) / 3) ** 0.5
+        assert found[f"{name}_sd"] == pytest.approx(100 * deviation, abs=0.0051) and deviation > 0.001
+    assert found["PR_AUC_sd"] == pytest.approx(100 * np.std([0.2, 0.3, 0.6, 1.1]) * (4 / 3) ** 0.5, abs=0.0051)
+    assert {"rank5_sd", "rank10_sd", "mINP_sd"} <= found.keys()
+    assert not any(name.endswith("_sd") for name in figures(trials[:1])["details"][0])
+
+
 def test_pooled_precision_of_pairs_without_ties_is_average_precision():
     draw = np.random.default_rng(2)
     for _ in range(20):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import InputError
 from pipeline.index import check_index, read_index, write_index
-from pipeline.own import read_csv
+from pipeline.own import read_csv, read_folder
 from tests.trees import rows, touch
 
 FILES = ("a.jpg", "b c.png", "deep/er/a.jpg", "ä, \"ö\".jpg", "0001_c1.tif")
@@ -140,3 +140,28 @@ def test_fuzzed_lines_give_the_naive_answer_or_an_error(folder, lines, order, en
 def test_any_bytes_give_an_index_or_an_error(folder, data):
     _write(folder, data)
     _check(folder)
+
+
+def test_a_folder_is_all_its_images_and_nobody(tmp_path):
+    for name in ("b.PNG", "a/1 2.jpg", "a/deep/er/still/x.tif", "é.jpeg", "notes.txt", ".hidden.jpg", ".git/y.jpg"):
+        (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "set" / name).write_bytes(b"x")
+    (tmp_path / "else").mkdir()
+    (tmp_path / "else/z.bmp").write_bytes(b"x")
+    (tmp_path / "set/linked").symlink_to(tmp_path / "else")
+    (tmp_path / "set/a/loop").symlink_to(tmp_path / "set")
+    expected = ["a/1 2.jpg", "a/deep/er/still/x.tif", "b.PNG", "linked/z.bmp", "é.jpeg"]
+    assert sorted(rows(read_folder(tmp_path / "set"))) == sorted(
+        (f"gallery/{name}", name, 0, 0, "gallery") for name in expected)
+
+
+def test_folders_that_cannot_be_an_index_are_named(tmp_path):
+    with pytest.raises(InputError, match="none': no such folder"):
+        read_folder(tmp_path / "none")
+    with pytest.raises(InputError, match="hold no image"):
+        read_folder(tmp_path)
+    (tmp_path / "two\nlines/below").mkdir(parents=True)
+    (tmp_path / "two\nlines/below/a.jpg").write_bytes(b"x")
+    with pytest.raises(InputError, match="rename the folder") as caught:
+        read_folder(tmp_path)
+    assert "\n" not in str(caught.value)

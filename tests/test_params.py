@@ -54,6 +54,37 @@ def test_mistakes_are_named(tree, tmp_path, change, message):
         _load(tree, tmp_path)
 
 
+PARSES = {"dataset": "default-synth-occluded", "images": "data/raw/default-synth-occluded", "height": 128, "width": 64,
+          "batch": 16, "threads": 2, "parser": "precomputed", "source": "maps", "labels": "lip20",
+          "reads": "pipeline/labelmaps/lip20.yaml", "min_score": 0.5}
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({}, None), ({"labels": "iuv", "reads": "maps"}, None), ({"labels": "my.yaml", "reads": "my.yaml"}, None),
+    ({"parser": "schp"}, "external.x.parser: unknown parser 'schp' .*; it is one of densepose, huggingface, precompu"),
+    ({"boxes": "whole"}, "external.x.boxes: unknown parameter; known here are .*labels"),
+    ({"parser": "huggingface"}, "external.x.min_score: unknown parameter"),
+    ({"labels": "cihp20"}, "external.x.reads: .*lip20.yaml' does not belong .* write 'pipeline/labelmaps/cihp20.yaml'"),
+    ({"images": "data/raw/x"}, "external.x.images: 'data/raw/x' does not belong"),
+])
+def test_an_outside_parsers_keys_are_its_own(tree, tmp_path, change, message):
+    tree["external"] = {"x": {**PARSES, **change}}
+    if message is None:
+        assert _load(tree, tmp_path).external["x"].labels == tree["external"]["x"]["labels"]
+    else:
+        with pytest.raises(InputError, match=message):
+            _load(tree, tmp_path)
+
+
+def test_a_run_reads_an_outside_cache_of_its_own_data_set(tree, tmp_path):
+    tree["external"] = {"x": PARSES}
+    tree["runs"]["default-sorn"] |= {"cache": "x", "reads": "data/cache/x/parts.h5"}
+    assert _load(tree, tmp_path).runs["default-sorn"].cache == "x"
+    tree["external"]["x"] |= {"dataset": "default-synth-partial", "images": "data/raw/default-synth-partial"}
+    with pytest.raises(InputError, match="runs.default-sorn.cache: its data set: 'default-synth-partial' does not bel"):
+        _load(tree, tmp_path)
+
+
 def test_a_missing_key_and_a_missing_file_are_named(tree, tmp_path):
     del tree["runs"]["default-dsa"]["seed"]
     with pytest.raises(InputError, match=r"params.yaml: runs.default-dsa.seed: is missing"):

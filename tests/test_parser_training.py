@@ -8,12 +8,13 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from bare_params import bare_params
 
 from models.parsers import build_parser, load_parser
 from pipeline.errors import InputError
 from pipeline.images import write_image
 from pipeline.parser_augment import flip, hide, move, vary
-from pipeline.parser_data import ParsingSet, Shuffled
+from pipeline.parser_data import ParsingSet, Shuffled, label_shares
 from pipeline.parser_training import (
     Objective,
     at_cells,
@@ -105,7 +106,7 @@ def trained(folder, scratch, *, steps=4, batch=4, lr=1e-3, augment="all", stop_a
                 raise KeyboardInterrupt
             yield content
 
-    fit(Objective(parser, shares=pictures.label_shares()), make_optimizer(parser), steps=steps,
+    fit(Objective(parser, shares=label_shares(pictures)), make_optimizer(parser), steps=steps,
         batches=batches, batch_size=batch, rate=functools.partial(learning_rate, lr=lr), seed=0, scratch=scratch,
         device=torch.device("cpu"), precision="float32", live=scratch / "live", keys=pictures.paths, **more)
     return parser
@@ -295,12 +296,10 @@ STAGE = {"architecture": "lraspp", "data": "default-parsing", "labels": "densepo
 
 
 def run_stage(**changes):
-    from pipeline.params import Params, ParserParams
+    from pipeline.params import ParserParams
     from stages.train_parser import run
-    empty: dict = {name: {} for name in ("render", "datasets", "caches", "warps", "runs", "embed", "evaluate",
-                                         "report")}
-    run(Params(scale="default", device="cpu", precision="float32", threads=torch.get_num_threads(), **empty,
-               parsers={"default-lraspp": ParserParams(**STAGE | changes)}), "default-lraspp")
+    run(bare_params(parsers={"default-lraspp": ParserParams(**STAGE | changes)}, threads=torch.get_num_threads()),
+        "default-lraspp")
 
 
 def test_the_stage_writes_weights_and_scores(folder, tmp_path, monkeypatch):

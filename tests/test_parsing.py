@@ -154,6 +154,30 @@ def test_kills_and_ranks_change_no_byte(root, kills):
     assert points[0][1] != expected and ": 5 units, " in points[16][0], done.stdout
 
 
+def test_beside_the_network_or_in_turns_with_it_changes_no_byte(root, monkeypatch):
+    """A network's threads on all cores let decoding and compression wait; batches before and after fill no group."""
+    order: list[str] = []
+
+    def watched(function, name):
+        def call(*arguments):
+            order.append(name)
+            return function(*arguments)
+        return call
+
+    for name in ("_decode", "_compress"):
+        monkeypatch.setattr(parsing, name, watched(getattr(parsing, name), name))
+    found = []
+    for cores in (1, 2, 8):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda process, cores=cores: set(range(cores)))
+        order.clear()
+        monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+        found.append(parse(root, watched(soft_forward, "forward"), name=f"{cores}.h5"))
+        if cores == 1:
+            assert order[4:8] == ["forward"] * 4 and sorted(order[8:14]) == ["_compress"] * 4 + ["_decode"] * 2
+            assert order[14:] == ["forward"] * 2 + ["_compress"] * 2
+    assert len(set(found)) == 1
+
+
 def test_a_killed_parse_goes_on_from_its_units(root):
     done = []
 
@@ -299,7 +323,8 @@ def run_stage(index: pd.DataFrame, **changes) -> Cache:
     cache = CacheParams(dataset="tiny", images="raw", parser="lraspp", source="weights.safetensors", height=64,
                         width=32, batch=4, threads=1)
     write_index(index, "data/index/tiny.csv")
-    stage.run(types.SimpleNamespace(caches={"tiny": dataclasses.replace(cache, **changes)}, device="cpu"), "tiny")
+    stage.run(types.SimpleNamespace(caches={"tiny": dataclasses.replace(cache, **changes)}, external={},
+                                    device="cpu"), "tiny")
     return Cache("data/cache/tiny/parts.h5")
 
 

@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from bare_params import bare_params
 
 import pipeline.report
 from pipeline import figures, page
@@ -83,9 +84,8 @@ def params() -> Params:
     render = RenderParams(kind="occluded", seed=0, height=32, width=16, train_ids=5, train_images=1, test_ids=5,
                           query_images=1, gallery_images=1, processes=1)
     wanted = ReportParams(title="A <toy> & more", pictures=DATA, dataset=DATA, images="raw", parser="toy-parser")
-    return Params(scale="toy", device="cpu", precision="float32", threads=1, render={DATA: render}, datasets={},
-                  parsers={"toy-parser": parser}, caches={DATA: cache}, warps={}, runs={}, embed={}, evaluate={},
-                  report={"toy-report": wanted})
+    return bare_params(render={DATA: render}, parsers={"toy-parser": parser}, caches={DATA: cache},
+                       report={"toy-report": wanted})
 
 
 class Reader(HTMLParser):
@@ -199,18 +199,23 @@ def test_wrong_results_are_named(project):
         parser_table({"miou8": 0.5}, parser="toy-parser", data="toy-parsing", scale="toy")
 
 
-def test_real_and_withdrawn_sets_are_named_so(project):
+@pytest.mark.parametrize("name", ["dukemtmc", "hidden"])
+def test_real_and_withdrawn_sets_are_named_so(project, name):
+    """Known by the data set's name or by its own protocol."""
+    protocols = {DATA: "market", f"toy-{name}": "occluded-duke" if name == "hidden" else "market"}
     for path in Path("metrics/toy").glob("*.json"):
         content = json.loads(path.read_text())
-        content["toy-dukemtmc"] = content[DATA]
+        content[f"toy-{name}"] = content[DATA]
+        content["_made"][0]["protocols"] = protocols
         path.write_text(json.dumps(content))
     for path in Path("curves/toy").glob("*.csv"):
         text = path.read_text()
-        path.write_text(text + text.partition("\n")[2].replace(DATA, "toy-dukemtmc"))
+        path.write_text(text + text.partition("\n")[2].replace(DATA, f"toy-{name}"))
     stage.run(params(), "toy-report")
     seen = read_page(Path("reports/toy-report/index.html").read_text())
     assert len(seen.tables) == 3 and "withdrawn by its authors" in seen.text
-    assert "dukemtmc (a data set of real people)" in seen.text
+    assert f"{name} (a data set of real people)" in seen.text
+    assert ("Protocol occluded-duke." in seen.text) == (name == "hidden")
 
 
 def test_tables_of_odd_cells():

@@ -1,5 +1,6 @@
 """Retrieval against a loop written from the definition, on problems full of ties, gaps and odd identities."""
 
+import dataclasses
 import doctest
 import json
 from math import inf, isnan, sqrt
@@ -9,6 +10,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from bare_params import bare_params
 
 import pipeline.embedding
 import pipeline.metrics
@@ -302,9 +304,8 @@ def test_features_errors(tmp_path):
 def toy_params() -> Params:
     embed = EmbedParams(run="toy-net", result="toy-net", model="baseline", dataset="toy", reads="", visible_by="",
                         batch=1, dtype="float32", match=MatchParams(tau=0.5, features="all"))
-    return Params(scale="toy", device="cpu", precision="float32", threads=1, render={}, datasets={},
-                  parsers={}, caches={}, warps={}, runs={}, embed={"toy-net-toy": embed}, report={},
-                  evaluate={"toy-net": EvaluateParams(scale="toy", features=("toy-net-toy",))})
+    return bare_params(embed={"toy-net-toy": embed},
+                       evaluate={"toy-net": EvaluateParams(scale="toy", features=("toy-net-toy",))})
 
 
 def test_stage_writes_what_the_loop_finds(tmp_path, monkeypatch):
@@ -319,6 +320,7 @@ def test_stage_writes_what_the_loop_finds(tmp_path, monkeypatch):
     metrics = json.loads(before[0])
     assert metrics["toy"]["mAP"] == pytest.approx(100 * np.mean(precision), abs=0.006)
     assert metrics["_made"][0]["image_steps"] == 640 and metrics["_made"][0]["protocol"] == "market"
+    assert "protocols" not in metrics["_made"][0]
     curve = before[1].decode().splitlines()
     assert curve[1].startswith("toy-net,toy,1,") and float(curve[1].split(",")[3]) * 100 == metrics["toy"]["rank1"]
     lists = [line.split(",") for line in before[2].decode().splitlines()[1:]]
@@ -372,6 +374,44 @@ def test_stage_averages_over_trials(tmp_path, monkeypatch):
     same = write_features(tmp_path / "one.h5", trial=np.full(24, 7))
     assert len(read_features(same).trials()) == 1 and "trials" not in figures(
         [evaluate(found.query, found.gallery, found.matching)])
+
+
+def test_stage_averages_over_data_sets_that_are_trials(tmp_path, monkeypatch):
+    """CUHK01's way: each trial a data set and a network of its own, one entry of means. Others are left alone."""
+    monkeypatch.chdir(tmp_path)
+    draw = np.random.default_rng(4)
+    embed = {}
+    for name, trial in (("set-0", 0), ("set-1", 1), ("set-7", 7), ("else-1", 2), ("other-1", None)):
+        columns = {"features": draw.standard_normal((24, 16)).astype(np.float32)}
+        if trial is not None:
+            columns["trial"] = np.full(24, trial)
+        write_features(Path(f"features/toy-net/{name}.h5"), **columns, maker=MAKER | {
+            "run": f"toy-{name}", "dataset": name, "protocol": name})
+        embed[name] = dataclasses.replace(toy_params().embed["toy-net-toy"], run=f"toy-{name}", dataset=name)
+    stage.run(dataclasses.replace(toy_params(), embed=embed,
+                                  evaluate={"toy-net": EvaluateParams(scale="toy", features=tuple(embed))}), "toy-net")
+    metrics = json.loads(Path("metrics/toy/toy-net.json").read_text())
+    assert metrics.keys() == {"set", "else-1", "other-1", "_made"} and metrics["_made"][0]["run"] == "toy-set-0"
+    precision, hits = [], []
+    for name in ("set-0", "set-1", "set-7"):
+        found = read_features(f"features/toy-net/{name}.h5")
+        first, precisions, _ = loop_scores(found.query, found.gallery,
+                                           loop_distances(found.query, found.gallery, found.matching))
+        precision.append(100 * sum(precisions) / len(precisions))
+        hits.append(100 * sum(place == 1 for place in first) / len(first))
+    entry = metrics["set"]
+    assert (entry["trials"], entry["queries"], entry["gallery"]) == (3, 18, 18)
+    for figure, values in (("mAP", precision), ("rank1", hits)):
+        mean = sum(values) / 3
+        deviation = sqrt(sum((value - mean) ** 2 for value in values) / 2)
+        assert entry[figure] == pytest.approx(mean, abs=0.006) and deviation > 0.1
+        assert entry["details"][0][f"{figure}_sd"] == pytest.approx(deviation, abs=0.006)
+    assert metrics["_made"][0]["protocols"] == {"set": "set-0", "else-1": "else-1", "other-1": "other-1"}
+    assert "trials" not in metrics["else-1"] and "mAP_sd" not in metrics["else-1"]["details"][0]
+    curves, ranks = (pd.read_csv(f"{kind}/toy/toy-net.csv") for kind in ("curves", "ranks"))
+    assert curves["dataset"].unique().tolist() == ["set", "else-1", "other-1"] and len(curves) == 3 * 50
+    assert 100 * curves.loc[0, "cmc"] == pytest.approx(entry["rank1"], abs=0.006)
+    assert ranks["dataset"].unique().tolist() == ["set-0", "else-1", "other-1"]  # lists are the first trial's
 
 
 def test_the_index_s_trials_and_occlusion_reach_evaluation(tmp_path):

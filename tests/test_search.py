@@ -87,6 +87,21 @@ def test_a_short_folder_and_the_query_s_own_file(project, tmp_path):
     assert ((tmp_path / "out/ranks.csv").read_bytes(), (tmp_path / "out/ranks.png").read_bytes()) == again
 
 
+def test_a_checkpoint_says_its_run(project, tmp_path):
+    moved = tmp_path / "elsewhere.safetensors"
+    shutil.copy("runs/default-histogram/weights.safetensors", moved)
+    pd.testing.assert_frame_equal(find(str(moved), tmp_path / "a"), find("default-histogram", tmp_path / "b"))
+    with pytest.raises(InputError, match=r"elsewhere.safetensors': was trained with model.bins 4, and .* says 5"):
+        params = _params(image_steps=0)
+        run = params.runs["default-histogram"]
+        changed = dataclasses.replace(run, model=dataclasses.replace(run.model, bins=5))
+        find(str(moved), tmp_path / "c", params=dataclasses.replace(
+            params, runs=params.runs | {"default-histogram": changed}))
+    moved.write_bytes(b"")
+    with pytest.raises(InputError, match=r"elsewhere.safetensors.*damaged"):
+        find(str(moved), tmp_path / "c")
+
+
 def test_what_cannot_be_searched(project, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from overfit import learn, people, without_gradient
+from overfit import embeds_finitely, learn, people, without_gradient
 
 from models.backbone import Backbone
 from models.losses import part_distance
@@ -528,7 +528,7 @@ def test_it_learns_a_batch_by_heart():
     whole, local = pseudo_masks(batch["probs4"], whole=(16, 4), local=(4, 1))
     least = float(sum(F.binary_cross_entropy(t, t) for t in [whole, *local.split(1, 1)]))  # of soft targets
     first, last = learn(model, batch, steps=10, lr=1e-3)
-    assert last["accuracy"] == 1
+    assert last["accuracy"] == 1 and embeds_finitely(model, batch)
     assert last["attention"] - least < (first["attention"] - least) / 2
     for term in ("triplet", "id"):
         assert last[term] < first[term] / 2, (term, first[term], last[term])

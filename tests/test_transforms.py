@@ -17,6 +17,7 @@ from pipeline.transforms import (
     flip_parts,
     image_for_network,
     labels_for_network,
+    maps_for_network,
     move,
     normalise,
 )
@@ -97,6 +98,54 @@ def test_erased_rectangles_keep_to_area_and_aspect():
         aspects.append((bottom - top) / (right - left))
     assert 0.018 < min(areas) < 0.03 and 0.38 < max(areas) < 0.41
     assert 0.28 < min(aspects) < 0.5 and 2.8 < max(aspects) < 3.6
+
+
+def _moved(pixels: np.ndarray, drawn: Augmentation, fill: np.ndarray) -> np.ndarray:
+    """The naive loop over pixels (H, W, K): where each comes from, or `fill` (K,)."""
+    moved = np.empty_like(pixels)
+    for y, x in np.ndindex(*pixels.shape[:2]):
+        source = y - drawn.shift[0], x - drawn.shift[1]
+        inside = 0 <= source[0] < pixels.shape[0] and 0 <= source[1] < pixels.shape[1]
+        if drawn.erased is not None:
+            top, left, bottom, right = drawn.erased
+            inside &= not (top <= y < bottom and left <= x < right)
+        column = pixels.shape[1] - 1 - source[1] if drawn.flip else source[1]
+        moved[y, x] = pixels[source[0], column] if inside else fill
+    return moved
+
+
+@pytest.mark.parametrize("number", range(12))
+def test_pictures_maps_and_warps_to_the_last_bit(number):
+    """Trained weights hang on the last bits of their inputs: formulas and means of pixels as numpy gives them."""
+    draws, mean, std = rng(number, "bits"), np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
+    drawn = draw(rng(number, "draw"), height=H, width=W, flip=0.5, pad=9, erase=0.7)
+    rgb = draws.integers(0, 256, (H, W, 3)).astype(np.uint8)
+    expected = _moved((rgb.astype(np.float32) / np.float32(255) - mean) / std, drawn, np.zeros(3)).transpose(2, 0, 1)
+    assert image_for_network(rgb, height=H, width=W, augmentation=drawn).tobytes() == expected.tobytes()
+    for count, background in ((8, [1, *[0] * 7]), (5, [1, 0, 0, 0, 0]), (1, [0])):
+        maps = (draws.integers(0, 256, (count, H // 4, W // 4)) / 255).astype(np.float32)
+        moved = _moved(maps.repeat(4, 1).repeat(4, 2).transpose(1, 2, 0), drawn, np.array(background))
+        planes = np.ascontiguousarray(moved.transpose(2, 0, 1))
+        cells = planes.reshape(count, H // 4, 4, W // 4, 4).mean((2, 4), dtype=np.float32)
+        assert maps_for_network(maps, augmentation=drawn).tobytes() == cells.tobytes()
+    dsap, valid = draws.integers(0, 256, (24, 8, 8, 3)).astype(np.uint8), draws.integers(0, 2, (24, 8, 8)) == 1
+    expected = (dsap.astype(np.float32) / np.float32(255) - mean) / std * valid[..., None]
+    assert dsap_for_network(dsap, valid, flip=False)[0].tobytes() == expected.transpose(0, 3, 1, 2).tobytes()
+
+
+def test_what_is_erased_can_become_the_mean_of_the_picture():
+    """The mean of the whole picture, before it is moved; what came from outside stays ImageNet's mean, 0."""
+    rgb = rng(0, "mean").integers(0, 256, (H, W, 3)).astype(np.uint8)
+    drawn = Augmentation(flip=True, shift=(5, -3), erased=(2, 4, 20, 23))
+    plain = image_for_network(rgb, height=H, width=W, augmentation=Augmentation(True, (5, -3)))
+    found = image_for_network(rgb, height=H, width=W, augmentation=drawn, fill="image")
+    erased = np.zeros((H, W), bool)
+    erased[2:20, 4:23] = True
+    np.testing.assert_array_equal(found[:, ~erased], plain[:, ~erased])
+    assert (found[:, :2] == 0).all() and (found[:, 20:, -3:] == 0).all()
+    for channel, (mean, std) in enumerate(zip((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), strict=True)):
+        total = sum(int(level) for level in rgb[..., channel].ravel())
+        np.testing.assert_allclose(found[channel][erased], (total / (H * W) / 255 - mean) / std, atol=1e-5)
 
 
 def test_native_labels_change_sides():
