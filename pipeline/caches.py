@@ -18,6 +18,7 @@ import h5py
 import numpy as np
 
 from pipeline.errors import InputError
+from pipeline.heaps import open_h5
 
 FORMAT = 1  # of both files; another number makes every cached row stale
 LEVEL = 4  # zlib's; benchmarks/parsing.py measures the others
@@ -28,6 +29,8 @@ LIBVER = ("v110", "v110")
 # What h5py and zlib raise on damaged files, and what follows from a file that holds other things than it should.
 DAMAGE = (OSError, LookupError, RuntimeError, ValueError, TypeError, AttributeError, ArithmeticError, MemoryError,
           zlib.error)
+
+HEAD = 1 << 16  # bytes within which write_cache puts the maker's text; 2,048 in fact
 
 SHA256 = np.dtype("S64")  # hexadecimal
 STATUS_BYTES = 256  # a longer status is cut
@@ -217,7 +220,7 @@ class Cache:
         try:
             if self._file is None or self._process != os.getpid():  # a handle from before a fork reads wrong data
                 self._datasets = {}
-                self._file = h5py.File(self.path, "r", locking=False)
+                self._file = open_h5(self.path, head=HEAD)
                 self._process = os.getpid()
             yield self._file
         except FileNotFoundError as error:

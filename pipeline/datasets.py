@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import h5py
 import pandas as pd
 
 from pipeline.cuhk import read_cuhk01, read_cuhk03_detected, read_cuhk03_labeled
 from pipeline.errors import InputError
+from pipeline.heaps import open_h5
 from pipeline.index import SPLITS
 from pipeline.layouts import (
     read_drama,
@@ -72,7 +72,7 @@ def add_occlusion(frame: pd.DataFrame, root: str | os.PathLike) -> pd.DataFrame:
     if not path.is_file():
         return frame
     try:
-        with h5py.File(path, "r") as file:
+        with open_h5(path) as file:
             known = dict(zip(file["path"].asstr()[:], file["occlusion"][:].tolist(), strict=True))
         return frame.assign(occlusion=[float(known[name]) for name in frame["path"]])
     except Exception as error:  # what h5py raises on damaged files is of many kinds

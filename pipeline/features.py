@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 
 from pipeline.errors import InputError
+from pipeline.heaps import open_h5
 from pipeline.retrieval import Matching, Side
 
 NEEDED = {"key": 1, "pid": 1, "camid": 1, "split": 1, "features": 2, "visibility": 2, "sizes": 1}
@@ -58,7 +59,7 @@ def read_features(path: str | os.PathLike) -> Embedded:
     holds a value that is not finite or lacks queries or a gallery."""
     name = repr(os.fspath(path))
     try:
-        with h5py.File(path, "r", locking=False) as file:
+        with open_h5(path) as file:
             maker = _check_layout(file, name)
             columns = {column: file[column][:] for column in NEEDED}
             columns |= {column: file[column][:] for column in OPTIONAL if column in file}

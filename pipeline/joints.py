@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 
 from pipeline.errors import InputError
+from pipeline.heaps import open_h5
 
 CONFIDENT = 0.2  # a joint counts above this
 
@@ -47,7 +48,7 @@ def read_joints(path: str | os.PathLike) -> Joints:
     (M, 2), as maps `lip` or `index` of it or as attributes `height` and `width`. InputError if it is not that."""
     name = os.fspath(path)
     try:
-        with h5py.File(path, "r", locking=False) as file:
+        with open_h5(path) as file:
             names, places = tuple(file["path"].asstr()[:].tolist()), file["joints"][:]
             sizes = _sizes(file, len(names))
         if places.ndim != 3 or places.shape[2] != 3 or places.dtype.kind not in "fiu" or len(places) != len(names) \
@@ -57,8 +58,8 @@ def read_joints(path: str | os.PathLike) -> Joints:
         raise InputError(f"{name!r}: no such file of joints; name a rendered set's labels.h5, or one like it"
                          ) from error
     except Exception as error:  # what h5py raises on damaged files is of many kinds
-        raise InputError(f"{name!r}: is damaged or no file of joints ({error}); it holds path, joints (M, J, 3), and "
-                         "size, lip, index or the attributes height and width") from error
+        raise InputError(f"{name!r}: is damaged or no file of joints ({' '.join(str(error).split())}); it holds path, "
+                         "joints (M, J, 3), and size, lip, index or the attributes height and width") from error
     return Joints(name, names, places, sizes)
 
 

@@ -131,7 +131,7 @@ def _pairs(pictures: Path, labels: Path, names: list[str] | None, suffix: str = 
     for what, folder, missing in (
             ("picture", pictures, [name for name, (picture, _) in zip(wanted, found, strict=True) if not picture]),
             (f"{suffix} of labels", labels,
-             [name for name, (_, label) in zip(wanted, found, strict=True) if not label.is_file()])):
+             [name for name, (_, label) in zip(wanted, found, strict=True) if not os.path.isfile(label)])):
         if missing:
             raise InputError(f"{os.fspath(folder)!r}: holds no {what} {missing[0]!r} ({len(missing)} of "
                              f"{len(wanted)} are missing); unpack the data set again")

@@ -3,12 +3,12 @@
 import os
 from pathlib import Path
 
-import h5py
 import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline.errors import InputError
+from pipeline.heaps import open_h5
 from pipeline.resizing import nearest
 from pipeline.taxonomy import DENSEPOSE24_TO_PARTS8, PARTS8
 
@@ -23,7 +23,7 @@ class Oracle:
     def __init__(self, path: str | os.PathLike, *, height: int, width: int) -> None:
         self.path, self.height, self.width = Path(path), height, width
         try:
-            self._file = h5py.File(path, "r", locking=False)
+            self._file = open_h5(path)
             names = self._file["path"].asstr()[()]
             self._index, self._uv = self._file["index"], self._file["uv"]
             shapes = (len(names), *self._index.shape[1:3]), (*self._index.shape, 2)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from pipeline.errors import InputError
+from pipeline.heaps import open_h5
 from pipeline.images import file_sha256, read_image
 from pipeline.parser_augment import AUGMENTATIONS, Sample
 from pipeline.seeds import rng
@@ -72,7 +73,7 @@ class ParsingSet:
         path = self.folder / "labels.h5"
         try:
             if self.file is None:
-                self.file = h5py.File(path, "r", locking=False)
+                self.file = open_h5(path)
             return self.file[name]
         except Exception as error:
             raise InputError(f"{path}: cannot be read as a rendered set's labels ({error}); render the set again"

@@ -25,7 +25,7 @@ from test_parsing import make_job, soft_forward
 from test_retrieval import write_features
 from tiny_set import HEIGHT, WIDTH, write_set
 
-from pipeline.audit import read_joints as read_audit_joints
+from pipeline.audit import joint_shares
 from pipeline.caches import Cache
 from pipeline.cuhk import read_cuhk03_labeled
 from pipeline.datasets import add_occlusion
@@ -121,8 +121,8 @@ READERS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], object]]] = {
     "cache": (parts, read_cache), "inspect": (parsed, inspected), "append": (parsed, extended),
     "features": (features, lambda path: repr(read_features(path))),
     "cuhk03": (release, read_split), "oracle": (labels, read_oracle), "parsing": (labels, read_parsing),
-    "joints": (labels, lambda path: read_joints(path, PATHS)),
-    "audit": (labels, lambda path: repr(read_audit_joints(path, {name: name for name in PATHS}))),
+    "joints": (labels, lambda path: read_joints(path).of(PATHS)),
+    "audit": (labels, lambda path: joint_shares(read_joints(path), {name: name for name in PATHS})),
     "occlusion": (labels, read_occlusion)}
 
 

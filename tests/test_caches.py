@@ -150,6 +150,30 @@ def test_any_flipped_bit_gives_right_rows_or_a_sentence(tmp_path):
     assert 20 < found < 300  # the others are in `image_sha256` and in unused room
 
 
+def test_any_flipped_bit_of_the_maker_s_heap_is_a_sentence_or_changes_nothing(tmp_path):
+    """Every bit of its headers, in another process: HDF5 itself walks some of these heaps for ever."""
+    path = write(tmp_path / "parts.h5", 5)
+    script = f"""
+import sys; sys.path.insert(0, "tests")
+from pathlib import Path; from pipeline.caches import Cache; from pipeline.errors import InputError
+path = Path({str(path)!r}); whole = path.read_bytes(); start = whole.index(b"GCOL")
+size = int.from_bytes(whole[start + 24:start + 32], "little"); second = start + 32 + -(-size // 8) * 8
+for place in [*range(start, start + 32), *range(second, second + 16)]:
+    for bit in range(8):
+        data = bytearray(whole); data[place] ^= 1 << bit; path.write_bytes(data)
+        try:
+            assert Cache(path).maker == {{"parser": "fake"}}
+            print("same")
+        except InputError as error:
+            assert "parts.h5" in str(error)
+            print("refused")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=300,
+                          cwd=Path(__file__).parents[1])
+    results = done.stdout.split()
+    assert len(results) == 48 * 8 and results.count("refused") > 200
+
+
 def test_a_full_disk_is_a_sentence_and_leaves_the_old_file(tmp_path):
     path = write(tmp_path / "parts.h5", 3)
     before = path.read_bytes()

@@ -27,6 +27,7 @@ from pipeline.errors import InputError
 from pipeline.foreign import read_foreign
 from pipeline.images import read_image
 from pipeline.index import read_index
+from pipeline.labelled import read_ccp
 from pipeline.labelmap import LabelMap, read_label_map
 from pipeline.layouts import read_market
 from pipeline.params import load_params
@@ -218,6 +219,23 @@ def test_damaged_splits_of_cuhk03_are_rows_or_refused(tmp_path, changes):
         sentence(error, config.name)
         return
     assert (frame["image"] == frame["split"] + "/" + frame["path"].str.removeprefix("images_labeled/")).all()
+
+
+@FEW
+@pytest.mark.filterwarnings("ignore")
+@given(changes=CHANGES)
+def test_damaged_annotations_of_ccp_are_labels_or_refused(tmp_path, changes):
+    whole, path = tmp_path / "whole.mat", tmp_path / "0001.mat"
+    if not whole.exists():
+        scipy.io.savemat(whole, {"groundtruth": np.arange(48, dtype=np.uint8).reshape(8, 6)}, do_compression=True)
+    path.write_bytes(changed(whole.read_bytes(), changes))
+    try:
+        with within(SECONDS):
+            found = read_ccp(path)
+    except InputError as error:
+        sentence(error, path.name)
+        return
+    assert found.dtype == np.uint8 and found.ndim == 2 and found.size
 
 
 SCALARS = st.one_of(st.text(max_size=4), st.integers(), st.none(), st.booleans(), st.sampled_from([
