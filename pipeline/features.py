@@ -85,7 +85,10 @@ def read_features(path: str | os.PathLike) -> Embedded:
                            columns.get("occlusion")).take(run)
         keys[part] = np.char.decode(columns["key"][run].astype(bytes), "utf-8")
         trials[part] = columns["trial"][run] if "trial" in columns else None
-    matching = Matching(tuple(columns["sizes"].tolist()), maker["distance"], maker["reduction"])
+    try:
+        matching = Matching(tuple(columns["sizes"].tolist()), maker["distance"], maker["reduction"])
+    except InputError as error:
+        raise InputError(f"{name}: {error}; run `dvc repro embed` again") from error
     return Embedded(sides["query"], sides["gallery"], keys["query"], keys["gallery"], matching, maker,
                     trials["query"], trials["gallery"])
 
