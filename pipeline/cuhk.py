@@ -10,13 +10,13 @@ from typing import Any
 import h5py
 import numpy as np
 import pandas as pd
-from scipy.io import loadmat
 from tqdm import tqdm
 
 from pipeline.errors import InputError
 from pipeline.folders import Row, as_frame, image_names, locate, subfolders
 from pipeline.images import write_image
 from pipeline.layouts import MARKET_FOLDERS, read_market
+from pipeline.matlab import read_mat
 from pipeline.seeds import rng
 
 RELEASE = "cuhk-03.mat"
@@ -85,7 +85,7 @@ def _image_folder(base: Path, boxes: str) -> Path | None:
 def _read_split(path: Path) -> pd.DataFrame:
     """The protocol's file -> image, pid, camid, split, a line an image that the protocol uses, in its order."""
     try:
-        mat: dict[str, Any] = loadmat(path)
+        mat: dict[str, Any] = read_mat(path)
         # A cell array of strings; one saved from Python may be a padded character array.
         images = [str(np.asarray(cell).item()).strip() for cell in mat["filelist"].ravel()]
         pids, camids = (_whole(mat[name]) for name in ("labels", "camId"))

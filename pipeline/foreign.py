@@ -17,9 +17,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import scipy.io
 
 from pipeline.errors import InputError
+from pipeline.matlab import read_mat
 from pipeline.retrieval import Matching, Side
 
 MAT = {"features": "f", "pid": "label", "camid": "cam"}
@@ -59,7 +59,7 @@ def _read_npz(path: str | os.PathLike, name: str) -> dict[str, np.ndarray]:
 
 def _read_mat(path: str | os.PathLike, name: str) -> dict[str, np.ndarray]:
     try:
-        return scipy.io.loadmat(os.fspath(path), appendmat=False)
+        return read_mat(path)
     except FileNotFoundError as error:
         raise InputError(f"{name}: no such file; give the .npz or .mat file with the features") from error
     except NotImplementedError as error:

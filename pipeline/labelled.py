@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.io import loadmat
 
 from pipeline.errors import InputError
 from pipeline.folders import image_names, locate, named, read_lines
+from pipeline.matlab import read_mat
 from pipeline.precomputed import read_label_png
 from pipeline.seeds import rng
 
@@ -88,7 +88,7 @@ def files_ccp(root: Path, part: str) -> list[Labelled]:
 def read_ccp(path: Path) -> np.ndarray:
     """A pixel-level annotation: `groundtruth`, ids (h, w) of label_list.mat, from 0. InputError names the file."""
     try:
-        mat: dict[str, Any] = loadmat(path, variable_names=["groundtruth"])
+        mat: dict[str, Any] = read_mat(path, ["groundtruth"])
         labels = np.asarray(mat["groundtruth"])
     except Exception as error:  # a damaged file makes loadmat raise almost anything
         raise InputError(f"{os.fspath(path)!r}: is no pixel-level annotation ({type(error).__name__}: "

@@ -24,7 +24,7 @@ def read_folder(root: str | os.PathLike) -> pd.DataFrame:
     """
     root = Path(root)
     if not root.is_dir():
-        raise InputError(f"{os.fspath(root)!r}: no such folder; put the images there or link it, or change `raw`")
+        raise InputError(f"{os.fspath(root)!r}: no such folder; put the data set there or link it, or change `raw`")
     rows: list[Row] = []
     waiting = [(root, frozenset([root.resolve()]))]
     while waiting:

@@ -13,10 +13,13 @@ from unittest import mock
 
 import torch
 
-from pipeline import processes, training
-from pipeline.errors import InputError
-from stages import train
-from tests.test_embedding import _params
+sys.path.insert(0, str(Path(__file__).parent))
+
+from test_embedding import _params  # noqa: E402
+
+from pipeline import processes, training  # noqa: E402
+from pipeline.errors import InputError  # noqa: E402
+from stages import train  # noqa: E402
 
 STEPS, BATCH, CHECKPOINT_STEPS = 8, 8, 3
 

@@ -16,7 +16,8 @@ REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "market1501_dev
 MARKET = ("bounding_box_train/0002_c1s1_000451_03.jpg", "query/0003_c2s1_000001_00.jpg",
           "bounding_box_test/0003_c3s1_000001_00.jpg")
 # Every layout but the user's own, and what its error must name when the folder holds something else.
-EXPECTS = {"market": "bounding_box_train, query, bounding_box_test", "market1501": "bounding_box_train",
+EXPECTS = {"folder": "hold no image",
+           "market": "bounding_box_train, query, bounding_box_test", "market1501": "bounding_box_train",
            "drama-reid": "bounding_box_train", "duke": "bounding_box_train", "occluded-duke": "bounding_box_train",
            "occluded-duke-lists": "train.list, query.list, gallery.list", "p-duke": "test/occluded_body_images/",
            "occluded-reid": "occluded_body_images", "partial-reid-partial": "partial_body_images",
@@ -110,7 +111,7 @@ def test_each_layout_says_what_it_expects(tmp_path, layout):
 def test_each_loader_cites_its_source(layout):
     read = LAYOUTS[layout].read
     text = getattr(read, "func", read).__doc__
-    assert layout in ("market", "csv") or re.search("[Ss]ource", text), "whose data set, and on what terms?"
+    assert layout in ("market", "csv", "folder") or re.search("[Ss]ource", text), "whose data set, and on what terms?"
 
 
 def test_an_unknown_layout_lists_the_choices():

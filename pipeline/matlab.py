@@ -1,0 +1,42 @@
+"""MATLAB's .mat files, read in a process of its own: scipy's reader crashes on some damaged ones."""
+
+import multiprocessing
+import os
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from typing import Any
+
+from scipy.io import loadmat
+
+
+def read_mat(path: str | os.PathLike, names: Sequence[str] | None = None) -> dict[str, Any]:
+    """The variables of a .mat file (MATLAB 4 to 7.2), or those of `names`. What `scipy.io.loadmat` raises, and
+    ValueError where it dies."""
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    child = multiprocessing.get_context("fork").Process(target=_read, args=(os.fspath(path), names, sender))
+    child.start()
+    sender.close()
+    try:
+        found = receiver.recv()
+    except EOFError:
+        found = ValueError("scipy's reader crashed on it")
+    except BaseException:  # Ctrl-C too
+        child.kill()
+        raise
+    finally:
+        receiver.close()
+        child.join()
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+def _read(path: str, names: Sequence[str] | None, sender: Connection) -> None:
+    try:
+        found: Any = loadmat(path, variable_names=names, appendmat=False)
+    except Exception as error:  # a damaged file makes loadmat raise almost anything
+        found = error if type(error).__module__ == "builtins" else ValueError(f"{type(error).__name__}: {error}")
+    try:
+        sender.send(found)
+    except Exception as error:  # what cannot be sent is no array
+        sender.send(ValueError(f"holds what is no array ({type(error).__name__})"))
