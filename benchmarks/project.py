@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES = ("pipeline", "stages", "models", "profiles", "docs/papers", "dvc.yaml", ".dvcignore", ".gitignore",
+SOURCES = ("pipeline", "stages", "models", "code", "profiles", "docs/papers", "dvc.yaml", ".dvcignore", ".gitignore",
            ".dvc/config", ".dvc/.gitignore", ".dvc/plots")
 
 

@@ -209,16 +209,17 @@ def test_bars_that_do_not_hold_the_figure_are_drawn_as_they_are():
 
 
 def test_dvc_makes_the_picture_and_again_when_one_result_changes(trees, tmp_path):
-    """The stage as dvc.yaml has it, on made-up metrics, with nothing but the files it lists."""
+    """The stage as dvc.yaml has it, on made-up metrics, with nothing but the files of its list."""
     key = "default-sorn-tau-on-synth-occluded"
     stage = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["sweep"]
     (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"sweep": stage}}))
     tree = trees["sorn"] | {"sweeps": {key: trees["sorn"]["sweeps"][key]}}
     (tmp_path / "params.yaml").write_text(compose.as_text(tree, "sweeps-sorn"))
-    for file in [*stage["do"]["deps"], "pipeline/params.py"]:
-        if file.endswith(".py"):
-            (tmp_path / file).parent.mkdir(exist_ok=True)
-            shutil.copy(ROOT / file, tmp_path / file)
+    [listing] = [name for name in stage["do"]["deps"] if name.startswith("code/")]
+    files = [line.split("  ")[1] for line in (ROOT / listing).read_text().splitlines()]
+    for file in [*files, listing, "pipeline/params.py"]:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / file, tmp_path / file)
     files = [tmp_path / name for name in tree["sweeps"][key]["reads"]]
     files[0].parent.mkdir(parents=True)
     for number, file in enumerate(files):
