@@ -60,6 +60,7 @@ class Score:
     high: float = np.nan
 
 
+OwnKey = tuple[str, str, str]  # row, setting or "", data set: an own row as docs/papers/tables.csv has it
 Scores = Mapping[str, Mapping[str, Score]]  # data set -> metric -> score
 Seeds = Mapping[int, Scores]  # of trainings that differ in their seed alone; the first is the one a table shows
 
@@ -80,15 +81,6 @@ def read_notes(path: str | os.PathLike, paper: str, table: str) -> list[tuple[st
     with open(path, encoding="utf-8", newline="") as file:
         return [(line["row"], line["note"]) for line in csv.DictReader(file)
                 if (line["paper"], line["table"]) == (paper, table)]
-
-
-def own_key(row: str, setting: str, dataset: str) -> str:
-    """How an own row's figures on one data set are called in params.yaml.
-
-    >>> own_key("SORN", "SPC Loss", "occluded-dukemtmc"), own_key("SGAM", "", "market1501")
-    ('SORN | SPC Loss | occluded-dukemtmc', 'SGAM | market1501')
-    """
-    return " | ".join(filter(None, (row, setting, dataset)))
 
 
 def read_scores(folder: str | os.PathLike, curves: str | os.PathLike, result: str) -> tuple[Scores, dict[str, Any]]:
@@ -129,11 +121,11 @@ def read_seeds(folder: str | os.PathLike, curves: str | os.PathLike, result: str
     return found, about
 
 
-def compare(printed: Sequence[Printed], own: Mapping[str, Own], scores: Mapping[str, Seeds]) -> pd.DataFrame:
+def compare(printed: Sequence[Printed], own: Mapping[OwnKey, Own], scores: Mapping[str, Seeds]) -> pd.DataFrame:
     """All figures of one table with ours beside the paper's own rows; COLUMNS, one line a printed figure.
 
-    own: `own_key` -> what it is here; rows that are not in it are not made here. scores: result -> those of its
-    seeds. here is the first seed's; differences to the full model's row are means over the
+    own: (row, setting, data set) -> what it is here; rows that are not in it are not made here. scores: result -> those
+    of its seeds. here is the first seed's; differences to the full model's row are means over the
     seeds, with a 95 % interval of the paired differences where there are three. group: the setting, in tables that
     print one row under several. Figures are numbers or NaN, `paper` is text.
     """
@@ -148,9 +140,9 @@ def compare(printed: Sequence[Printed], own: Mapping[str, Own], scores: Mapping[
     return pd.DataFrame(lines, columns=COLUMNS)
 
 
-def _is_full(each: Printed, own: Mapping[str, Own]) -> bool | None:
+def _is_full(each: Printed, own: Mapping[OwnKey, Own]) -> bool | None:
     """Whether it is a figure of the paper's full model; None for rows that are not the paper's own or not made here."""
-    here = own.get(own_key(each.row, each.setting, each.dataset)) if each.is_own else None
+    here = own.get((each.row, each.setting, each.dataset)) if each.is_own else None
     return None if here is None else here.full
 
 
@@ -163,13 +155,13 @@ def _groups(printed: Sequence[Printed]) -> Iterator[str]:
         yield from {each.setting for each in printed}
 
 
-def _line(each: Printed, own: Mapping[str, Own], scores: Mapping[str, Seeds]) -> dict[str, Any]:
+def _line(each: Printed, own: Mapping[OwnKey, Own], scores: Mapping[str, Seeds]) -> dict[str, Any]:
     line: dict[str, Any] = {"row": each.row, "own": each.is_own, "dataset": each.dataset, "metric": each.metric,
                             "paper": each.value, "result": "", "data": "", "missing": "", "verdict": "", "seeds": 0}
     line |= {name: np.nan for name in COLUMNS if name not in line}
     if not each.is_own:
         return line
-    here = own.get(own_key(each.row, each.setting, each.dataset))
+    here = own.get((each.row, each.setting, each.dataset))
     if here is None:
         return line | {"missing": "not in the profile that this table was made with", "data": each.dataset}
     line |= {"result": here.result, "data": here.data, "missing": here.missing}

@@ -355,6 +355,9 @@ class ReportParams:
 
 @dataclass(frozen=True)
 class OwnRowParams:
+    row: str = doc("its label, as in docs/papers/tables.csv")
+    setting: str = doc("likewise; empty where the table has none")
+    dataset: str = doc("likewise: the paper's data set")
     result: str = doc("the result that it is, a key of `evaluate`")
     data: str = doc("the data set that it is scored on, a key of `datasets`")
     full: bool = doc("it is the paper's full model, which the table's other rows are compared with")
@@ -365,7 +368,8 @@ class OwnRowParams:
 class TableParams:
     paper: str = doc("esa | sgsfa | sgam | dsa | sorn")
     table: str = doc("its number as the paper prints it, as in docs/papers/tables.csv")
-    rows: dict[str, OwnRowParams] = doc("the paper's own rows: label, setting where there is one, data set")
+    rows: dict[str, OwnRowParams] = doc("the paper's own rows on each of its data sets, numbered: DVC's lock file "
+                                        "takes no long keys")
     reads: tuple[str, ...] = doc("the result files of these rows, 16 of them: repeated because DVC takes no list")
 
 

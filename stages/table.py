@@ -25,7 +25,8 @@ def run(params: Params, key: str) -> None:
     """Build the table in a folder beside its place and put it there whole."""
     wanted = pick(params.tables, key, "tables")
     printed = read_printed(PAPERS / "tables.csv", wanted.paper, wanted.table)
-    own = {label: Own(row.result, row.data, row.full, row.missing) for label, row in wanted.rows.items()}
+    own = {(row.row, row.setting, row.dataset): Own(row.result, row.data, row.full, row.missing)
+           for row in wanted.rows.values()}
     results = dict.fromkeys(row.result for row in own.values() if not row.missing)
     read = {name: read_seeds(Path("metrics") / params.scale, Path("curves") / params.scale, name) for name in results}
     frame = compare(printed, own, {name: seeds for name, (seeds, _) in read.items()})
@@ -47,11 +48,10 @@ def run(params: Params, key: str) -> None:
 def _remarks(wanted: TableParams, key: str, scale: str, made: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """What our side is: counterparts, what is missing and how to get it, budgets; and what to know of the data."""
     places: dict[str, list[str]] = {}
-    for label, row in wanted.rows.items():
-        theirs = label.split(" | ")[-1]
+    for row in wanted.rows.values():
         known = row.data.removeprefix(f"{scale}-") in DATASETS
-        if not known and DATASETS[theirs] not in places.setdefault(row.data, []):
-            places[row.data].append(DATASETS[theirs])
+        if not known and DATASETS[row.dataset] not in places.setdefault(row.data, []):
+            places[row.data].append(DATASETS[row.dataset])
     if places:
         yield ("Other people stand in the place of the paper's: "
                + ", ".join(f"{data_name(ours, scale)} for {_joined(names)}" for ours, names in places.items())
@@ -65,7 +65,7 @@ def _remarks(wanted: TableParams, key: str, scale: str, made: Mapping[str, Mappi
         budgets.setdefault(_budget(about, scale), []).append(name.removeprefix(f"{scale}-"))
     for budget, names in budgets.items():
         yield f"Here: {', '.join(names)}: {budget}."
-    if any("duke" in label.split(" | ")[-1] for label in wanted.rows):
+    if any("duke" in row.dataset for row in wanted.rows.values()):
         yield WITHDRAWN
 
 

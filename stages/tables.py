@@ -25,7 +25,6 @@ from typing import Any
 import yaml
 
 from pipeline.errors import InputError
-from pipeline.papertables import own_key
 
 ROWS, VARIANTS = Path("profiles/tables/rows.csv"), Path("profiles/tables/variants.yaml")
 SWEEPS = Path("profiles/tables/sweeps.yaml")
@@ -205,7 +204,8 @@ def paper_tables(wanted: dict[str, Any], *, scale: str, datasets: dict[str, str]
             reads: dict[str, None] = {}
             for row in rows:
                 entry = _own_row(row, wanted, scale, datasets, tree)
-                entries[own_key(row.row, row.setting, row.dataset)] = entry
+                entries[f"row-{len(entries) + 1:02}"] = {"row": row.row, "setting": row.setting, "dataset": row.dataset,
+                                                         **entry}
                 if not entry["missing"]:
                     reads[f"metrics/{scale}/{entry['result']}.json"] = None
                     if row.dataset in RANK3:

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import yaml
 from bare_params import SECTIONS
+from dvc.utils.serialize import dumps_yaml, parse_yaml
 
 from pipeline.errors import InputError
 from pipeline.params import load_params
@@ -158,3 +159,10 @@ def test_unknown_names_list_the_choices(project):
         compose.compose("nothing")
     with pytest.raises(InputError, match="like: nothing: no such recipe; there are .*sorn"):
         compose._like({"like": "nothing"}, {"sorn": {}})
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_dvc_reads_back_what_its_lock_file_says_of_a_profile(project, profile):
+    """DVC's YAML breaks a long key over two lines, which it then cannot read."""
+    tree = compose.compose(profile)
+    assert parse_yaml(dumps_yaml(tree), "dvc.lock") == tree

@@ -136,7 +136,7 @@ def toy(seeds, rows=OWN_ROWS):
     lines = [Printed("sorn", "I", "T", "cited", False, "market1501", "", "rank1", "70.0")]
     lines += [Printed("sorn", "I", "T", row, True, "market1501", "", "rank1", str(value))
               for row, value in rows.items()]
-    own = {f"{row} | market1501": Own(row, "set", row == "full", "") for row in rows}
+    own = {(row, "", "market1501"): Own(row, "set", row == "full", "") for row in rows}
     scores = {row: {seed: {"set": {"rank1": Score(value)}} for seed, value in enumerate(values)}
               for row, values in seeds.items()}
     return compare(lines, own, scores).set_index("row")
@@ -171,7 +171,7 @@ def test_signs_are_judged_by_paired_intervals():
 
 def test_seeds_are_paired_by_number():
     lines = [Printed("sorn", "I", "T", row, True, "market1501", "", "rank1", "1.0") for row in ("full", "less")]
-    own = {f"{row} | market1501": Own(row, "set", row == "full", "") for row in ("full", "less")}
+    own = {(row, "", "market1501"): Own(row, "set", row == "full", "") for row in ("full", "less")}
     at = {seed: {"set": {"rank1": Score(10.0 * seed)}} for seed in (0, 1, 2)}
     above = {seed: {"set": {"rank1": Score(10.0 * seed + 1)}} for seed in (0, 2)}
     frame = compare(lines, own, {"full": at, "less": above})
@@ -202,7 +202,7 @@ def test_the_order_of_rows_is_kendalls_tau():
 
 def test_columns_that_share_a_counterpart_stand_once():
     lines = read_printed(PRINTED, "sorn", "VI")
-    own = {f"SORN (ours) | {name}": Own("r", "default-synth-holistic", True, "") for name in
+    own = {("SORN (ours)", "", name): Own("r", "default-synth-holistic", True, "") for name in
            ("market1501", "dukemtmc-reid")}
     scores = {"r": {0: {"default-synth-holistic": {"rank1": Score(12.5, 10.0, 15.25), "mAP": Score(7.0)}}}}
     shown = show(compare(lines, own, scores), key="k", paper="sorn", table="VI", title="t", scale="default", notes=[],
@@ -313,8 +313,8 @@ def test_all_slots_are_those_of_dvc_yaml_and_all_papers_fit(project):
             used = {f"metrics/default/{row['result']}.json" for row in entry["rows"].values()}
             assert used == {path for path in entry["reads"] if path.startswith("metrics/")}
             seen = {}
-            for label, row in entry["rows"].items():  # a printed row has one result on one of our data sets
-                place = (label.rsplit(" | ", 1)[0] if paper != "esa" else label.split(" | ")[0], row["data"])
+            for row in entry["rows"].values():  # a printed row has one result on one of our data sets
+                place = (row["row"], row["setting"] if paper != "esa" else "", row["data"])
                 assert seen.setdefault(place, row["result"]) == row["result"]
         assert set(tree["tables"]) == {f"default-{paper}-{tables.number(number)}" for name, number in TABLES
                                        if name == paper}
