@@ -200,6 +200,17 @@ def test_the_order_of_rows_is_kendalls_tau():
             assert tau == pytest.approx(naive_tau(list(OWN_ROWS.values()), ours)) == mean_agreement(frame)
 
 
+def test_orders_that_cancel_are_a_plain_zero():
+    """A tau of 1 and three of -1/3, whose sum in floats is a little below 0."""
+    metrics = ("rank1", "rank5", "rank10", "mAP")
+    ours = {"full": (3, 1, 1, 1), "a": (2, 3, 3, 3), "b": (1, 2, 2, 2)}
+    lines = [Printed("sorn", "I", "T", row, True, "market1501", "", metric, paper)
+             for metric in metrics for row, paper in (("full", "3.0"), ("a", "2.0"), ("b", "1.0"))]
+    own = {(row, "", "market1501"): Own(row, "set", row == "full", "") for row in ours}
+    scores = {row: {0: {"set": dict(zip(metrics, map(Score, values), strict=True))}} for row, values in ours.items()}
+    assert f"{mean_agreement(compare(lines, own, scores)):.2f}" == "0.00"
+
+
 def test_columns_that_share_a_counterpart_stand_once():
     lines = read_printed(PRINTED, "sorn", "VI")
     own = {("SORN (ours)", "", name): Own("r", "default-synth-holistic", True, "") for name in
