@@ -137,7 +137,9 @@ def test_it_learns_the_pictures_by_heart_and_embeds_them_finitely(network):
     for term in set(first) - NOT_LOSSES - untrained_terms(run):
         assert last[term] <= first[term] / 2, (term, first[term], last[term])
     if "accuracy" in last:
-        assert last["accuracy"] > 1 - 1e-6  # ESA's is a sum of weights over a sum of weights
+        # ESA's is weighted by S, about 0.12 for a part that is there and 1e-4 for arms, which no picture shows. One
+        # visible part of one picture wrong would cost 0.0025 or more.
+        assert last["accuracy"] > 0.999 if run.model.name == "esa" else last["accuracy"] == 1
     else:
         assert nearest_is_the_same_person(model, batch)
     if not network.embeds:
