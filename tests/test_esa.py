@@ -419,19 +419,14 @@ def test_a_resnet_50_has_the_same_regions():
     assert without_gradient(model, batch) == [] and model.sizes == (256,) * 8
 
 
-@pytest.mark.parametrize("semantics", CHOICES["semantics"])
-def test_it_learns_a_batch_by_heart(semantics):
-    model, batch = build(semantics=semantics, channels=256), bands(people(height=64, width=16))
+def test_it_learns_a_batch_by_heart_from_cached_probabilities():
+    model, batch = build(semantics="cache", channels=256), bands(people(height=64, width=16))
     first, last = learn(model, batch, steps=20, lr=1e-3)
     assert last["accuracy"] > 1 - 1e-6  # a sum of weights over a sum of weights
     assert embeds_finitely(model, batch)
-    for term in ("id", "triplet") + (("parsing",) if semantics == "branch" else ()):
+    for term in ("id", "triplet"):
         assert last[term] < first[term] / 2, (term, first[term], last[term])
 
-
-def test_a_seed_repeats_training_to_the_last_digit():
-    batch = bands(people(ids=2, images=2))
-    assert learn(build(7), batch, steps=2) == learn(build(7), batch, steps=2)
 
 
 def test_bfloat16_keeps_matching_in_float32():

@@ -1,4 +1,4 @@
-"""SGSFA's equations against naive loops, its visibility and matching rules, and that every branch learns."""
+"""SGSFA's equations against naive loops, its visibility and matching rules."""
 
 import itertools
 import math
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from overfit import embeds_finitely, learn, people, without_gradient
+from overfit import people, without_gradient
 
 from models.backbone import Backbone
 from models.losses import part_distance
@@ -513,30 +513,7 @@ def test_wrong_options_are_one_sentence():
         model.embed(batch_of(ids=1, images=1))
 
 
-def test_every_vector_and_region_gets_a_gradient():
-    model, batch = build(), batch_of()
-    assert without_gradient(model, batch) == []
-    stacked = {"reduce": model.heads.reduce.weight, "classify": model.heads.classify.weight,
-               "excite": model.local.excite.weight, "maps": model.local.spatial[3].weight}
-    for name, weight in stacked.items():
-        assert (weight.grad.flatten(1).abs().sum(1) > 0).all(), name
 
-
-def test_it_learns_a_batch_by_heart():
-    model, batch = build(label_smoothing=0.0, size=256), batch_of(height=64, width=16)
-    model.set_medians(*mask_areas(batch["probs4"]))
-    whole, local = pseudo_masks(batch["probs4"], whole=(16, 4), local=(4, 1))
-    least = float(sum(F.binary_cross_entropy(t, t) for t in [whole, *local.split(1, 1)]))  # of soft targets
-    first, last = learn(model, batch, steps=10, lr=1e-3)
-    assert last["accuracy"] == 1 and embeds_finitely(model, batch)
-    assert last["attention"] - least < (first["attention"] - least) / 2
-    for term in ("triplet", "id"):
-        assert last[term] < first[term] / 2, (term, first[term], last[term])
-
-
-def test_a_seed_repeats_training_to_the_last_digit():
-    batch = batch_of(ids=2, images=2)
-    assert learn(build(7), batch, steps=2) == learn(build(7), batch, steps=2)
 
 
 def test_channels_last_gives_the_same_network():
