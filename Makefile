@@ -1,4 +1,5 @@
 # make repro   install into .venv and reproduce what is stale
+# make tables  the papers' 25 tables on rendered people, reports/default-tables/index.html
 # make test    the tests (at most 15 minutes on two cores); make test-all runs the long ones too
 # make check   style, types, and that params.yaml is what its profile composes
 PYTHON ?= python3
@@ -7,11 +8,16 @@ export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export PYTHONPATH := $(CURDIR)
 
-.PHONY: install repro test test-all check clean
+PAPERS := esa sgsfa sgam dsa sorn
+
+.PHONY: install repro tables test test-all check clean
 
 install: .venv/runtime
 repro: install
 	dvc repro
+tables: install
+	for paper in $(PAPERS); do python -m stages.compose tables-$$paper && dvc repro || exit 1; done
+	python -m stages.compose default
 test: .venv/dev
 	pytest -m "not slow"
 test-all: .venv/dev

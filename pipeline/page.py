@@ -36,6 +36,8 @@ li { overflow-wrap: anywhere; }
 """.strip()
 
 PNG, SVG = "image/png", "image/svg+xml"
+WITHDRAWN = ("DukeMTMC-reID and what derives from it was withdrawn by its authors; figures on it stand here for "
+             "comparison with published ones only. The rendered sets are the privacy-free default.")
 
 
 def page(*, title: str, introduction: str, sections: Sequence[tuple[str, str, str]]) -> str:

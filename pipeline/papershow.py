@@ -24,9 +24,6 @@ DATASETS = {"market1501": "Market-1501", "dukemtmc-reid": "DukeMTMC-reID", "occl
             "partial-reid-occluded": "Partial-REID, occluded probes"}
 METRICS = {"rank1": "rank-1", "rank3": "rank-3", "rank5": "rank-5", "rank10": "rank-10", "mAP": "mAP",
            "pr_auc": "PR-AUC"}
-# What stages/report.py says too; importing it from there would make every table depend on what a report reads.
-WITHDRAWN = ("DukeMTMC-reID and what derives from it was withdrawn by its authors; figures on it stand here for "
-             "comparison with published ones only. The rendered sets are the privacy-free default.")
 PAPER, HERE, MINUS = "paper", "here", "here - paper"
 HYPHEN = "\u2011"  # at which no line is broken
 EDGE = "border-left: 1px solid #9aa5b1"  # where a block of columns starts

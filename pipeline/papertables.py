@@ -238,4 +238,4 @@ def order_agreement(frame: pd.DataFrame) -> list[tuple[str, str, int, float | No
 def mean_agreement(frame: pd.DataFrame) -> float | None:
     """The table's tau: the mean of its columns' (`order_agreement`); None where no column has one."""
     found = [tau for *_, tau in order_agreement(frame) if tau is not None]
-    return float(np.mean(found)) if found else None
+    return round(float(np.mean(found)), 10) + 0.0 if found else None  # opposite ones cancel to no -0.00

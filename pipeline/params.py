@@ -370,7 +370,7 @@ class TableParams:
     table: str = doc("its number as the paper prints it, as in docs/papers/tables.csv")
     rows: dict[str, OwnRowParams] = doc("the paper's own rows on each of its data sets, numbered: DVC's lock file "
                                         "takes no long keys")
-    reads: tuple[str, ...] = doc("the result files of these rows, 16 of them: repeated because DVC takes no list")
+    reads: tuple[str, ...] = doc("these rows' result files, the last repeated up to sixteen: DVC takes no list here")
 
 
 @dataclass(frozen=True)
@@ -409,14 +409,25 @@ class FigureParams:
 FIGURES = ("lists", "patched_lists", "aggregation", "masks", "entropy")
 
 
+PLACES = {"table": 16, "sweep": 9, "figure": 3}  # files that a stage of dvc.yaml depends on: DVC takes no list for deps
+
+
+def in_places(stage: str, files: typing.Sequence[str]) -> list[str]:
+    """The files in as many places as dvc.yaml has for them, the last repeated. InputError where they are more."""
+    if len(files) > PLACES[stage]:
+        raise InputError(f"stage {stage} takes {PLACES[stage]} files and not {len(files)}, the last {files[-1]!r}; "
+                         "leave some out, or add places in dvc.yaml and pipeline/params.py")
+    return [files[min(place, len(files) - 1)] for place in range(PLACES[stage])]
+
+
 def figure_files(kind: str, shows: typing.Sequence[str], *, scale: str, dataset: str) -> list[str]:
-    """What a figure is drawn from beside index and images, in three places, because DVC takes no list for its deps."""
+    """What a figure is drawn from beside index and images."""
     if kind.endswith("lists"):
         files = [f"ranks/{scale}/{key}.csv" for key in shows]
         files += [f"features/{shows[-1]}/{dataset}.h5"] * (kind == "patched_lists")
     else:
         files = [f"runs/{key}/weights.safetensors" for key in shows]
-    return [files[min(place, len(files) - 1)] for place in range(max(3, len(files)))]
+    return in_places("figure", files)
 
 
 @dataclass(frozen=True)

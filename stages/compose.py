@@ -27,6 +27,7 @@ from pipeline.params import (
     cache_file,
     concrete,
     figure_files,
+    in_places,
     label_file,
     parse,
 )
@@ -35,7 +36,6 @@ from stages.trials import by_trial
 
 PROFILES = Path("profiles")
 SCALES = ("default", "ci", "paper")
-SWEPT = 9  # values of a sweep at most: so many dependencies has the stage in dvc.yaml, which cannot take a list
 
 
 def compose(profile: str) -> dict[str, Any]:
@@ -227,14 +227,11 @@ def _visible_by(source: str, scale: str, raw: str, rendered: bool) -> str:
 def _sweeps(scale: str, section: dict[str, Any], embed: dict[str, Any]) -> typing.Iterator[tuple[str, Any]]:
     """The sweeps that have a result on their data set for each value."""
     for key, entry in _keyed(scale, section).items():
-        results, count = [_key(scale, name) for name in entry["results"]], len(entry["results"])
-        if count > SWEPT:
-            raise InputError(f"sweeps.{key}.values: has {count} values, and the stage takes {SWEPT}; leave some out")
+        results = [_key(scale, name) for name in entry["results"]]
         if all(f"{result}-on-{entry['dataset']}" in embed for result in results):
-            files = [f"metrics/{scale}/{result}.json" for result in results]
             yield key, {**entry, "dataset": _key(scale, entry["dataset"]),
                         "trained_on": _key(scale, entry["trained_on"]), "results": results,
-                        "reads": files + files[-1:] * (SWEPT - count)}
+                        "reads": in_places("sweep", [f"metrics/{scale}/{result}.json" for result in results])}
 
 
 def fingerprint(tree: dict[str, Any]) -> str:

@@ -41,8 +41,6 @@ LISTED, TOP = 4, 5  # queries of a rank list, gallery images of each
 INTRODUCTION = ("Person re-identification: a query picture is compared with every gallery picture, and pictures of the "
                 "same person should come first. Every figure here comes from the result files of the runs named beside "
                 "it.")
-WITHDRAWN = ("DukeMTMC-reID and what derives from it was withdrawn by its authors; figures on it stand here for "
-             "comparison with published ones only. The rendered sets are the privacy-free default.")
 
 Section = tuple[str, str, str]  # anchor, heading, HTML
 
@@ -81,7 +79,7 @@ def _results(params: Params, results: Sequence[Result], first: str, work: Path) 
         (work / "pictures" / f"cmc-{table.name}.svg").write_bytes(svg)
         html += _table(table, work)
         if any("duke" in name.lower() for name in (dataset, *(str(row.about["protocol"]) for row in rows))):
-            html += page.note(WITHDRAWN)
+            html += page.note(page.WITHDRAWN)
         html += page.drawing(svg, f"CMC curves on {table.name}")
     return "results", "Results", html
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import page
-from pipeline.papershow import DATASETS, WITHDRAWN, as_html, as_latex, as_markdown, data_name, show
+from pipeline.papershow import DATASETS, as_html, as_latex, as_markdown, data_name, show
 from pipeline.papertables import Own, compare, read_notes, read_printed, read_seeds
 from pipeline.params import Params, TableParams, pick
 from stages import main
@@ -66,7 +66,7 @@ def _remarks(wanted: TableParams, key: str, scale: str, made: Mapping[str, Mappi
     for budget, names in budgets.items():
         yield f"Here: {', '.join(names)}: {budget}."
     if any("duke" in row.dataset for row in wanted.rows.values()):
-        yield WITHDRAWN
+        yield page.WITHDRAWN
 
 
 def _joined(names: Sequence[str]) -> str:

@@ -25,11 +25,11 @@ from typing import Any
 import yaml
 
 from pipeline.errors import InputError
+from pipeline.params import in_places
 
 ROWS, VARIANTS = Path("profiles/tables/rows.csv"), Path("profiles/tables/variants.yaml")
 SWEEPS = Path("profiles/tables/sweeps.yaml")
 
-SLOTS = 16  # result files that stage `table` can depend on: SORN's Table III has most
 RANK3 = ("partial-reid", "partial-ilids")  # where papers print rank-3, which only the CMC curve has
 
 
@@ -210,12 +210,8 @@ def paper_tables(wanted: dict[str, Any], *, scale: str, datasets: dict[str, str]
                     reads[f"metrics/{scale}/{entry['result']}.json"] = None
                     if row.dataset in RANK3:
                         reads[f"curves/{scale}/{entry['result']}.csv"] = None
-            if len(reads) > SLOTS:  # DVC would leave out the rest
-                raise InputError(f"rows: table {table} of {paper} reads {len(reads)} result files, and stage `table` "
-                                 f"takes {SLOTS}; let sets share a counterpart, or add places in dvc.yaml")
-            slots = list(itertools.islice(itertools.cycle(reads or [ROWS.as_posix()]), SLOTS))
             tables[f"{scale}-{paper}-{number(table)}"] = {"paper": paper, "table": table, "rows": entries,
-                                                          "reads": slots}
+                                                          "reads": in_places("table", list(reads or [ROWS.as_posix()]))}
     return tables, {f"{scale}-tables": {"scale": scale}} if tables else {}
 
 

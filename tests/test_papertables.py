@@ -17,7 +17,7 @@ from pipeline import papershow, papertables
 from pipeline.errors import InputError
 from pipeline.papershow import as_html, as_latex, as_markdown, latex, show
 from pipeline.papertables import Own, Printed, Score, compare, mean_agreement, order_agreement, read_notes, read_printed
-from pipeline.params import load_params
+from pipeline.params import PLACES, load_params
 from stages import compose, table, tables, tables_page
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -200,6 +200,17 @@ def test_the_order_of_rows_is_kendalls_tau():
             assert tau == pytest.approx(naive_tau(list(OWN_ROWS.values()), ours)) == mean_agreement(frame)
 
 
+def test_orders_that_cancel_are_a_plain_zero():
+    """A tau of 1 and three of -1/3, whose sum in floats is a little below 0."""
+    metrics = ("rank1", "rank5", "rank10", "mAP")
+    ours = {"full": (3, 1, 1, 1), "a": (2, 3, 3, 3), "b": (1, 2, 2, 2)}
+    lines = [Printed("sorn", "I", "T", row, True, "market1501", "", metric, paper)
+             for metric in metrics for row, paper in (("full", "3.0"), ("a", "2.0"), ("b", "1.0"))]
+    own = {(row, "", "market1501"): Own(row, "set", row == "full", "") for row in ours}
+    scores = {row: {0: {"set": dict(zip(metrics, map(Score, values), strict=True))}} for row, values in ours.items()}
+    assert f"{mean_agreement(compare(lines, own, scores)):.2f}" == "0.00"
+
+
 def test_columns_that_share_a_counterpart_stand_once():
     lines = read_printed(PRINTED, "sorn", "VI")
     own = {("SORN (ours)", "", name): Own("r", "default-synth-holistic", True, "") for name in
@@ -286,7 +297,7 @@ def test_a_data_set_that_is_not_here_is_named_with_what_to_do(project):
     (project / "data/raw/market1501").mkdir(parents=True)
     params = composed("mine")
     six = params.tables["paper-sgsfa-6"]
-    assert set(six.reads) == {"metrics/paper/paper-sgsfa.json"} and len(six.reads) == tables.SLOTS
+    assert set(six.reads) == {"metrics/paper/paper-sgsfa.json"} and len(six.reads) == PLACES["table"]
     assert set(params.tables["paper-sgsfa-1"].reads) == {"profiles/tables/rows.csv"}
     write_result("paper-sgsfa", {"paper-market1501": (92.5, 80.0)}, scale="paper", train_on="paper-market1501")
     table.run(params, "paper-sgsfa-6")
@@ -305,11 +316,11 @@ def test_a_data_set_that_is_not_here_is_named_with_what_to_do(project):
 
 def test_all_slots_are_those_of_dvc_yaml_and_all_papers_fit(project):
     deps = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["table"]["do"]["deps"]
-    assert [dep for dep in deps if "$" in dep] == [f"${{item.reads[{place}]}}" for place in range(tables.SLOTS)]
+    assert [dep for dep in deps if "$" in dep] == [f"${{item.reads[{place}]}}" for place in range(PLACES["table"])]
     for paper in papershow.PAPERS:
         tree = compose.compose(f"tables-{paper}")
         for entry in tree["tables"].values():
-            assert len(entry["reads"]) == tables.SLOTS and entry["paper"] == paper
+            assert len(entry["reads"]) == PLACES["table"] and entry["paper"] == paper
             used = {f"metrics/default/{row['result']}.json" for row in entry["rows"].values()}
             assert used == {path for path in entry["reads"] if path.startswith("metrics/")}
             seen = {}

@@ -16,7 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 
 from pipeline.errors import InputError
-from pipeline.params import load_params
+from pipeline.params import PLACES, load_params
 from pipeline.sweeps import DRAWN, Point, as_csv, as_png, as_svg, point, sweep_figure
 from stages import compose
 from stages.tables import read_sweeps
@@ -112,13 +112,13 @@ def test_a_sweep_without_all_its_results_is_left_out(project):
     assert dict(compose._sweeps(scale, {"s": entry}, {"default-a-on-d": {}})) == {}
     found = dict(compose._sweeps(scale, {"s": entry}, {"default-a-on-d": {}, "default-b-on-d": {}}))
     assert found["default-s"]["reads"] == ["metrics/default/default-a.json"] + ["metrics/default/default-b.json"] * 8
-    with pytest.raises(InputError, match="has 10 values, and the stage takes 9"):
-        dict(compose._sweeps(scale, {"s": entry | {"results": ["a"] * 10}}, {}))
+    with pytest.raises(InputError, match="takes 9 files and not 10, the last 'metrics/default/default-a.json'"):
+        dict(compose._sweeps(scale, {"s": entry | {"results": ["a"] * 10}}, {"default-a-on-d": {}}))
 
 
 def test_the_stage_depends_on_as_many_files_as_compose_names():
     deps = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["sweep"]["do"]["deps"]
-    assert [dep for dep in deps if "reads" in dep] == [f"${{item.reads[{place}]}}" for place in range(compose.SWEPT)]
+    assert [dep for dep in deps if "reads" in dep] == [f"${{item.reads[{place}]}}" for place in range(PLACES["sweep"])]
 
 
 def test_files_of_other_results_are_refused(trees, tmp_path):
