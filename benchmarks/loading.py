@@ -26,10 +26,11 @@ import pandas as pd
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.caches import LIBVER, Cache
+from pipeline.collating import Item, collate
 from pipeline.images import decode_image, read_bytes
 from pipeline.index import read_index
 from pipeline.loading import MAPS as NAMES
-from pipeline.loading import Item, Pictures, collate, training_rows
+from pipeline.loading import Pictures, training_rows
 
 BATCH = 64
 # What networks read: the cache, the arrays of a batch and what these are in the file.

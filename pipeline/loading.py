@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset
 
 from pipeline.caches import Cache
+from pipeline.collating import Item, batches_or_error, collate
 from pipeline.cropping import Box, crop_image, crop_maps
 from pipeline.errors import InputError
 from pipeline.images import decode_image, read_bytes
@@ -32,7 +33,6 @@ from pipeline.transforms import (
     maps_for_network,
 )
 
-Item = dict[str, np.ndarray]
 Crop = Callable[[np.ndarray, int, int], Box]
 MAPS = {"probs8": "probs/parts8", "probs4": "probs/parts4", "entropy": "entropy"}  # their names in parts.h5
 
@@ -64,7 +64,7 @@ class Pictures(Dataset):
         return len(self.paths)
 
     def __getitem__(self, item: tuple[int, int]) -> Item | InputError:
-        """A bad file comes back as its error: raised in a loading process it would lose its one sentence."""
+        """A bad file comes back as its error (pipeline/collating.py)."""
         try:
             return self.load(*item)
         except InputError as error:
@@ -174,18 +174,5 @@ def ordered_batches(pictures: Pictures, *, batch: int, workers: int, pin_memory:
 
 
 def _loaded(pictures: Pictures, plan: Draws | list, workers: int, pin_memory: bool) -> Iterator[dict[str, Tensor]]:
-    loader = DataLoader(pictures, batch_sampler=plan, num_workers=workers, collate_fn=collate, pin_memory=pin_memory)
-    for batch in loader:
-        if isinstance(batch, InputError):
-            raise batch
-        yield batch
-
-
-def collate(items: list[Item | InputError]) -> dict[str, Tensor] | InputError:
-    """Stack items into a batch, in a loading process straight into shared memory; the first error stands for all."""
-    good: list[Item] = []
-    for item in items:
-        if isinstance(item, InputError):
-            return item
-        good.append(item)
-    return default_collate(good)
+    yield from batches_or_error(DataLoader(pictures, batch_sampler=plan, num_workers=workers, collate_fn=collate,
+                                           pin_memory=pin_memory))

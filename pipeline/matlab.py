@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import Any
@@ -13,19 +14,23 @@ def read_mat(path: str | os.PathLike, names: Sequence[str] | None = None) -> dic
     """The variables of a .mat file (MATLAB 4 to 7.2), or those of `names`. What `scipy.io.loadmat` raises, and
     ValueError where it dies."""
     receiver, sender = multiprocessing.Pipe(duplex=False)
-    child = multiprocessing.get_context("fork").Process(target=_read, args=(os.fspath(path), names, sender))
-    child.start()
+    child = os.fork()  # multiprocessing's own processes may not start another, and a DataLoader's workers read these
+    if not child:
+        try:
+            _read(os.fspath(path), names, sender)
+        finally:
+            os._exit(0)
     sender.close()
     try:
         found = receiver.recv()
     except EOFError:
         found = ValueError("scipy's reader crashed on it")
     except BaseException:  # Ctrl-C too
-        child.kill()
+        os.kill(child, signal.SIGKILL)
         raise
     finally:
         receiver.close()
-        child.join()
+        os.waitpid(child, 0)
     if isinstance(found, Exception):
         raise found
     return found

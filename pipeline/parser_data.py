@@ -132,12 +132,16 @@ class Shuffled(Dataset):
         self.pictures, self.seed, self.vary = pictures, seed, AUGMENTATIONS[augment]
         self.order: tuple[int, np.ndarray] = (-1, np.zeros(0, int))
 
-    def __getitem__(self, item: int) -> dict[str, Tensor]:
+    def __getitem__(self, item: int) -> dict[str, Tensor] | InputError:
+        """A bad file comes back as its error (pipeline/collating.py)."""
         epoch, place = divmod(item, len(self.pictures))
         if self.order[0] != epoch:
             self.order = (epoch, rng(self.seed, "parser", "order", epoch).permutation(len(self.pictures)))
         row = int(self.order[1][place])
-        sample = self.pictures.sample(row)
+        try:
+            sample = self.pictures.sample(row)
+        except InputError as error:
+            return error
         sample = self.vary(sample, self.pictures.taxonomy, rng(self.seed, "parser", "augment", item))
         return as_tensors(sample) | {"row": torch.tensor(row)}
 

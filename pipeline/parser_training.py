@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from pipeline.collating import batches_or_error, collate
 from pipeline.optimizers import Muon, Together
 from pipeline.parser_data import InOrder, Pictures, Shuffled
 
@@ -122,8 +123,8 @@ def training_batches(pictures: Pictures, *, seed: int, batch: int, start: int, s
                      augment: str = "all") -> Iterator[dict[str, Tensor]]:
     """The batches of steps start .. stop - 1; each has exactly `batch` pictures, whatever came before."""
     loader = DataLoader(Shuffled(pictures, seed=seed, augment=augment), batch_size=batch,
-                        sampler=range(start * batch, stop * batch), num_workers=workers)
-    yield from loader
+                        sampler=range(start * batch, stop * batch), num_workers=workers, collate_fn=collate)
+    yield from batches_or_error(loader)
 
 
 def evaluate(parser: Any, pictures: Pictures, *, groups: np.ndarray, names: Sequence[str], batch: int,

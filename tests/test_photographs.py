@@ -17,6 +17,7 @@ from pipeline.errors import InputError
 from pipeline.images import read_image, write_image
 from pipeline.labelled import files_ccp, pick_labelled, read_ccp
 from pipeline.labelmap import read_label_map
+from pipeline.parser_training import training_batches
 from pipeline.photographs import MARGIN, Photographs, largest, person_box
 from pipeline.taxonomy import LIP20, PARTS4
 
@@ -215,14 +216,23 @@ def test_fuzzed_annotations_are_an_error_or_an_answer(tmp_path_factory, noise, p
             assert labels.ndim == 2 and labels.dtype == np.uint8
 
 
-@pytest.mark.parametrize("layout", ["lip", "cihp", "ccp"])
-def test_the_stage_trains_on_each_layout(tmp_path, monkeypatch, capsys, layout):
+def test_a_damaged_annotation_is_one_sentence_from_a_loading_process_too(tmp_path):
+    write_ccp(tmp_path)
+    found = pictures(tmp_path, "ccp")
+    found.files[0].labels.write_bytes(b"no annotation")
+    with pytest.raises(InputError) as caught:
+        list(training_batches(found, seed=0, batch=2, start=0, stop=len(found), workers=1))
+    assert str(found.files[0].labels) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("layout", "workers"), [("lip", 0), ("cihp", 0), ("ccp", 1)])  # .mat files in a worker
+def test_the_stage_trains_on_each_layout(tmp_path, monkeypatch, capsys, layout, workers):
     from pipeline.params import PhotographsParams
     from stages.train_photographs import run
     monkeypatch.chdir(tmp_path)
     WRITE[layout](tmp_path / "set")
     own = PhotographsParams(architecture="lraspp", layout=layout, raw="set", init="none", height=HEIGHT, width=WIDTH,
-                            image_steps=8, batch=4, lr=1e-3, augment="all", seed=0, workers=0)
+                            image_steps=8, batch=4, lr=1e-3, augment="all", seed=0, workers=workers)
     run(bare_params(photographs={"default-p": own}, threads=torch.get_num_threads()), "default-p")
     published = pick_labelled(layout).published["train"]
     assert f"published are {published}; scores will not compare" in capsys.readouterr().err

@@ -1,0 +1,33 @@
+"""Batches from loading processes, with bad files as their one sentence.
+
+An error raised in a loading process arrives wrapped in that process's traceback. So data sets return an InputError in
+place of the item, `collate` lets it stand for the batch, and `batches_or_error` raises it where the batch is wanted.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from pipeline.errors import InputError
+
+Item = dict[str, np.ndarray]
+
+
+def collate(items: list[Any]) -> dict[str, Tensor] | InputError:
+    """Stack items, dicts of arrays or tensors, into a batch, in a loading process straight into shared memory; the
+    first error among them stands for all."""
+    for item in items:
+        if isinstance(item, InputError):
+            return item
+    return default_collate(items)
+
+
+def batches_or_error(loader: Iterable[dict[str, Tensor] | InputError]) -> Iterator[dict[str, Tensor]]:
+    """The loader's batches. InputError where one holds a bad file."""
+    for batch in loader:
+        if isinstance(batch, InputError):
+            raise batch
+        yield batch
