@@ -31,7 +31,7 @@ from pipeline.taxonomy import PARTS4, PARTS8, PARTS8_TO_PARTS4, parts8_from_nati
 from pipeline.units import Save, ahead, clean, run_units
 
 CELL = 4  # probabilities are kept as means over CELL x CELL pixels
-TOGETHER = 4  # batches that are parsed, or decoded and compressed, before it is the other's turn
+TOGETHER = 8  # batches that are parsed, or decoded and compressed, before it is the other's turn
 KEPT = 2**25 - 2**16  # bytes, just under the most that glibc's malloc will learn from
 
 # images (batch,3,H,W) uint8 RGB and their paths ("" for padding) -> native (batch,H,W) uint8,

@@ -88,6 +88,14 @@ def control(result: Result) -> str | None:
     return result.about["model"] if result.about["model"] in CONTROLS else None
 
 
+def leading(results: Sequence[Result]) -> list[Result]:
+    """Of one data set's results the controls and each model's first run; variants and other seeds are left out."""
+    first: dict[str, Result] = {}
+    for result in results:
+        first.setdefault(control(result) or result.about["model"], result)
+    return list(first.values())
+
+
 def _place(result: Result) -> int:
     found = control(result)
     return CONTROLS.index(found) if found else len(CONTROLS)

@@ -4,6 +4,7 @@ Writes reports/KEY/index.html, reports/KEY/tables/*.md and *.csv, reports/KEY/pi
 metrics/SCALE, curves/SCALE, ranks/SCALE, the parser's scores and the caches of one data set.
 """
 
+import dataclasses
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ from pipeline.report import (
     control,
     dataset_table,
     differing,
+    leading,
     parser_table,
     read_csv,
     read_json,
@@ -64,7 +66,7 @@ def run(params: Params, key: str) -> None:
 
 
 def _results(params: Params, results: Sequence[Result], first: str, work: Path) -> Section:
-    """A table and CMC curves for each data set, the one whose pictures are shown first."""
+    """Tables and CMC curves for each data set, the one whose pictures are shown first: the methods, then all else."""
     scale = params.scale
     datasets = sorted({result.dataset for result in results}, key=lambda name: (name != first, name))
     trained = dict(_training_parts({result.about["train_on"] for result in results}))
@@ -73,14 +75,21 @@ def _results(params: Params, results: Sequence[Result], first: str, work: Path) 
     html = ""
     for dataset in datasets:
         rows = [result for result in results if result.dataset == dataset]
-        table = dataset_table(dataset, rows, scale=scale, rendered=dataset in params.render, trained=trained)
-        labels = {result.run: short(result.run, scale) for result in rows}
+        methods = leading(rows)
+        others = [result for result in rows if result not in methods]
+        table, *further = [
+            dataset_table(dataset, part, scale=scale, rendered=dataset in params.render, trained=trained)
+            for part in (methods, others) if part]
+        labels = {result.run: short(result.run, scale) for result in methods}
         svg = cmc_figure(curves[curves["dataset"] == dataset], labels)
         (work / "pictures" / f"cmc-{table.name}.svg").write_bytes(svg)
         html += _table(table, work)
         if any("duke" in name.lower() for name in (dataset, *(str(row.about["protocol"]) for row in rows))):
             html += page.note(page.WITHDRAWN)
         html += page.drawing(svg, f"CMC curves on {table.name}")
+        for more in further:
+            html += _table(dataclasses.replace(more, name=f"{table.name}-further",
+                                               title=f"{table.name}: variants and further seeds"), work)
     return "results", "Results", html
 
 
@@ -140,12 +149,10 @@ def _pictures(cache: str, dataset: str, images: str, scale: str, work: Path) -> 
 def _lists(results: Sequence[Result], dataset: str, images: str, scale: str, work: Path) -> Iterator[Section]:
     """Rank lists of the first trained run of each model on the data set, the same queries for all."""
     index = read_index(Path("data/index") / f"{dataset}.csv").set_index("image")
-    html, models = "", set()
-    for result in results:
-        trained = control(result) not in ("histogram", "untrained")
-        if result.dataset != dataset or not trained or result.about["model"] in models:
+    html = ""
+    for result in leading([result for result in results if result.dataset == dataset]):
+        if control(result) in ("histogram", "untrained"):
             continue
-        models.add(result.about["model"])
         path = Path("ranks") / scale / f"{result.run}.csv"
         ranks = read_csv(path, LISTS)
         ranks = ranks[(ranks["dataset"] == dataset) & (ranks["position"] <= TOP)]

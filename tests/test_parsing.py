@@ -157,6 +157,7 @@ def test_kills_and_ranks_change_no_byte(root, kills):
 def test_beside_the_network_or_in_turns_with_it_changes_no_byte(root, monkeypatch):
     """A network's threads on all cores let decoding and compression wait; batches before and after fill no group."""
     order: list[str] = []
+    monkeypatch.setattr(parsing, "TOGETHER", 4)  # of the 6 batches
 
     def watched(function, name):
         def call(*arguments):
@@ -178,7 +179,8 @@ def test_beside_the_network_or_in_turns_with_it_changes_no_byte(root, monkeypatc
     assert len(set(found)) == 1
 
 
-def test_a_killed_parse_goes_on_from_its_units(root):
+def test_a_killed_parse_goes_on_from_its_units(root, monkeypatch):
+    monkeypatch.setattr(parsing, "TOGETHER", 4)  # of the 6 batches
     done = []
 
     def dying(images, paths):

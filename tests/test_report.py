@@ -165,6 +165,21 @@ def test_the_table_is_the_same_on_the_page_in_markdown_and_in_csv(project):
                                ["parser", "0.750", "0.950", "0.550", "-", "0.900", "0.050"]]
 
 
+def test_variants_and_other_seeds_stand_below_the_methods(project):
+    for folder, ending in (("metrics", "json"), ("curves", "csv"), ("ranks", "csv")):
+        text = Path(folder, "toy", f"toy-amethod.{ending}").read_text()
+        Path(folder, "toy", f"toy-amethod-seed1.{ending}").write_text(text.replace("toy-amethod", "toy-amethod-seed1"))
+    stage.run(params(), "toy-report")
+    folder = Path("reports/toy-report")
+    methods, further = (list(csv.reader((folder / f"tables/people{name}.csv").read_text().splitlines()))
+                        for name in ("", "-further"))
+    assert [row[0] for row in methods[1:]] == ["histogram", "untrained", "baseline", "amethod"]
+    assert [row[0] for row in further[1:]] == ["amethod-seed1"] and further[1][1:] == methods[4][1:]
+    curves = (folder / "pictures/cmc-people.svg").read_text()
+    assert "amethod-seed1" not in curves and not (folder / "pictures/ranks-amethod-seed1.png").exists()
+    assert read_page((folder / "index.html").read_text()).tables[:2] == [methods, further]
+
+
 def test_the_same_results_give_the_same_bytes(project):
     def files() -> dict[str, bytes]:
         return {path.as_posix(): path.read_bytes() for path in sorted(Path("reports").rglob("*")) if path.is_file()}
