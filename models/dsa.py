@@ -106,7 +106,9 @@ class DsagStream(nn.Module):
                                          BranchBlock(PARTS, c5_l, (size // PARTS, size // PARTS), (3, 3)))
 
     def forward(self, dsap: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        x = relu(self.conv1(branched(dsap.flatten(1, 2), 24)))
+        # conv1 joined everywhere: on CPUs two threads normalising a few channels hinder each other (shared cache line)
+        texels = dsap.flatten(1, 2).contiguous(memory_format=torch.channels_last)
+        x = branched(F.relu(self.conv1(texels), inplace=True), 24)
         x = merge(self.conv3(relu(self.conv2(x))), LEFT_RIGHT)  # 24 -> 13, at 16 x 16
         x = merge(self.conv4(x), FRONT_BACK)  # 13 -> 8, at 8 x 8
         d_g = None if self.conv5_g is None else self.conv5_g(joined(x)).mean((2, 3))  # Eq. (1)
