@@ -1,16 +1,18 @@
 """Reading for training: the loader against bare JPEG decoding and against masks in single files, and codecs. Markdown.
 
-    python -m benchmarks.loading [--set default-synth-holistic --size 128x64 --images 4000 --workers 1 2]
+    python -m benchmarks.loading [--set default-synth-holistic --raw FOLDER --size 128x64 --images 4000 --workers 1 2]
 
-Reads data/raw/SET, data/index/SET.csv and data/cache/SET, which `dvc repro` or `dvc pull` brings. "decode" reads and
-decodes the files and delivers them as they are, bytes. The others are the training loader (pipeline/loading.py): flip,
-pad 10 and erase, resized to `--size`, delivered as float32, with what each network reads beside the picture: from the
-caches, or from one .npy or PNG file for each image and array. Everything goes through the same DataLoader in batches of
-64; the clock starts with the first batch, so that starting a process is not in it. Beside it stands the processor time
-of one image in this process alone, which other work on the machine changes little. Last, of each array of the caches:
+Reads the set's pictures, data/index/SET.csv and data/cache/SET, which `dvc repro` or `dvc pull` brings. "decode" reads
+and decodes the files and delivers them as they are, bytes. The others are the training loader (pipeline/loading.py):
+flip, pad 10 and erase, resized to `--size`, with what each network reads beside the picture: from the caches, or from
+one .npy or PNG file for each image and array. Everything goes through the same DataLoader in batches of 64, and what
+the training process does to a batch (bytes become numbers) is in the time; the clock starts with the first batch, so
+that starting a process is not in it. Beside it stands the processor time of one image of a batch, loading and
+`finished`, in this process alone, which other work on the machine changes little. Last, of each array of the caches:
 bytes on disk and processor time to write and read a row with the codecs h5py has built in, one row a chunk (shuffle
-moves a number's bytes, and here a number is one byte). Asked: loader / decode >= 0.7 a worker; labels, probs and
-entropy together at most a fifth of their size. The defaults take about five minutes.
+moves a number's bytes, and here a number is one byte), and to read gzip 4 as the loader does, by libdeflate. Asked:
+loader / decode >= 0.7 a worker; labels, probs and entropy together at most a fifth of their size. The defaults take
+about five minutes.
 """
 
 import argparse
@@ -18,21 +20,26 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
+import deflate
 import h5py
 import numpy as np
 import pandas as pd
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.caches import LIBVER, Cache
-from pipeline.collating import Item, collate
+from pipeline.collating import as_it_is
+from pipeline.finishing import finished
 from pipeline.images import decode_image, read_bytes
 from pipeline.index import read_index
 from pipeline.loading import MAPS as NAMES
 from pipeline.loading import Pictures, training_rows
 
 BATCH = 64
+BATCHES = 8  # whose processor time is taken
 # What networks read: the cache, the arrays of a batch and what these are in the file.
 KINDS: dict[str, tuple[str | None, tuple[str, ...]]] = {
     "picture alone": (None, ()), "labels": ("parts.h5", ("labels",)), "probs4": ("parts.h5", ("probs4",)),
@@ -49,9 +56,17 @@ class Decoded(Dataset):
     def __init__(self, pictures: Pictures):
         self.paths = [pictures.raw / path for path in pictures.paths]
 
-    def __getitem__(self, item: tuple[int, int]) -> Item:
-        path = self.paths[item[1]]
-        return {"image": decode_image(read_bytes(path), path)}
+    def load(self, items: list[tuple[int, int]]) -> list[torch.Tensor]:
+        paths = [self.paths[row] for _, row in items]
+        return [torch.from_numpy(decode_image(read_bytes(path), path)) for path in paths]
+
+    def __getitems__(self, items: list[tuple[int, int]]) -> torch.Tensor | list[torch.Tensor]:
+        images = self.load(items)  # of one size they travel as one
+        return torch.stack(images) if len({image.shape for image in images}) == 1 else images
+
+
+Data = Decoded | Pictures
+Plan = list[list[tuple[int, int]]]
 
 
 class Files:
@@ -93,15 +108,16 @@ def with_files(pictures: Pictures, ending: str, folder: Path) -> Pictures:
     return pictures
 
 
-def datasets(options: argparse.Namespace, frame: pd.DataFrame, folder: Path) -> dict[tuple[str, str], Dataset]:
+def datasets(options: argparse.Namespace, frame: pd.DataFrame, folder: Path) -> dict[tuple[str, str], Data]:
     """What is read, and from where -> the data set that reads it."""
     height, width = map(int, options.size.split("x"))
 
     def pictures(cache: str | None, arrays: tuple[str, ...]) -> Pictures:
-        return Pictures(frame, raw=Path("data/raw") / options.set, arrays=arrays, height=height, width=width, flip=0.5,
-                        cache=cache and Path("data/cache") / options.set / cache, pad=10, erase=0.5)
+        return Pictures(frame, raw=options.raw or Path("data/raw") / options.set, arrays=arrays, height=height,
+                        width=width, cache=cache and Path("data/cache") / options.set / cache, flip=0.5, pad=10,
+                        erase=0.5)
 
-    found: dict[tuple[str, str], Dataset] = {("decode", ""): Decoded(pictures(None, ()))}
+    found: dict[tuple[str, str], Data] = {("decode", ""): Decoded(pictures(None, ()))}
     for name, (cache, arrays) in KINDS.items():
         found[name, "cache" if cache else ""] = pictures(cache, arrays)
         for ending in ("npy", "png") if cache else ():
@@ -119,28 +135,37 @@ def processor_time(work: Callable[[int], object], count: int) -> float:
     return 1e6 * float(np.median(spent))
 
 
-def rate(data: Dataset, plan: list[list[tuple[int, int]]], workers: int, context: str) -> float:
+def rate(data: Data, plan: Plan, workers: int, context: str) -> float:
     """Images a second from the first batch to the last."""
-    loader = DataLoader(data, batch_sampler=plan, num_workers=workers, collate_fn=collate,
+    loader = DataLoader(data, batch_sampler=plan, num_workers=workers, collate_fn=as_it_is,
                         multiprocessing_context=context)
     batches = iter(loader)
     next(batches)
     start = time.perf_counter()
-    count = sum(len(batch["image"]) for batch in batches)
-    return count / (time.perf_counter() - start)
+    for batch in batches:
+        done(data, batch)
+    return BATCH * (len(plan) - 1) / (time.perf_counter() - start)
 
 
-def print_readers(found: dict[tuple[str, str], Dataset], options: argparse.Namespace, rows: int) -> None:
+def done(data: Data, batch: Any) -> None:
+    if isinstance(data, Pictures):
+        finished(batch, torch.device("cpu"))
+
+
+def print_readers(found: dict[tuple[str, str], Data], options: argparse.Namespace, rows: int) -> None:
     plan = [[(number, number % rows) for number in range(start, start + BATCH)]
             for start in range(0, options.images, BATCH)]
     ways = [(context, workers) for context in ("fork", "spawn") for workers in options.workers]
-    print(f"images/s to {options.size}, and of `decode`; us: processor time of one image in one process\n")
+    print(f"images/s to {options.size}, and of `decode`; us: processor time of one image to load and to finish, in one "
+          "process\n")
     print("| | from | us | " + " | ".join(f"{context} {workers}" for context, workers in ways) + " |")
     print("|---|---|---" + "|---" * len(ways) + "|")
     bare: dict[tuple[str, int], float] = {}
     for (name, source), data in found.items():
-        spent = processor_time(lambda number, data=data: data[number, number % rows], min(options.images, 500))
-        cells = [f"{spent:.0f}"]
+        loaded = [data.load(items) for items in plan[:BATCHES]]
+        load = processor_time(lambda number, data=data: data.load(plan[number]), BATCHES) / BATCH
+        finish = processor_time(lambda number, data=data, of=loaded: done(data, of[number]), BATCHES) / BATCH
+        cells = [f"{load:.0f} + {finish:.0f}"]
         for context, workers in ways:
             speed = rate(data, plan, workers, context)
             bare.setdefault((context, workers), speed)
@@ -177,13 +202,23 @@ def one_codec(path: Path, values: list[np.ndarray], codec: dict) -> str:
     with h5py.File(path, "r", locking=False, rdcc_nbytes=0) as file:
         data = file["x"]
         read = processor_time(lambda row: data[row], len(values))
+        fast = ""
+        if codec == CODECS["gzip 4"]:
+            inflate_ = processor_time(lambda row: inflate(data, row), len(values))
+            fast = f" / {inflate_:.0f}"
     path.unlink()
-    return f"{size:.0f}, {100 * size / values[0].size:.0f} %, {write:.0f} / {read:.0f}"
+    return f"{size:.0f}, {100 * size / values[0].size:.0f} %, {write:.0f} / {read:.0f}{fast}"
+
+
+def inflate(data: h5py.Dataset, row: int) -> bytes:
+    mask, chunk = data.id.read_direct_chunk((row, *[0] * (data.ndim - 1)))
+    return chunk if mask else deflate.zlib_decompress(chunk, data[0].size)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--set", default="default-synth-holistic", help="a data set with an index and both caches")
+    parser.add_argument("--raw", type=Path, help="the folder of its pictures; data/raw/SET unless given")
     parser.add_argument("--size", default="128x64", help="height x width of the network's input")
     parser.add_argument("--images", type=int, default=4000, help="images that are loaded for each figure")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import deflate
 import h5py
 import numpy as np
 
@@ -26,9 +27,9 @@ COLUMN_ROWS = 1024  # rows of a chunk of the small columns
 # HDF5 1.10's format has checksums over what zlib's do not cover; in the default one, 47 of 7,826 flipped bits went by
 # unnoticed and gave one image another's labels. Its bytes do not depend on the time either, and it is smaller.
 LIBVER = ("v110", "v110")
-# What h5py and zlib raise on damaged files, and what follows from a file that holds other things than it should.
+# What h5py and deflate raise on damaged files, and what follows from a file that holds other things than it should.
 DAMAGE = (OSError, LookupError, RuntimeError, ValueError, TypeError, AttributeError, ArithmeticError, MemoryError,
-          zlib.error)
+          deflate.DeflateError)
 
 HEAD = 1 << 16  # bytes within which write_cache puts the maker's text; 2,048 in fact
 
@@ -135,6 +136,7 @@ class Cache:
         self.path = Path(path)
         self._file: h5py.File | None = None
         self._datasets: dict[str, h5py.Dataset] = {}
+        self._shapes: dict[str, tuple[int, ...] | None] = {}
         self._process = 0
 
     def __getstate__(self) -> dict[str, Any]:
@@ -184,19 +186,18 @@ class Cache:
 
     def read(self, name: str, row: int) -> np.ndarray:
         """One image's `name`: uint8, the shape docs/caches.md lists."""
-        dataset = self._dataset(name)
+        dataset, shape = self._dataset(name), self._shapes[name]
         with self.reading():
-            return dataset[row]
+            # libdeflate takes a third of the time of HDF5's zlib, and checks the same sum (benchmarks/loading.py)
+            return dataset[row] if shape is None else _inflated(dataset, row, shape)[1]
 
     def chunk(self, name: str, row: int) -> bytes:
         """One image's `name` as it is stored, found intact: what `compress` gave. InputError if it is damaged."""
-        dataset = self._dataset(name)
-        shape = dataset.shape[1:]
+        dataset, shape = self._dataset(name), self._shapes[name]
         with self.reading():
-            data = dataset.id.read_direct_chunk((row, *(0 for _ in shape)))[1]
-            if len(zlib.decompress(data)) != math.prod(shape):
-                raise ValueError(f"row {row} of {name} has another length")
-            return data
+            if shape is None:
+                raise ValueError(f"{name} has no compressed chunk for each row")
+            return _inflated(dataset, row, shape)[0]
 
     def close(self) -> None:
         """Let the file go; the next read opens it again."""
@@ -211,6 +212,7 @@ class Cache:
                 dataset = file[name]
                 if not isinstance(dataset, h5py.Dataset) or not dataset.shape:
                     raise ValueError(f"{name} has no rows")
+                self._shapes[name] = dataset.shape[1:] if _by_rows(dataset) else None
                 self._datasets[name] = dataset
         return self._datasets[name]
 
@@ -232,3 +234,20 @@ class Cache:
 
     def _stage(self) -> str:
         return "warp" if self.path.stem == "dsap" else "parse"
+
+
+def _by_rows(dataset: h5py.Dataset) -> bool:
+    """Whether each row is one chunk of bytes that zlib's format holds and no other filter has touched."""
+    filters = dataset.id.get_create_plist()
+    return (dataset.dtype == np.uint8 and dataset.ndim > 1 and dataset.chunks == (1, *dataset.shape[1:])
+            and filters.get_nfilters() == 1 and filters.get_filter(0)[0] == h5py.h5z.FILTER_DEFLATE)
+
+
+def _inflated(dataset: h5py.Dataset, row: int, shape: tuple[int, ...]) -> tuple[bytes, np.ndarray]:
+    """A row's chunk as it is stored, and what it holds. ValueError or DeflateError where it is damaged."""
+    mask, data = dataset.id.read_direct_chunk((row, *(0 for _ in shape)))
+    size = math.prod(shape)
+    values = data if mask else deflate.zlib_decompress(data, size)  # a filter may be left out of a chunk
+    if len(values) != size:
+        raise ValueError(f"row {row} of {dataset.name} has another length")
+    return data, np.frombuffer(values, np.uint8).reshape(shape)

@@ -7,25 +7,28 @@ place of the item, `collate` lets it stand for the batch, and `batches_or_error`
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 from torch.utils.data import default_collate
 
 from pipeline.errors import InputError
 
-Item = dict[str, np.ndarray]
+Batch = dict[str, Tensor]
 
 
-def collate(items: list[Any]) -> dict[str, Tensor] | InputError:
-    """Stack items, dicts of arrays or tensors, into a batch, in a loading process straight into shared memory; the
-    first error among them stands for all."""
+def collate(items: list[dict[str, Tensor] | InputError]) -> Batch | InputError:
+    """Stack items into a batch; the first error among them stands for all."""
     for item in items:
         if isinstance(item, InputError):
             return item
     return default_collate(items)
 
 
-def batches_or_error(loader: Iterable[dict[str, Tensor] | InputError]) -> Iterator[dict[str, Tensor]]:
+def as_it_is(batch: Any) -> Any:
+    """For a data set that loads whole batches."""
+    return batch
+
+
+def batches_or_error(loader: Iterable[Batch | InputError]) -> Iterator[Batch]:
     """The loader's batches. InputError where one holds a bad file."""
     for batch in loader:
         if isinstance(batch, InputError):

@@ -1,9 +1,9 @@
 """Images, labels and warps from disk to the tensors that a network takes.
 
-A batch is a dict of tensors: image (B, 3, H, W) float32, normalised; pid (B,) int64, the class 0 .. J - 1 in training;
-camid (B,) int64; row (B,) int64, the row of the set. Of parts.h5 what is asked for: labels (B, H/4, W/4) int64, 8
-parts; probs8 (B, 8, H/4, W/4), probs4 (B, 5, H/4, W/4) and entropy (B, H/4, W/4) float32 in [0, 1]. Of dsap.h5 dsap
-(B, 24, 3, S, S) float32 and valid (B, 24, S, S) bool.
+A batch is a dict of tensors on the network's device: image (B, 3, H, W) float32, normalised; pid (B,) int64, the class
+0 .. J - 1 in training; camid (B,) int64; row (B,) int64, the row of the set. Of parts.h5 what is asked for: labels
+(B, H/4, W/4) int64, 8 parts; probs8 (B, 8, H/4, W/4), probs4 (B, 5, H/4, W/4) and entropy (B, H/4, W/4) float32 in
+[0, 1]. Of dsap.h5 dsap (B, 24, 3, S, S) float32 and valid (B, 24, S, S) bool.
 """
 
 import hashlib
@@ -13,25 +13,20 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.caches import Cache
-from pipeline.collating import Item, batches_or_error, collate
+from pipeline.collating import as_it_is, batches_or_error
 from pipeline.cropping import Box, crop_image, crop_maps
 from pipeline.errors import InputError
+from pipeline.finishing import Batch, finished
 from pipeline.images import decode_image, read_bytes
+from pipeline.resizing import fit, nearest
 from pipeline.sampling import Batches, Draws
 from pipeline.seeds import rng
-from pipeline.transforms import (
-    CELL,
-    Augmentation,
-    draw,
-    dsap_for_network,
-    image_for_network,
-    labels_for_network,
-    maps_for_network,
-)
+from pipeline.taxonomy import PARTS8
+from pipeline.transforms import CELL, Augmentation, draw, inside, mean_colour, move, move_cells
 
 Crop = Callable[[np.ndarray, int, int], Box]
 MAPS = {"probs8": "probs/parts8", "probs4": "probs/parts4", "entropy": "entropy"}  # their names in parts.h5
@@ -63,54 +58,86 @@ class Pictures(Dataset):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, item: tuple[int, int]) -> Item | InputError:
-        """A bad file comes back as its error (pipeline/collating.py)."""
+    def __getitems__(self, items: list[tuple[int, int]]) -> Batch | InputError:
+        """A DataLoader's batch; a bad file comes back as its error (pipeline/collating.py)."""
         try:
-            return self.load(*item)
+            return self.load(items)
         except InputError as error:
             return error
 
-    def load(self, number: int, row: int) -> Item:
-        """One picture, augmented by its draw. InputError names the file."""
-        augmentation = Augmentation() if number < 0 else draw(
+    def load(self, items: Sequence[tuple[int, int]]) -> Batch:
+        """Pictures, each moved as it was drawn, of which pipeline/finishing.py's `finished` makes a network's batch.
+
+        InputError names the file.
+        """
+        rows, drawn = [row for _, row in items], [self._draw(number) for number, _ in items]
+        batch = {"pid": self.targets[rows], "camid": self.cameras[rows], "row": np.array(rows, np.int64),
+                 "flip": np.array([each.flip for each in drawn]),
+                 "inside": np.array([inside(each, self.height, self.width) for each in drawn]),
+                 "erased": np.array([each.erased or (0, 0, 0, 0) for each in drawn])}
+        pictures = [self._picture(row) for row in rows]
+        batch |= self._images([rgb for rgb, _, _ in pictures], drawn)
+        if self.cache is not None and self.places is not None:
+            places = self.places[rows].tolist()
+            for name in self.arrays:
+                if name == "labels":
+                    batch["labels"] = self._labels(self.cache, places, drawn)
+                elif name == "dsap":
+                    batch |= {array: np.stack([self.cache.read(array, place) for place in places])
+                              for array in ("dsap", "valid")}
+                else:
+                    boxes = [(box, size) for _, box, size in pictures]
+                    batch[name] = self._maps(self.cache, name, places, drawn, boxes)
+        return {name: torch.from_numpy(array) for name, array in batch.items()}
+
+    def _draw(self, number: int) -> Augmentation:
+        return Augmentation() if number < 0 else draw(
             rng(self.seed, "augment", number), height=self.height, width=self.width, flip=self.flip, pad=self.pad,
             erase=self.erase)
+
+    def _picture(self, row: int) -> tuple[np.ndarray, Box, tuple[int, int]]:
+        """What the network is to see of a picture, its box in the file's picture, and that one's height and width."""
         path = self.raw / self.paths[row]
         rgb = decode_image(read_bytes(path), path)
-        size, box = rgb.shape[:2], self._box(row, rgb)
-        if box is not None:
-            rgb = crop_image(rgb, box)
-        item = {"image": image_for_network(rgb, height=self.height, width=self.width, augmentation=augmentation,
-                                           fill=self.fill),
-                "pid": self.targets[row], "camid": self.cameras[row], "row": np.int64(row)}
-        return item | self._cached(row, augmentation, box or (0, 0, *size), size)
-
-    def _box(self, row: int, rgb: np.ndarray) -> Box | None:
+        height, width = rgb.shape[:2]
         if self.crop is None or self.cache is None or self.places is None:
-            return None
-        return self.crop(self.cache.read("probs/parts4", int(self.places[row])), rgb.shape[0], rgb.shape[1])
+            return rgb, (0, 0, height, width), (height, width)
+        box = self.crop(self.cache.read("probs/parts4", int(self.places[row])), height, width)
+        return crop_image(rgb, box), box, (height, width)
 
-    def _cached(self, row: int, augmentation: Augmentation, box: Box, size: tuple[int, int]) -> Item:
-        """What `arrays` names, of the box of a picture of `size`."""
-        if self.cache is None or self.places is None:
-            return {}
-        place, found = int(self.places[row]), {}
-        for name in self.arrays:
-            if name == "labels":
-                labels = labels_for_network(self.cache.read("labels", place), height=self.height, width=self.width,
-                                            augmentation=augmentation)
-                found["labels"] = labels.astype(np.int64)
-            elif name == "dsap":
-                found["dsap"], found["valid"] = dsap_for_network(
-                    self.cache.read("dsap", place), self.cache.read("valid", place), flip=augmentation.flip,
-                    pieces=self.pieces)
-            else:
-                maps = self.cache.read(MAPS[name], place)
-                maps = crop_maps(maps[None] if maps.ndim == 2 else maps, box, image=size, height=self.height // CELL,
-                                 width=self.width // CELL)
-                maps = maps_for_network(maps, augmentation=augmentation)
-                found[name] = maps[0] if name == "entropy" else maps
-        return found
+    def _images(self, pictures: Sequence[np.ndarray], drawn: Sequence[Augmentation]) -> dict[str, np.ndarray]:
+        """image (B, H, W, 3) uint8 and, where it is asked for, fill (B, 3)."""
+        images = np.zeros((len(pictures), self.height, self.width, 3), np.uint8)
+        fill = np.zeros((len(pictures), 3), np.float32)
+        for place, (rgb, augmentation) in enumerate(zip(pictures, drawn, strict=True)):
+            rgb = fit(rgb, self.height, self.width)
+            move(rgb, augmentation, images[place])
+            if self.fill == "image" and augmentation.erased is not None:
+                fill[place] = mean_colour(rgb)
+        return {"image": images} | ({"fill": fill} if self.fill == "image" else {})
+
+    def _labels(self, cache: Cache, places: Sequence[int], drawn: Sequence[Augmentation]) -> np.ndarray:
+        """(B, H, W) uint8."""
+        labels = np.zeros((len(places), self.height, self.width), np.uint8)
+        for number, (place, augmentation) in enumerate(zip(places, drawn, strict=True)):
+            move(nearest(cache.read("labels", place), self.height, self.width), augmentation, labels[number])
+        if labels.max() >= len(PARTS8):
+            raise InputError(f"{os.fspath(cache.path)!r}: has a label {labels.max()}, and the 8 parts end at "
+                             f"{len(PARTS8) - 1}; make it again with the stage parse")
+        return labels
+
+    def _maps(self, cache: Cache, name: str, places: Sequence[int], drawn: Sequence[Augmentation],
+              boxes: Sequence[tuple[Box, tuple[int, int]]]) -> np.ndarray:
+        """(B, K, H/4 + 1, W/4 + 1) float32, of entropy without K."""
+        height, width = self.height // CELL, self.width // CELL
+        count = {"probs8": 8, "probs4": 5, "entropy": 1}[name]
+        frames = np.zeros((len(places), count, height + 1, width + 1), np.float32)
+        frames[:, 0] = count > 1  # all background
+        for number, (place, augmentation, (box, size)) in enumerate(zip(places, drawn, boxes, strict=True)):
+            maps = cache.read(MAPS[name], place)
+            maps = crop_maps(maps[None] if maps.ndim == 2 else maps, box, image=size, height=height, width=width)
+            move_cells(maps, augmentation, frames[number])
+        return frames[:, 0] if name == "entropy" else frames
 
 
 def training_rows(index: pd.DataFrame, *, max_ids: int = 0) -> pd.DataFrame:
@@ -157,22 +184,23 @@ def images_sha256(frame: pd.DataFrame, raw: str | os.PathLike, cache: str | os.P
 
 
 def training_batches(pictures: Pictures, batches: Batches, *, start: int, stop: int, workers: int,
-                     share: slice = slice(None), pin_memory: bool = False) -> Iterator[dict[str, Tensor]]:
+                     device: torch.device, share: slice = slice(None)) -> Iterator[Batch]:
     """The batches of steps start .. stop - 1, of each the rows in `share`; the number of workers changes nothing."""
-    return _loaded(pictures, Draws(batches, start=start, stop=stop, share=share), workers, pin_memory)
+    return _loaded(pictures, Draws(batches, start=start, stop=stop, share=share), workers, device)
 
 
-def ordered_batches(pictures: Pictures, *, batch: int, workers: int, pin_memory: bool = False
-                    ) -> Iterator[dict[str, Tensor]]:
+def ordered_batches(pictures: Pictures, *, batch: int, workers: int, device: torch.device) -> Iterator[Batch]:
     """All pictures in order, in batches of exactly `batch` rows: the last one repeats its last picture.
 
     With equal sizes, a picture's features cannot depend on how many others there are.
     """
     last = len(pictures) - 1
     plan = [[(-1, min(row, last)) for row in range(first, first + batch)] for first in range(0, last + 1, batch)]
-    return _loaded(pictures, plan, workers, pin_memory)
+    return _loaded(pictures, plan, workers, device)
 
 
-def _loaded(pictures: Pictures, plan: Draws | list, workers: int, pin_memory: bool) -> Iterator[dict[str, Tensor]]:
-    yield from batches_or_error(DataLoader(pictures, batch_sampler=plan, num_workers=workers, collate_fn=collate,
-                                           pin_memory=pin_memory))
+def _loaded(pictures: Pictures, plan: Draws | list, workers: int, device: torch.device) -> Iterator[Batch]:
+    loader = DataLoader(pictures, batch_sampler=plan, num_workers=workers, collate_fn=as_it_is,
+                        pin_memory=device.type == "cuda")
+    for batch in batches_or_error(loader):
+        yield finished(batch, device, pieces=pictures.pieces)

@@ -44,8 +44,7 @@ def run(params: Params, key: str) -> None:
         images_sha256(frame, dataset.raw, cache)  # the cache belongs to these images
     pictures = Pictures(frame, raw=dataset.raw, cache=cache, arrays=arrays(trained, cache), crop=crop_of(about),
                         height=trained.height, width=trained.width)
-    batches = ordered_batches(pictures, batch=settings.batch, workers=trained.workers,
-                              pin_memory=device.type == "cuda")
+    batches = ordered_batches(pictures, batch=settings.batch, workers=trained.workers, device=device)
     network = seen_by(network, params, settings, frame, device=device)
     features, visibility = embed_images(network, batches, count=len(frame), device=device)
     maker = {

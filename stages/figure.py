@@ -242,8 +242,7 @@ def _ready(params: Params, name: str, key: str, kind: type, frame: pd.DataFrame,
     load_weights(network, tensors, path)
     network.to(device).eval().requires_grad_(False)
     pictures = Pictures(frame, raw=raw, cache=None, height=trained.height, width=trained.width)
-    batch = next(iter(ordered_batches(pictures, batch=len(frame), workers=0)))
-    return network, {field: tensor.to(device) for field, tensor in batch.items()}
+    return network, next(iter(ordered_batches(pictures, batch=len(frame), workers=0, device=device)))
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ def _embed(params: Params, key: str, paths: Sequence[Path]) -> tuple[np.ndarray,
     names = [str(path.absolute()) for path in paths]
     frame = pd.DataFrame({"image": names, "path": names, "camid": 0, "target": np.int64(0)})
     loaded = Pictures(frame, raw="", cache=None, height=trained.height, width=trained.width)
-    batches = ordered_batches(loaded, batch=settings.batch, workers=trained.workers, pin_memory=device.type == "cuda")
+    batches = ordered_batches(loaded, batch=settings.batch, workers=trained.workers, device=device)
     features, visibility = embed_images(network, batches, count=len(paths), device=device)
     return features, visibility, Matching(network.sizes, network.distance, network.reduction)
 

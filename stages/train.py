@@ -115,7 +115,7 @@ def _train(network: nn.Module, settings: RunParams, *, key: str, frame: pd.DataF
         network, optimizer, steps=steps, batch_size=batch, rate=rate, seed=settings.seed, device=device,
         precision=precision, scratch=scratch, live=Path("runs") / key / "live", keys=pictures.keys,
         batches=lambda start: training_batches(pictures, plan, start=start, stop=steps, workers=settings.workers,
-                                               share=share, pin_memory=device.type == "cuda"))
+                                               share=share, device=device))
     tail = history[-max(1, len(history) // FINAL_SHARE):]
     names = [name for name in tail[-1] if name not in ("step", "lr")]
     return {name: round(sum(row[name] for row in tail) / len(tail), 6) for name in names}

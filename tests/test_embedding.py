@@ -1,6 +1,7 @@
 """The stages train and embed on a made-up set: features that depend on their picture alone, and refusals."""
 
 import dataclasses
+import itertools
 import json
 
 import h5py
@@ -23,6 +24,7 @@ from stages import embed, train
 from tests.fake_set import HEIGHT, WIDTH, fake_probabilities, write_fake_caches, write_fake_set
 
 DATA = "default-fake"
+CPU = torch.device("cpu")
 MODELS = {
     "baseline": {"name": "baseline", "label_smoothing": 0.1, "id_weight": 0.5, "triplet_weight": 1.5, "margin": 0.3,
                  "normalise": False},
@@ -154,8 +156,8 @@ def test_stripes_can_be_told_from_outside(project):
     load_weights(network, tensors, "weights")
     pictures = Pictures(frame, raw="data/raw", cache=None, height=HEIGHT, width=WIDTH)
     with torch.no_grad():
-        for row in range(0, len(frame), 7):
-            image = torch.from_numpy(pictures.load(-1, row)["image"])[None]
+        for batch in itertools.islice(ordered_batches(pictures, batch=1, workers=0, device=CPU), 0, None, 7):
+            image, row = batch["image"], int(batch["row"])
             mask = network.eval().maps({"image": image})[1][0]
             shares = [float(half.mean()) for half in mask.split(len(mask) // 2)]
             assert told[row].tolist() == [1.0, *(float(share >= 0.15) for share in shares)]
@@ -185,9 +187,8 @@ def test_features_are_the_network_s_own(project):
     pictures = Pictures(frame, raw="data/raw", cache=None, height=HEIGHT, width=WIDTH)
     network = Histogram(stripes=2, bins=4)
     with _features("histogram") as file:
-        for row in range(len(frame)):
-            item = torch.from_numpy(pictures.load(-1, row)["image"])[None]
-            np.testing.assert_allclose(file["features"][row], network.embed({"image": item})[0][0], atol=1e-6)
+        for row, batch in enumerate(ordered_batches(pictures, batch=1, workers=0, device=CPU)):
+            np.testing.assert_allclose(file["features"][row], network.embed(batch)[0][0], atol=1e-6)
             assert file["key"].asstr()[row] == frame["image"][row]
 
 
@@ -201,8 +202,8 @@ def test_a_picture_s_features_do_not_depend_on_its_neighbours(project):
     found = []
     for rows in (frame, few):
         pictures = Pictures(rows, raw="data/raw", cache=None, height=HEIGHT, width=WIDTH)
-        found.append(embed_images(network, ordered_batches(pictures, batch=8, workers=0), count=len(rows),
-                                  device=torch.device("cpu"))[0])
+        batches = ordered_batches(pictures, batch=8, workers=0, device=CPU)
+        found.append(embed_images(network, batches, count=len(rows), device=CPU)[0])
     np.testing.assert_array_equal(found[0][3::7], found[1])
 
 

@@ -16,11 +16,11 @@ import yaml
 from pipeline import figures
 from pipeline.embedding import write_features
 from pipeline.errors import InputError
+from pipeline.finishing import normalise
 from pipeline.images import read_image
 from pipeline.index import read_index, write_index
 from pipeline.params import EvaluateParams, FigureParams, Params, figure_files, load_params, pick
 from pipeline.resizing import fit
-from pipeline.transforms import normalise
 from pipeline.weights import load_weights, read_weights, save_weights
 from stages import compose, figure, train
 from stages.networks import build
@@ -131,9 +131,9 @@ def enlarged(picture: np.ndarray) -> np.ndarray:
 
 def maps(network, path: str) -> list[np.ndarray]:
     """The backbone's maps (C, h, w) of one image, that image alone in its batch."""
-    picture = normalise(fit(read_image(f"data/raw/{path}"), HEIGHT, WIDTH)).transpose(2, 0, 1)
+    picture = normalise(torch.from_numpy(fit(read_image(f"data/raw/{path}"), HEIGHT, WIDTH)))
     with torch.no_grad():
-        return network.backbone(torch.from_numpy(picture)[None])
+        return network.backbone(picture[None])
 
 
 def paths(split: str = "query") -> list[str]:

@@ -1,16 +1,21 @@
 """From disk to batches: the same whatever loads them, with what the caches hold, and errors that name files."""
 
+import shutil
+
+import h5py
 import numpy as np
 import pytest
 import torch
 
 from pipeline.errors import InputError
+from pipeline.finishing import finished, normalise
 from pipeline.images import read_image, write_image
 from pipeline.index import read_index
 from pipeline.loading import Pictures, embedding_rows, images_sha256, ordered_batches, training_batches, training_rows
+from pipeline.resizing import fit
 from pipeline.sampling import Batches
 from pipeline.taxonomy import PARTS8_TO_PARTS4
-from pipeline.transforms import MEAN, STD, Augmentation, image_for_network
+from pipeline.transforms import MEAN, STD
 from tests.fake_set import (
     HEIGHT,
     LEVELS,
@@ -23,6 +28,7 @@ from tests.fake_set import (
 )
 
 AUGMENT = {"flip": 0.5, "pad": 4, "erase": 0.5}
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +46,13 @@ def _pictures(folder, cache=None, rows=training_rows, **augment) -> Pictures:
 
 def _steps(pictures: Pictures, *, workers: int, start: int = 0) -> list[dict[str, torch.Tensor]]:
     batches = Batches(pictures.targets, batch=6, ids_per_batch=3, seed=0)
-    return list(training_batches(pictures, batches, start=start, stop=7, workers=workers))
+    return list(training_batches(pictures, batches, start=start, stop=7, workers=workers, device=CPU))
+
+
+def _one(pictures: Pictures, number: int, row: int) -> dict[str, np.ndarray]:
+    """What a network gets of one picture."""
+    batch = finished(pictures.load([(number, row)]), CPU, pieces=pictures.pieces)
+    return {name: tensor[0].numpy() for name, tensor in batch.items()}
 
 
 def _assert_equal(left: list, right: list) -> None:
@@ -63,7 +75,7 @@ def test_workers_and_resuming_change_nothing(fake, cache):
 
 def test_a_picture_is_augmented_anew_each_time(fake):
     pictures = _pictures(fake, **AUGMENT)
-    first = [pictures.load(number, 3)["image"] for number in range(8)]
+    first = [_one(pictures, number, 3)["image"] for number in range(8)]
     assert len({image.tobytes() for image in first}) > 5
 
 
@@ -75,7 +87,7 @@ def test_batches_hold_what_is_on_disk(fake):
         line = frame.iloc[row]
         assert batch["pid"][place] == line["pid"] and batch["camid"][place] == line["camid"]
         np.testing.assert_array_equal(batch["labels"][place], fake_labels(line["image"])[::4, ::4])
-    dsap = _pictures(fake, "dsap.h5", arrays=("dsap",)).load(-1, 5)
+    dsap = _one(_pictures(fake, "dsap.h5", arrays=("dsap",)), -1, 5)
     values, valid = fake_dsap(frame["image"][5])
     np.testing.assert_array_equal(dsap["valid"], valid == 1)
     back = (dsap["dsap"].transpose(0, 2, 3, 1) * STD + MEAN) * 255 * valid[..., None]
@@ -92,7 +104,7 @@ def test_labels_follow_their_picture(fake, tmp_path):
     pictures = Pictures(frame, raw=tmp_path, cache=tmp_path / "parts.h5", height=HEIGHT, width=WIDTH, flip=0.5, pad=4,
                         erase=0.5, arrays=("labels", "probs8", "probs4", "entropy"))
     for number in range(48):
-        item = pictures.load(number, number % len(frame))
+        item = _one(pictures, number, number % len(frame))
         grey = ((item["image"] * STD[:, None, None] + MEAN[:, None, None]) * 255)[0]
         seen = np.abs(grey[..., None] - LEVELS.astype(float)).argmin(-1)
         seen[(item["image"] == 0).all(0)] = 0
@@ -113,10 +125,10 @@ def test_a_crop_is_what_a_picture_cut_beforehand_gives(fake):
         asked.append((probabilities, height, width))
         return box
 
-    cropped = _pictures(fake, "parts.h5", arrays=("probs4",), crop=crop).load(-1, 3)
+    cropped = _one(_pictures(fake, "parts.h5", arrays=("probs4",), crop=crop), -1, 3)
     rgb = read_image(fake / "raw" / frame["path"][3])[4:28, 0:12]
-    expected = image_for_network(rgb, height=HEIGHT, width=WIDTH, augmentation=Augmentation())
-    np.testing.assert_array_equal(cropped["image"], expected)
+    expected = normalise(torch.from_numpy(fit(rgb, HEIGHT, WIDTH)))
+    np.testing.assert_array_equal(cropped["image"], expected.numpy())
     np.testing.assert_array_equal(asked[0][0], fake_probabilities(frame["image"][3], PARTS8_TO_PARTS4))
     assert asked[0][1:] == (HEIGHT, WIDTH)
     pixels = fake_probabilities(frame["image"][3], PARTS8_TO_PARTS4).repeat(4, 1).repeat(4, 2)[:, 4:28, 0:12] / 255
@@ -139,7 +151,7 @@ def test_classes_count_the_training_people(fake):
 
 def test_the_last_batch_repeats_its_last_picture(fake):
     pictures = _pictures(fake, rows=embedding_rows)
-    rows = [batch["row"].tolist() for batch in ordered_batches(pictures, batch=8, workers=0)]
+    rows = [batch["row"].tolist() for batch in ordered_batches(pictures, batch=8, workers=0, device=CPU)]
     assert [len(batch) for batch in rows] == [8] * 4
     assert sum(rows, []) == list(range(30)) + [29, 29]
 
@@ -149,8 +161,19 @@ def test_a_bad_image_is_one_sentence_with_its_name(fake, workers):
     pictures = _pictures(fake)
     pictures.paths[4] = "train/nowhere.png"
     with pytest.raises(InputError) as error:
-        list(ordered_batches(pictures, batch=5, workers=workers))
+        list(ordered_batches(pictures, batch=5, workers=workers, device=CPU))
     assert "train/nowhere.png" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_labels_that_are_no_parts_are_refused(fake, tmp_path):
+    shutil.copy(fake / "parts.h5", tmp_path / "parts.h5")
+    with h5py.File(tmp_path / "parts.h5", "r+") as file:
+        file["labels"][3, 0, 0] = 8
+    frame = training_rows(read_index(fake / "index.csv"))
+    pictures = Pictures(frame, raw=fake / "raw", cache=tmp_path / "parts.h5", height=HEIGHT, width=WIDTH,
+                        arrays=("labels",))
+    with pytest.raises(InputError, match="parts.h5.*has a label 8, and the 8 parts end at 7"):
+        list(ordered_batches(pictures, batch=6, workers=0, device=CPU))
 
 
 def test_caches_of_other_images_are_refused(fake, tmp_path):

@@ -13,9 +13,9 @@ import torch
 from models.histogram import Histogram
 from pipeline.errors import InputError
 from pipeline.figures import CROP
+from pipeline.finishing import normalise
 from pipeline.images import read_image
 from pipeline.resizing import fit
-from pipeline.transforms import normalise
 from stages import search, train
 from tests.fake_set import HEIGHT, WIDTH, write_fake_set
 from tests.test_embedding import DATA, _params
@@ -47,8 +47,8 @@ def test_the_list_is_that_of_the_features(project, tmp_path):
     network, names = Histogram(stripes=2, bins=4), sorted(path.name for path in FOLDER.iterdir())
 
     def feature(path: Path) -> np.ndarray:
-        picture = normalise(fit(read_image(path), HEIGHT, WIDTH)).transpose(2, 0, 1)
-        return network.embed({"image": torch.from_numpy(picture)[None]})[0][0].double().numpy().reshape(2, -1)
+        picture = normalise(torch.from_numpy(fit(read_image(path), HEIGHT, WIDTH)))
+        return network.embed({"image": picture[None]})[0][0].double().numpy().reshape(2, -1)
 
     def distance(one: np.ndarray, two: np.ndarray) -> float:
         pairs = zip(one, two, strict=True)

@@ -17,6 +17,7 @@ from tiny_set import HEIGHT, WIDTH, write_set
 from pipeline import units, warping
 from pipeline.caches import Cache, compress
 from pipeline.errors import InputError
+from pipeline.finishing import flip_parts, flip_pieces
 from pipeline.images import read_image, write_image
 from pipeline.index import read_index, write_index
 from pipeline.oracle import Oracle
@@ -24,7 +25,6 @@ from pipeline.params import WarpParams
 from pipeline.parsing import Job, parse_images
 from pipeline.resizing import nearest
 from pipeline.taxonomy import DENSEPOSE24, DENSEPOSE24_FLIP
-from pipeline.transforms import flip_parts, flip_pieces
 from pipeline.warping import part_crops, warp
 from stages import warp as stage
 
@@ -78,6 +78,11 @@ def test_rows_are_u_and_the_border_stays_inside():
     assert sorted(map(tuple, np.argwhere(valid))) == [(1, 0, 31), (1, 16, 8), (1, 31, 0)]
 
 
+def parts_flipped(parts: np.ndarray) -> np.ndarray:
+    """flip_parts of one picture's images or flags."""
+    return flip_parts(torch.from_numpy(parts)[None])[0].numpy()
+
+
 def test_flipping_a_warp_is_warping_the_flipped_picture():
     """Exactly so where no two pixels share a texel: every texel is written by one pixel of its own."""
     random = np.random.default_rng(0)
@@ -95,7 +100,7 @@ def test_flipping_a_warp_is_warping_the_flipped_picture():
             mirrored_uv[mirrored == label, axis] = 255 - mirrored_uv[mirrored == label, axis]
     before, after = warp(image, index, uv, texels=texels), warp(image[:, ::-1], mirrored, mirrored_uv, texels=texels)
     assert before[1].all()
-    for ours, expected in zip(map(flip_parts, before), after, strict=True):
+    for ours, expected in zip(map(parts_flipped, before), after, strict=True):
         np.testing.assert_array_equal(ours, expected)
 
 
@@ -117,15 +122,16 @@ def test_csa_crops_are_each_parts_box_and_flip_with_the_picture():
         else:
             assert not crops[part - 1].any()
     mirrored = part_crops(image[:, ::-1], DENSEPOSE24_FLIP[index[:, ::-1]], texels=8)
-    for ours, theirs in zip(map(flip_pieces, (crops, valid)), mirrored, strict=True):
-        assert np.abs(ours.astype(int) - theirs).max() <= 1
+    for ours, theirs in zip((crops, valid), mirrored, strict=True):
+        flipped = flip_pieces(torch.from_numpy(ours)[None])[0].numpy()
+        assert np.abs(flipped.astype(int) - theirs).max() <= 1
 
 
 def test_flipping_twice_changes_nothing():
     dsap, valid = warp(*made_up(3), texels=8)
     for images in (dsap, valid):
-        assert (flip_parts(images) != images).any()
-        np.testing.assert_array_equal(flip_parts(flip_parts(images)), images)
+        assert (parts_flipped(images) != images).any()
+        np.testing.assert_array_equal(parts_flipped(parts_flipped(images)), images)
 
 
 def test_maps_at_another_size_are_those_of_the_nearest_pixel():
