@@ -1,18 +1,19 @@
 """Reading for training: the loader against bare JPEG decoding and against masks in single files, and codecs. Markdown.
 
-    python -m benchmarks.loading [--set default-synth-holistic --raw FOLDER --size 128x64 --images 4000 --workers 1 2]
+    python -m benchmarks.loading [--set default-synth-holistic --raw FOLDER --size 128x64 --images 8000 --workers 1]
 
 Reads the set's pictures, data/index/SET.csv and data/cache/SET, which `dvc repro` or `dvc pull` brings. "decode" reads
 and decodes the files and delivers them as they are, bytes. The others are the training loader (pipeline/loading.py):
 flip, pad 10 and erase, resized to `--size`, with what each network reads beside the picture: from the caches, or from
 one .npy or PNG file for each image and array. Everything goes through the same DataLoader in batches of 64, and what
 the training process does to a batch (bytes become numbers) is in the time; the clock starts with the first batch, so
-that starting a process is not in it. Beside it stands the processor time of one image of a batch, loading and
-`finished`, in this process alone, which other work on the machine changes little. Last, of each array of the caches:
-bytes on disk and processor time to write and read a row with the codecs h5py has built in, one row a chunk (shuffle
-moves a number's bytes, and here a number is one byte), and to read gzip 4 as the loader does, by libdeflate. Asked:
-loader / decode >= 0.7 a worker; labels, probs and entropy together at most a fifth of their size. The defaults take
-about five minutes.
+that starting a process is not in it. The training process has one thread, so that its threads do not keep the loading
+processes waiting; with more processes than cores the figures say little. Beside it stands the processor time of one
+image of a batch, to load and to finish, in this process alone, which other work on the machine changes little. Last,
+of each array of the caches: bytes on disk and processor time to write and read a row with the codecs h5py has built
+in, one row a chunk (shuffle moves a number's bytes, and here a number is one byte), and to read gzip 4 as the loader
+does, by libdeflate. Asked: loader / decode >= 0.7 a worker; labels, probs and entropy together at most a fifth of their
+size. The defaults take about five minutes.
 """
 
 import argparse
@@ -204,15 +205,14 @@ def one_codec(path: Path, values: list[np.ndarray], codec: dict) -> str:
         read = processor_time(lambda row: data[row], len(values))
         fast = ""
         if codec == CODECS["gzip 4"]:
-            inflate_ = processor_time(lambda row: inflate(data, row), len(values))
-            fast = f" / {inflate_:.0f}"
+            fast = f" / {processor_time(lambda row: inflate(data, row, values[0].size), len(values)):.0f}"
     path.unlink()
     return f"{size:.0f}, {100 * size / values[0].size:.0f} %, {write:.0f} / {read:.0f}{fast}"
 
 
-def inflate(data: h5py.Dataset, row: int) -> bytes:
+def inflate(data: h5py.Dataset, row: int, size: int) -> bytes:
     mask, chunk = data.id.read_direct_chunk((row, *[0] * (data.ndim - 1)))
-    return chunk if mask else deflate.zlib_decompress(chunk, data[0].size)
+    return chunk if mask else deflate.zlib_decompress(chunk, size)
 
 
 def main() -> None:
@@ -220,9 +220,10 @@ def main() -> None:
     parser.add_argument("--set", default="default-synth-holistic", help="a data set with an index and both caches")
     parser.add_argument("--raw", type=Path, help="the folder of its pictures; data/raw/SET unless given")
     parser.add_argument("--size", default="128x64", help="height x width of the network's input")
-    parser.add_argument("--images", type=int, default=4000, help="images that are loaded for each figure")
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--images", type=int, default=8000, help="images that are loaded for each figure")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1])
     options = parser.parse_args()
+    torch.set_num_threads(1)
     frame = training_rows(read_index(Path("data/index") / f"{options.set}.csv"))
     with tempfile.TemporaryDirectory() as temporary:
         print_readers(datasets(options, frame, Path(temporary)), options, len(frame))

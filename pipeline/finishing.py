@@ -8,7 +8,7 @@ left, bottom, right), where the moved picture is and what of it to erase (four z
 does not become ImageNet's mean, fill (B, 3) float32.
 """
 
-from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,10 +20,11 @@ MAPS = ("probs8", "probs4", "entropy")
 MIRRORED = [int(part) - 1 for part in DENSEPOSE24_FLIP[1:]]  # the part whose mirror image each becomes, from 0
 BYTES_SUMMED = 0x01010101  # times a number of four bytes: the highest byte becomes the sum of them
 
+Loaded = dict[str, Any]  # arrays or tensors
 Batch = dict[str, Tensor]
 
 
-def finished(loaded: Batch, device: torch.device, *, pieces: bool = False) -> Batch:
+def finished(loaded: Loaded, device: torch.device, *, pieces: bool = False) -> Batch:
     """A loaded batch as networks take it, on the device. pieces: its warps are pieces of the picture (CSA).
 
     image (B, H, W, 3) uint8 -> (B, 3, H, W) float32, ImageNet's mean and deviation taken out, 0 (ImageNet's mean)
@@ -31,7 +32,7 @@ def finished(loaded: Batch, device: torch.device, *, pieces: bool = False) -> Ba
     (B, K, H/4, W/4). dsap (B, 24, S, S, 3), valid (B, 24, S, S), uint8 -> (B, 24, 3, S, S) float32, 0 where not valid,
     and bool.
     """
-    batch = {name: tensor.to(device, non_blocking=True) for name, tensor in loaded.items()}
+    batch = {name: torch.as_tensor(array).to(device, non_blocking=True) for name, array in loaded.items()}
     flip, whole, erased = (batch.pop(name) for name in ("flip", "inside", "erased"))
     height, width = batch["image"].shape[1:3]
     gone = _within(erased, height, width)
@@ -47,7 +48,8 @@ def finished(loaded: Batch, device: torch.device, *, pieces: bool = False) -> Ba
     for name in set(MAPS) & set(batch):
         batch[name] = moved_maps(batch[name], shift % CELL, erased, still)
     if "dsap" in batch:
-        batch |= _warps(batch["dsap"], batch["valid"], flip, flip_pieces if pieces else flip_parts)
+        flipped = flip_pieces if pieces else flip_parts
+        batch |= _warps(flipped(batch["dsap"], flip), flipped(batch["valid"], flip))
     return batch
 
 
@@ -119,27 +121,36 @@ def _sum(tensors: list[Tensor]) -> Tensor:
     return total
 
 
-def _warps(dsap: Tensor, valid: Tensor, flip: Tensor, flipped: Callable[[Tensor], Tensor]) -> Batch:
-    """DSAP images come from the whole picture: cropping and erasing leave them alone (DSA 4.2), flipping moves them."""
-    dsap, valid = (torch.where(flip.view(-1, *[1] * (x.ndim - 1)), flipped(x), x) for x in (dsap, valid))
-    valid = valid.bool()
-    return {"dsap": normalise(dsap).mul_(valid[:, :, None]), "valid": valid}
+def _warps(dsap: Tensor, valid: Tensor) -> Batch:
+    return {"dsap": normalise(dsap).mul_(valid[:, :, None].float()), "valid": valid.bool()}
 
 
-def flip_parts(parts: Tensor) -> Tensor:
-    """DSAP images (B, 24, U, V, ...) of pictures -> those of the mirrored pictures.
+def flip_parts(parts: Tensor, flip: Tensor) -> Tensor:
+    """DSAP images (B, 24, U, V, ...) of pictures -> those of the mirrored pictures where `flip` (B,).
 
-    Left and right parts change places; the torso is mirrored along V and the head along U (rows); limb charts of the
-    two sides mirror each other already.
+    They come from whole pictures: cropping and erasing leave them alone (DSA 4.2). Left and right parts change places;
+    the torso is mirrored along V and the head along U (rows); limb charts of the two sides mirror each other already.
     """
-    flipped = parts[:, MIRRORED]
-    for part in DENSEPOSE24_MIRROR_V:
-        flipped[:, part - 1] = flipped[:, part - 1].flip(2)
-    for part in DENSEPOSE24_MIRROR_U:
-        flipped[:, part - 1] = flipped[:, part - 1].flip(1)
-    return flipped
+    parts = _sides_changed(parts, flip)
+    for axis, mirrored in ((2, DENSEPOSE24_MIRROR_V), (1, DENSEPOSE24_MIRROR_U)):
+        for part in mirrored:
+            image = parts[:, part - 1]
+            parts[:, part - 1] = torch.where(_over(flip, image), image.flip(axis), image)
+    return parts
 
 
-def flip_pieces(pieces: Tensor) -> Tensor:
-    """Pieces (B, 24, rows, columns, ...) cut from pictures, one a part -> those of the mirrored pictures."""
-    return pieces[:, MIRRORED].flip(3)
+def flip_pieces(pieces: Tensor, flip: Tensor) -> Tensor:
+    """Pieces (B, 24, rows, columns, ...) cut from pictures, one a part -> those of the mirrored ones where `flip`."""
+    pieces = _sides_changed(pieces, flip)
+    return torch.where(_over(flip, pieces), pieces.flip(3), pieces)
+
+
+def _sides_changed(parts: Tensor, flip: Tensor) -> Tensor:
+    own = torch.arange(len(MIRRORED), device=parts.device)
+    source = torch.where(flip[:, None], torch.tensor(MIRRORED, device=parts.device), own)
+    return parts[torch.arange(len(parts), device=parts.device)[:, None], source]
+
+
+def _over(flags: Tensor, values: Tensor) -> Tensor:
+    """(B,) to be broadcast over (B, ...)."""
+    return flags.view(-1, *[1] * (values.ndim - 1))

@@ -20,7 +20,7 @@ from pipeline.caches import Cache
 from pipeline.collating import as_it_is, batches_or_error
 from pipeline.cropping import Box, crop_image, crop_maps
 from pipeline.errors import InputError
-from pipeline.finishing import Batch, finished
+from pipeline.finishing import Batch, Loaded, finished
 from pipeline.images import decode_image, read_bytes
 from pipeline.resizing import fit, nearest
 from pipeline.sampling import Batches, Draws
@@ -58,25 +58,27 @@ class Pictures(Dataset):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitems__(self, items: list[tuple[int, int]]) -> Batch | InputError:
+    def __getitems__(self, items: list[tuple[int, int]]) -> Loaded | InputError:
         """A DataLoader's batch; a bad file comes back as its error (pipeline/collating.py)."""
         try:
             return self.load(items)
         except InputError as error:
             return error
 
-    def load(self, items: Sequence[tuple[int, int]]) -> Batch:
+    def load(self, items: Sequence[tuple[int, int]]) -> Loaded:
         """Pictures, each moved as it was drawn, of which pipeline/finishing.py's `finished` makes a network's batch.
 
         InputError names the file.
         """
         rows, drawn = [row for _, row in items], [self._draw(number) for number, _ in items]
-        batch = {"pid": self.targets[rows], "camid": self.cameras[rows], "row": np.array(rows, np.int64),
-                 "flip": np.array([each.flip for each in drawn]),
-                 "inside": np.array([inside(each, self.height, self.width) for each in drawn]),
-                 "erased": np.array([each.erased or (0, 0, 0, 0) for each in drawn])}
+        numbers = {"pid": self.targets[rows], "camid": self.cameras[rows], "row": np.array(rows, np.int64),
+                   "flip": np.array([each.flip for each in drawn]),
+                   "inside": np.array([inside(each, self.height, self.width) for each in drawn]),
+                   "erased": np.array([each.erased or (0, 0, 0, 0) for each in drawn])}
         pictures = [self._picture(row) for row in rows]
-        batch |= self._images([rgb for rgb, _, _ in pictures], drawn)
+        if self.fill == "image":
+            numbers["fill"] = self._fill([rgb for rgb, _, _ in pictures], drawn)
+        batch = {"image": self._images([rgb for rgb, _, _ in pictures], drawn)}
         if self.cache is not None and self.places is not None:
             places = self.places[rows].tolist()
             for name in self.arrays:
@@ -88,7 +90,8 @@ class Pictures(Dataset):
                 else:
                     boxes = [(box, size) for _, box, size in pictures]
                     batch[name] = self._maps(self.cache, name, places, drawn, boxes)
-        return {name: torch.from_numpy(array) for name, array in batch.items()}
+        # Only what is large goes through shared memory: opening a segment takes as long as decoding five pictures.
+        return numbers | {name: torch.from_numpy(array) for name, array in batch.items()}
 
     def _draw(self, number: int) -> Augmentation:
         return Augmentation() if number < 0 else draw(
@@ -105,16 +108,18 @@ class Pictures(Dataset):
         box = self.crop(self.cache.read("probs/parts4", int(self.places[row])), height, width)
         return crop_image(rgb, box), box, (height, width)
 
-    def _images(self, pictures: Sequence[np.ndarray], drawn: Sequence[Augmentation]) -> dict[str, np.ndarray]:
-        """image (B, H, W, 3) uint8 and, where it is asked for, fill (B, 3)."""
+    def _images(self, pictures: Sequence[np.ndarray], drawn: Sequence[Augmentation]) -> np.ndarray:
+        """(B, H, W, 3) uint8."""
         images = np.zeros((len(pictures), self.height, self.width, 3), np.uint8)
-        fill = np.zeros((len(pictures), 3), np.float32)
-        for place, (rgb, augmentation) in enumerate(zip(pictures, drawn, strict=True)):
-            rgb = fit(rgb, self.height, self.width)
-            move(rgb, augmentation, images[place])
-            if self.fill == "image" and augmentation.erased is not None:
-                fill[place] = mean_colour(rgb)
-        return {"image": images} | ({"fill": fill} if self.fill == "image" else {})
+        for rgb, augmentation, image in zip(pictures, drawn, images, strict=True):
+            move(fit(rgb, self.height, self.width), augmentation, image)
+        return images
+
+    def _fill(self, pictures: Sequence[np.ndarray], drawn: Sequence[Augmentation]) -> np.ndarray:
+        """(B, 3) float32: what is erased becomes the mean of its picture."""
+        none = np.zeros(3, np.float32)
+        return np.stack([none if augmentation.erased is None else mean_colour(fit(rgb, self.height, self.width))
+                         for rgb, augmentation in zip(pictures, drawn, strict=True)])
 
     def _labels(self, cache: Cache, places: Sequence[int], drawn: Sequence[Augmentation]) -> np.ndarray:
         """(B, H, W) uint8."""

@@ -226,8 +226,9 @@ def test_dsap_of_the_mirrored_picture():
     dsap, valid = warp(image, index, uv, texels=32)
     expected, expected_valid = warp(image[:, ::-1], mirrored_index, mirrored_uv, texels=32)
     assert valid.sum() == 96 * 64
-    np.testing.assert_array_equal(flip_parts(torch.from_numpy(dsap)[None])[0].numpy(), expected)
-    np.testing.assert_array_equal(flip_parts(torch.from_numpy(valid)[None])[0].numpy(), expected_valid)
+    for before, after in ((dsap, expected), (valid, expected_valid)):
+        two = flip_parts(torch.from_numpy(np.stack([before] * 2)), torch.tensor([True, False]))
+        np.testing.assert_array_equal(two.numpy(), np.stack([after, before]))
     found = _warped(dsap, valid, flip=True)
     assert {name: found[name].tobytes() for name in ("dsap", "valid")} == {
         name: _warped(expected, expected_valid, flip=False)[name].tobytes() for name in ("dsap", "valid")}

@@ -78,9 +78,12 @@ def test_rows_are_u_and_the_border_stays_inside():
     assert sorted(map(tuple, np.argwhere(valid))) == [(1, 0, 31), (1, 16, 8), (1, 31, 0)]
 
 
+FLIP = torch.ones(1, dtype=torch.bool)
+
+
 def parts_flipped(parts: np.ndarray) -> np.ndarray:
     """flip_parts of one picture's images or flags."""
-    return flip_parts(torch.from_numpy(parts)[None])[0].numpy()
+    return flip_parts(torch.from_numpy(parts)[None], FLIP)[0].numpy()
 
 
 def test_flipping_a_warp_is_warping_the_flipped_picture():
@@ -123,7 +126,7 @@ def test_csa_crops_are_each_parts_box_and_flip_with_the_picture():
             assert not crops[part - 1].any()
     mirrored = part_crops(image[:, ::-1], DENSEPOSE24_FLIP[index[:, ::-1]], texels=8)
     for ours, theirs in zip((crops, valid), mirrored, strict=True):
-        flipped = flip_pieces(torch.from_numpy(ours)[None])[0].numpy()
+        flipped = flip_pieces(torch.from_numpy(ours)[None], FLIP)[0].numpy()
         assert np.abs(flipped.astype(int) - theirs).max() <= 1
 
 
