@@ -55,7 +55,7 @@ class Decoded(Dataset):
     """The pictures alone, as bytes."""
 
     def __init__(self, pictures: Pictures):
-        self.paths = [pictures.raw / path for path in pictures.paths]
+        self.paths = pictures.paths
 
     def load(self, items: list[tuple[int, int]]) -> list[torch.Tensor]:
         paths = [self.paths[row] for _, row in items]

@@ -187,9 +187,11 @@ class Cache:
     def read(self, name: str, row: int) -> np.ndarray:
         """One image's `name`: uint8, the shape docs/caches.md lists."""
         dataset, shape = self._dataset(name), self._shapes[name]
-        with self.reading():
+        try:  # `reading` takes as long as finding a row
             # libdeflate takes a third of the time of HDF5's zlib, and checks the same sum (benchmarks/loading.py)
             return dataset[row] if shape is None else _inflated(dataset, row, shape)[1]
+        except DAMAGE as error:
+            raise self._damaged(error) from error
 
     def chunk(self, name: str, row: int) -> bytes:
         """One image's `name` as it is stored, found intact: what `compress` gave. InputError if it is damaged."""
@@ -228,9 +230,12 @@ class Cache:
         except FileNotFoundError as error:
             raise InputError(f"{str(self.path)!r}: no such cache; make it with the stage {self._stage()}") from error
         except DAMAGE as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise InputError(f"{str(self.path)!r}: is damaged or no cache ({reason}); remove it and make it again with "
-                             f"the stage {self._stage()}") from error
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> InputError:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return InputError(f"{str(self.path)!r}: is damaged or no cache ({reason}); remove it and make it again with "
+                          f"the stage {self._stage()}")
 
     def _stage(self) -> str:
         return "warp" if self.path.stem == "dsap" else "parse"

@@ -13,7 +13,8 @@ from pipeline.errors import InputError
 def read_bytes(path: str | os.PathLike) -> bytes:
     """The file's bytes. InputError if it is missing, unreadable or empty."""
     try:
-        data = Path(path).read_bytes()
+        with open(path, "rb") as file:
+            data = file.read()
     except (OSError, ValueError) as error:  # ValueError: no name of a file
         raise InputError(f"{os.fspath(path)!r}: cannot be read ({getattr(error, 'strerror', error)}); restore it or "
                          "drop it from the index") from error

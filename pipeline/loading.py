@@ -46,9 +46,10 @@ class Pictures(Dataset):
     def __init__(self, frame: pd.DataFrame, *, raw: str | os.PathLike, cache: str | os.PathLike | None, height: int,
                  width: int, arrays: Sequence[str] = (), crop: Crop | None = None, seed: int = 0, flip: float = 0.0,
                  pad: int = 0, erase: float = 0.0, fill: str = "imagenet"):
-        self.paths, self.keys = frame["path"].tolist(), frame["image"].tolist()
+        self.paths = [os.path.join(raw, path) for path in frame["path"]]
+        self.keys = frame["image"].tolist()
         self.targets, self.cameras = frame["target"].to_numpy(np.int64), frame["camid"].to_numpy(np.int64)
-        self.raw, self.height, self.width, self.seed = Path(raw), height, width, seed
+        self.height, self.width, self.seed = height, width, seed
         self.flip, self.pad, self.erase = flip, pad, erase
         self.arrays, self.crop, self.fill = tuple(arrays), crop, fill
         self.cache = None if cache is None else Cache(cache)
@@ -100,7 +101,7 @@ class Pictures(Dataset):
 
     def _picture(self, row: int) -> tuple[np.ndarray, Box, tuple[int, int]]:
         """What the network is to see of a picture, its box in the file's picture, and that one's height and width."""
-        path = self.raw / self.paths[row]
+        path = self.paths[row]
         rgb = decode_image(read_bytes(path), path)
         height, width = rgb.shape[:2]
         if self.crop is None or self.cache is None or self.places is None:

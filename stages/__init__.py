@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.errors import InputError
-from pipeline.params import Params, load_params
+from pipeline.params import Params
+from pipeline.params_file import load_params
 
 
 def main(run: Callable[[Params, str], None]) -> None:

@@ -2,8 +2,8 @@
 
 DVC follows no imports. For each module of stages/ and models/ this writes code/<room>/<module>.txt, the SHA-256 and
 path of every file of this project that importing it loads, as sha256sum prints them; a stage of dvc.yaml depends on the
-list of its command. pipeline/params.py is left out: DVC tracks the values that it reads. So are imports inside
-functions: a stage whose command makes them names the other module's list too.
+list of its command. What reads parameters is left out: DVC tracks their values. So are imports inside functions: a
+stage whose command makes them names the other module's list too.
 """
 
 import ast
@@ -15,7 +15,7 @@ from pipeline.images import file_sha256
 
 ROOMS = ("models", "pipeline", "stages")
 LISTED = ("models", "stages")
-UNLISTED = "pipeline/params.py"
+UNLISTED = {"pipeline/params.py", "pipeline/params_file.py"}
 
 
 def main(root: Path = Path()) -> None:
@@ -24,7 +24,7 @@ def main(root: Path = Path()) -> None:
     for room in LISTED:
         (root / "code" / room).mkdir(parents=True)
         for path in sorted((root / room).glob("*.py")):
-            files = sorted(loaded(path.relative_to(root).as_posix(), root) - {UNLISTED})
+            files = sorted(loaded(path.relative_to(root).as_posix(), root) - UNLISTED)
             lines = (f"{file_sha256(root / file)}  {file}\n" for file in files)
             (root / "code" / room / f"{path.stem}.txt").write_text("".join(lines), encoding="utf-8")
 

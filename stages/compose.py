@@ -19,18 +19,8 @@ from typing import Any
 import yaml
 
 from pipeline.errors import InputError
-from pipeline.params import (
-    CHOICES,
-    EXTERNAL,
-    ModelParams,
-    Params,
-    cache_file,
-    concrete,
-    figure_files,
-    in_places,
-    label_file,
-    parse,
-)
+from pipeline.params import CHOICES, EXTERNAL, ModelParams, Params, cache_file, figure_files, in_places, label_file
+from pipeline.params_file import concrete, parse
 from stages.tables import only_read, paper_tables, table_runs
 from stages.trials import by_trial
 

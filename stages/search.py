@@ -23,7 +23,8 @@ from pipeline.figures import Shown, rank_figure
 from pipeline.folders import image_names
 from pipeline.images import read_image
 from pipeline.loading import Pictures, ordered_batches
-from pipeline.params import EmbedParams, Params, load_params, pick
+from pipeline.params import EmbedParams, Params, pick
+from pipeline.params_file import load_params
 from pipeline.retrieval import Matching, Side, nearest
 from pipeline.weights import load_weights, read_weights
 from stages.device import choose_device

@@ -7,7 +7,7 @@ from bare_params import SECTIONS
 from dvc.utils.serialize import dumps_yaml, parse_yaml
 
 from pipeline.errors import InputError
-from pipeline.params import load_params
+from pipeline.params_file import load_params
 from stages import compose
 
 ROOT = Path(__file__).resolve().parents[1]

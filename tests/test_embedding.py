@@ -17,7 +17,8 @@ from pipeline.features import read_features
 from pipeline.images import file_sha256
 from pipeline.index import read_index
 from pipeline.loading import Pictures, embedding_rows, ordered_batches, training_rows
-from pipeline.params import CacheParams, Params, parse
+from pipeline.params import CacheParams, Params
+from pipeline.params_file import parse
 from pipeline.taxonomy import PARTS8_TO_PARTS4
 from pipeline.weights import load_weights, read_weights, save_weights
 from stages import embed, train

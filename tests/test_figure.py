@@ -19,7 +19,8 @@ from pipeline.errors import InputError
 from pipeline.finishing import normalise
 from pipeline.images import read_image
 from pipeline.index import read_index, write_index
-from pipeline.params import EvaluateParams, FigureParams, Params, figure_files, load_params, pick
+from pipeline.params import EvaluateParams, FigureParams, Params, figure_files, pick
+from pipeline.params_file import load_params
 from pipeline.resizing import fit
 from pipeline.weights import load_weights, read_weights, save_weights
 from stages import compose, figure, train

@@ -30,7 +30,7 @@ from pipeline.index import read_index
 from pipeline.labelled import read_ccp
 from pipeline.labelmap import LabelMap, read_label_map
 from pipeline.layouts import read_market
-from pipeline.params import load_params
+from pipeline.params_file import load_params
 
 SECONDS = 20  # a reader takes milliseconds
 FEW = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -17,7 +17,8 @@ from pipeline import papershow, papertables
 from pipeline.errors import InputError
 from pipeline.papershow import as_html, as_latex, as_markdown, latex, show
 from pipeline.papertables import Own, Printed, Score, compare, mean_agreement, order_agreement, read_notes, read_printed
-from pipeline.params import PLACES, load_params
+from pipeline.params import PLACES
+from pipeline.params_file import load_params
 from stages import compose, table, tables, tables_page
 
 ROOT = Path(__file__).resolve().parents[1]

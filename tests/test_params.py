@@ -6,7 +6,8 @@ import yaml
 
 from pipeline import params as module
 from pipeline.errors import InputError
-from pipeline.params import Params, load_params, parse
+from pipeline.params import Params
+from pipeline.params_file import load_params, parse
 
 ROOT = Path(__file__).resolve().parents[1]
 

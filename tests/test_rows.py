@@ -20,7 +20,8 @@ from models.dsa import BranchConv
 from models.sgsfa import Attention, StackedLinear, mask_areas
 from models.sorn import visibility_scores
 from pipeline.cropping import automatic_crop, crop_maps, training_medians
-from pipeline.params import BaselineParams, DsaParams, EmbedParams, Params, RunParams, SgamParams, SornParams, parse
+from pipeline.params import BaselineParams, DsaParams, EmbedParams, Params, RunParams, SgamParams, SornParams
+from pipeline.params_file import parse
 from stages import compose
 from stages.networks import build
 from stages.tables import read_rows, run_name

@@ -16,9 +16,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 
 from pipeline.errors import InputError
-from pipeline.params import PLACES, load_params
+from pipeline.params import PLACES
+from pipeline.params_file import load_params
 from pipeline.sweeps import DRAWN, Point, as_csv, as_png, as_svg, point, sweep_figure
 from stages import compose
+from stages.code import UNLISTED
 from stages.tables import read_sweeps
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -217,7 +219,7 @@ def test_dvc_makes_the_picture_and_again_when_one_result_changes(trees, tmp_path
     (tmp_path / "params.yaml").write_text(compose.as_text(tree, "sweeps-sorn"))
     [listing] = [name for name in stage["do"]["deps"] if name.startswith("code/")]
     files = [line.split("  ")[1] for line in (ROOT / listing).read_text().splitlines()]
-    for file in [*files, listing, "pipeline/params.py"]:
+    for file in [*files, listing, *UNLISTED]:
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / file, tmp_path / file)
     files = [tmp_path / name for name in tree["sweeps"][key]["reads"]]
