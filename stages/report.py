@@ -69,7 +69,7 @@ def _results(params: Params, results: Sequence[Result], first: str, work: Path) 
     """Tables and CMC curves for each data set, the one whose pictures are shown first: the methods, then all else."""
     scale = params.scale
     datasets = sorted({result.dataset for result in results}, key=lambda name: (name != first, name))
-    trained = dict(_training_parts({result.about["train_on"] for result in results}))
+    trained = _training_part(first)
     curves = pd.concat([read_csv(Path("curves") / scale / f"{run}.csv", CURVES)
                         for run in sorted({result.run for result in results})])
     html = ""
@@ -93,14 +93,11 @@ def _results(params: Params, results: Sequence[Result], first: str, work: Path) 
     return "results", "Results", html
 
 
-def _training_parts(datasets: set[str]) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Images and people of the training parts whose index is on this machine."""
-    for dataset in sorted(datasets):
-        path = Path("data/index") / f"{dataset}.csv"
-        if path.is_file():
-            frame = read_index(path)
-            part = frame[frame["split"] == "train"]
-            yield dataset, (len(part), part["pid"].nunique())
+def _training_part(dataset: str) -> dict[str, tuple[int, int]]:
+    """Images and people of the data set's training part; of no other set, because DVC knows of no other index here."""
+    frame = read_index(Path("data/index") / f"{dataset}.csv")
+    part = frame[frame["split"] == "train"]
+    return {dataset: (len(part), part["pid"].nunique())}
 
 
 def _table(table: Table, work: Path) -> str:
