@@ -1,14 +1,14 @@
-# make repro   install into .venv and reproduce what is stale
-# make tables  the papers' 25 tables on rendered people, reports/default-tables/index.html
-# make test    the tests (at most 15 minutes on two cores); make test-all runs the long ones too
-# make check   style, types, and that params.yaml is what its profile composes
+# make install   .venv with what requirements.txt names
+# make repro     the default experiment: what is stale of it (data/reports/default/rendered/index.html)
+# make tables    the papers' 25 tables on rendered people (data/reports/tables/tables/index.html); what they stand on first
+# make test      the tests (at most 15 minutes on two cores); make test-all runs the long ones too
+# make check     style, types, and that every experiment here is what its profile composes
+# make clean     removes .venv and unfinished work (scratch/); data/ and DVC's cache stay
 PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export PYTHONPATH := $(CURDIR)
-
-PAPERS := esa sgsfa sgam dsa sorn
 
 .PHONY: install repro tables test test-all check clean
 
@@ -16,8 +16,7 @@ install: .venv/runtime
 repro: install
 	dvc repro
 tables: install
-	for paper in $(PAPERS); do python -m stages.compose tables-$$paper && dvc repro || exit 1; done
-	python -m stages.compose default
+	dvc repro experiments/tables/dvc.yaml
 test: .venv/dev
 	pytest -m "not slow"
 test-all: .venv/dev

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.retrieval import evaluate_matrix
-from pipeline.seeds import rng
+from pipeline.base.seeds import rng
+from pipeline.retrieval.ranking import evaluate_matrix
 
 PROBLEMS = 50
 

@@ -1,15 +1,15 @@
-"""The spread that CI holds trainings to: each ci row trained from the pinned caches under 5 seeds, on the machine's own
-instruction set and on AVX2 alone.
+"""CI's ranges: each ci row trained from the pinned caches under 5 seeds, on the machine's own instruction set and on
+AVX2 alone.
 
     python -m benchmarks.ci_ranges           about 25 minutes on two cores
     python -m benchmarks.ci_ranges ci-dsa    the rows named, the others' ranges kept
-    python -m benchmarks.ci_ranges --push    fill ci/pins anew from a project at the ci scale, first
+    python -m benchmarks.ci_ranges --push    fill ci/pins anew after `dvc repro experiments/ci/dvc.yaml`, first
 
 Writes ci/ranges.json: for each row the smallest and largest final loss (mean of the last tenth of training), mAP
 (percent) and what its caches do at test time, as differences in mAP: DSA's `fused`, by how much the fused features,
-which read the warps, are better than those of the picture alone; SGAM's `parts`, by how much the global feature with
+which read the warps, are better than those of the image alone; SGAM's `parts`, by how much the global feature with
 the regions' is better than the global one alone.
-tests/test_pins.py trains each row once and compares. Run it again when the ci scale's pins change.
+tests/project/test_pins.py trains each row once and compares. Run it again when the experiment's pins change.
 """
 
 import json
@@ -22,49 +22,55 @@ from pathlib import Path
 import yaml
 
 from benchmarks.project import ROOT, Project, new_project
+from pipeline.config import paths
+from pipeline.config.loader import load_plan
+from pipeline.config.yaml12 import read_yaml
 
+EXPERIMENT = "ci"
+FOLDER = paths.experiment_folder(EXPERIMENT)
 ROWS = ("ci-baseline", "ci-sorn", "ci-dsa", "ci-sgam", "ci-sgam-1")
 # Differences in mAP between two results of one row's weights, and their names in ci/ranges.json.
 DIFFERENCES = {"ci-dsa": {"fused": ("ci-dsa-fused", "ci-dsa")}, "ci-sgam": {"parts": ("ci-sgam", "ci-sgam-global")}}
 SCORED = (*ROWS, "ci-dsa-fused", "ci-sgam-2")  # the rows of tables that are scored from pinned embeddings
 DATA = "ci-synth-occluded"
+PINNED = ("render", "prepare", "parse", "warp", "embed")  # stages in which no network and no parser is trained
 SEEDS = range(5)
 INSTRUCTION_SETS = {"default": {}, "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}}
 RANGES = ROOT / "ci" / "ranges.json"
 
 
-def pinned_project(folder: Path) -> Project:
-    """A project at the ci scale, with the lock file and everything that was pinned: index, images, caches, features."""
-    project = new_project(folder, profile="ci")
-    shutil.copy(ROOT / "dvc.lock", folder / "dvc.lock")
-    for name in ("metrics", "curves", "ranks"):  # these are in git
-        shutil.copytree(ROOT / name, folder / name)
-    for row in ROWS:
-        (folder / "runs" / row).mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / "runs" / row / "train.json", folder / "runs" / row)
-    for ignored in (ROOT / "features").glob("ci-*/.gitignore"):  # lies in the folder that is scored
-        (folder / "features" / ignored.parent.name).mkdir(parents=True)
-        shutil.copy(ignored, folder / "features" / ignored.parent.name)
-    project.run("dvc", "remote", "modify", "--local", "pins", "url", str(ROOT / "ci" / "pins"))
-    project.run("dvc", "pull", *pinned_stages(project))
+def pinned_project(folder: Path, source: Path = ROOT) -> Project:
+    """A project with the sources, locks and metrics of `source` and all that it has pinned: images, index, caches,
+    features. Of its experiments only ci, and of the default what ci stands on."""
+    project = new_project(folder, experiments=(EXPERIMENT,), source=source)
+    for name in ("dvc.lock", FOLDER / "dvc.lock"):
+        shutil.copy(source / name, folder / name)
+    for name in (EXPERIMENT, paths.PARSER_RESULTS):  # these are in git
+        shutil.copytree(source / paths.RESULTS / name, folder / paths.RESULTS / name)
+
+    project.run("dvc", "remote", "modify", "--local", "pins", "url", str(source / "ci" / "pins"))
+    project.run("dvc", "pull", "-r", "pins", *pinned_stages(project))
     return project
 
 
 def pinned_stages(project: Project) -> list[str]:
-    """The stages whose outputs are in the pins: those of the ci scale that no network and no parser is made in."""
-    names = [line.split()[0] for line in project.run("dvc", "stage", "list").stdout.splitlines()]
-    return [name for name in names if "@ci-" in name and name.split("@")[0] in
-            ("render", "prepare", "parse", "warp", "embed")]
+    """The stages whose outputs are in the pins."""
+    plan = load_plan(project.folder / FOLDER / "plan.yaml")
+    return [f"{FOLDER}/dvc.yaml:{stage}@{key}" for stage in PINNED for key in getattr(plan, stage)]
 
 
 def train_row(project: Project, row: str, *, seed: int = 0, instructions: str = "default") -> dict[str, float]:
     """Train, embed and score one row from what lies in the project: {"loss": final loss, "mAP": percent, differences}.
+
+    The seed stays in the project's params.yaml, for the stages that read the weights.
     """
-    tree = yaml.safe_load((project.folder / "params.yaml").read_text())
+    params = project.folder / FOLDER / "params.yaml"
+    tree = read_yaml(params)
     tree["runs"][row]["seed"] = seed
-    (project.folder / "seeded.yaml").write_text(yaml.safe_dump(tree))
+    params.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
+
     _stage(project, "train", row, instructions)
-    final = json.loads((project.folder / "runs" / row / "train.json").read_text())["final"]
+    final = json.loads((project.folder / paths.train_record(row)).read_text(encoding="utf-8"))["final"]
     return {"loss": final["loss"], **score_row(project, row, instructions=instructions)}
 
 
@@ -73,28 +79,32 @@ def score_row(project: Project, row: str, *, instructions: str = "default") -> d
     pairs = DIFFERENCES.get(row, {})
     found = {}
     for result in sorted({row, *(result for pair in pairs.values() for result in pair)}):
-        _stage(project, "embed", f"{result}-on-synth-occluded", instructions)
+        _stage(project, "embed", f"{result}-on-{DATA}", instructions)
         _stage(project, "evaluate", result, instructions)
-        found[result] = json.loads((project.folder / "metrics" / "ci" / f"{result}.json").read_text())[DATA]["mAP"]
+        found[result] = metrics(project.folder, result)["mAP"]
     return {"mAP": found[row], **{name: round(found[one] - found[other], 2) for name, (one, other) in pairs.items()}}
 
 
+def metrics(root: Path, result: str) -> dict:
+    """A result's metrics on the data set, as they lie in a project."""
+    return json.loads((root / paths.metrics(EXPERIMENT, result)).read_text(encoding="utf-8"))[DATA]
+
+
 def _stage(project: Project, stage: str, key: str, instructions: str) -> None:
-    project.run("python", "-m", f"stages.{stage}", key, "--params", "seeded.yaml", env=INSTRUCTION_SETS[instructions])
+    project.run("python", "-m", f"stages.{stage}", key, "--experiment", EXPERIMENT, env=INSTRUCTION_SETS[instructions])
 
 
 def outside(row: str, found: dict[str, float]) -> list[str]:
     """What of `found` lies outside the committed range of its row, in words; empty if nothing does."""
-    ranges = json.loads(RANGES.read_text())["rows"][row]
+    ranges = json.loads(RANGES.read_text(encoding="utf-8"))["rows"][row]
     return [f"{row}: {name} {value} is outside {ranges[name]}" for name, value in found.items()
             if not ranges[name][0] <= value <= ranges[name][1]]
 
 
-def push() -> None:
-    """Put what CI needs of this project, composed from profile ci and reproduced, into ci/pins, and nothing else."""
-    project = Project(ROOT)
-    shutil.rmtree(ROOT / "ci" / "pins", ignore_errors=True)
-    project.run("dvc", "push", *pinned_stages(project))
+def push(project: Project) -> None:
+    """Put what CI needs of a project whose experiment ci is up to date into its ci/pins, and nothing else."""
+    shutil.rmtree(project.folder / "ci" / "pins", ignore_errors=True)
+    project.run("dvc", "push", "-r", "pins", *pinned_stages(project))
 
 
 def main(rows: Sequence[str]) -> None:
@@ -104,16 +114,17 @@ def main(rows: Sequence[str]) -> None:
         for instructions in INSTRUCTION_SETS:
             for seed in SEEDS:
                 for row in rows:
-                    figures = train_row(project, row, seed=seed, instructions=instructions)
-                    found[row].append({"instructions": instructions, "seed": seed, **figures})
-                    print(f"{row} seed {seed} on {instructions}: {figures}", flush=True)
+                    values = train_row(project, row, seed=seed, instructions=instructions)
+                    found[row].append({"instructions": instructions, "seed": seed, **values})
+                    print(f"{row} seed {seed} on {instructions}: {values}", flush=True)
+
     if RANGES.exists():
-        found = json.loads(RANGES.read_text())["trainings"] | found
+        found = json.loads(RANGES.read_text(encoding="utf-8"))["trainings"] | found
     ranges = {row: {name: [min(each[name] for each in runs), max(each[name] for each in runs)]
                     for name in runs[0] if name not in ("instructions", "seed")} for row, runs in found.items()}
     RANGES.parent.mkdir(exist_ok=True)
-    RANGES.write_text(json.dumps({"rows": ranges, "trainings": found}, indent=1) + "\n")
+    RANGES.write_text(json.dumps({"rows": ranges, "trainings": found}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    push() if sys.argv[1:] == ["--push"] else main(sys.argv[1:] or ROWS)
+    push(Project(ROOT)) if sys.argv[1:] == ["--push"] else main(sys.argv[1:] or ROWS)

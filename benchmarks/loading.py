@@ -1,19 +1,19 @@
 """Reading for training: the loader against bare JPEG decoding and against masks in single files, and codecs. Markdown.
 
-    python -m benchmarks.loading [--set default-synth-holistic --raw FOLDER --size 128x64 --images 8000 --workers 1]
+    python -m benchmarks.loading [--set synth-holistic --raw FOLDER --size 128x64 --images 8000 --workers 1]
 
 Reads the set's pictures, data/index/SET.csv and data/cache/SET, which `dvc repro` or `dvc pull` brings. "decode" reads
-and decodes the files and delivers them as they are, bytes. The others are the training loader (pipeline/loading.py):
-flip, pad 10 and erase, resized to `--size`, with what each network reads beside the picture: from the caches, or from
-one .npy or PNG file for each image and array. Everything goes through the same DataLoader in batches of 64, and what
-the training process does to a batch (bytes become numbers) is in the time; the clock starts with the first batch, so
-that starting a process is not in it. The training process has one thread, so that its threads do not keep the loading
-processes waiting; with more processes than cores the figures say little. Beside it stands the processor time of one
-image of a batch, to load and to finish, in this process alone, which other work on the machine changes little. Last,
-of each array of the caches: bytes on disk and processor time to write and read a row with the codecs h5py has built
-in, one row a chunk (shuffle moves a number's bytes, and here a number is one byte), and to read gzip 4 as the loader
-does, by libdeflate. Asked: loader / decode >= 0.7 a worker; labels, probs and entropy together at most a fifth of their
-size. The defaults take about five minutes.
+and decodes the files and delivers them as they are, bytes. The others are the training loader
+(pipeline/loading/dataset.py): flip, pad 10 and erase, resized to `--size`, with what each network reads beside the
+image: from the caches, or from one .npy or PNG file for each image and array. Everything goes through the same
+DataLoader in batches of 64, and what the training process does to a batch (bytes become numbers) is in the time; the
+clock starts with the first batch, so that starting a process is not in it. The training process has one thread, so that
+its threads do not keep the loading processes waiting; with more processes than cores the figures say little. Beside it
+stands the processor time of one image of a batch, to load and to finish, in this process alone, which other work on the
+machine changes little. Last, of each array of the caches: bytes on disk and processor time to write and read a row with
+the codecs h5py has built in, one row a chunk (shuffle moves a number's bytes, and here a number is one byte), and to
+read gzip 4 as the loader does, by libdeflate. Asked: loader / decode >= 0.7 a worker; labels, probs and entropy
+together at most a fifth of their size. The defaults take about five minutes.
 """
 
 import argparse
@@ -31,14 +31,16 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline.caches import LIBVER, Cache
-from pipeline.collating import as_it_is
-from pipeline.finishing import finished
-from pipeline.images import decode_image, read_bytes
-from pipeline.index import read_index
-from pipeline.loading import MAPS as NAMES
-from pipeline.loading import Pictures, training_rows
+from pipeline.base.images import decode_image, read_bytes
+from pipeline.caches.cache import LIBVER, Cache
+from pipeline.datasets.index import read_index
+from pipeline.loading.augmentation import Chance
+from pipeline.loading.collate import as_it_is
+from pipeline.loading.dataset import MAPS as NAMES
+from pipeline.loading.dataset import Images, training_rows
+from pipeline.loading.device_batch import finished
 
+CHANCE = Chance(seed=0, flip=0.5, pad=10, erase=0.5, fill="imagenet")
 BATCH = 64
 BATCHES = 8  # whose processor time is taken
 # What networks read: the cache, the arrays of a batch and what these are in the file.
@@ -54,7 +56,7 @@ CODECS: dict[str, dict] = {
 class Decoded(Dataset):
     """The pictures alone, as bytes."""
 
-    def __init__(self, pictures: Pictures):
+    def __init__(self, pictures: Images):
         self.paths = pictures.paths
 
     def load(self, items: list[tuple[int, int]]) -> list[torch.Tensor]:
@@ -66,7 +68,7 @@ class Decoded(Dataset):
         return torch.stack(images) if len({image.shape for image in images}) == 1 else images
 
 
-Data = Decoded | Pictures
+Data = Decoded | Images
 Plan = list[list[tuple[int, int]]]
 
 
@@ -98,7 +100,7 @@ def stored_names(arrays: tuple[str, ...]) -> list[str]:
     return [stored for name in arrays for stored in (("dsap", "valid") if name == "dsap" else (NAMES.get(name, name),))]
 
 
-def with_files(pictures: Pictures, ending: str, folder: Path) -> Pictures:
+def with_files(pictures: Images, ending: str, folder: Path) -> Images:
     """The same pictures, their maps from single files made of the cache."""
     files = Files(folder, ending)
     assert pictures.cache is not None and pictures.places is not None
@@ -113,10 +115,9 @@ def datasets(options: argparse.Namespace, frame: pd.DataFrame, folder: Path) -> 
     """What is read, and from where -> the data set that reads it."""
     height, width = map(int, options.size.split("x"))
 
-    def pictures(cache: str | None, arrays: tuple[str, ...]) -> Pictures:
-        return Pictures(frame, raw=options.raw or Path("data/raw") / options.set, arrays=arrays, height=height,
-                        width=width, cache=cache and Path("data/cache") / options.set / cache, flip=0.5, pad=10,
-                        erase=0.5)
+    def pictures(cache: str | None, arrays: tuple[str, ...]) -> Images:
+        return Images(frame, raw=options.raw or Path("data/raw") / options.set, arrays=arrays, height=height,
+                      width=width, cache=cache and Path("data/cache") / options.set / cache, chance=CHANCE)
 
     found: dict[tuple[str, str], Data] = {("decode", ""): Decoded(pictures(None, ()))}
     for name, (cache, arrays) in KINDS.items():
@@ -149,7 +150,7 @@ def rate(data: Data, plan: Plan, workers: int, context: str) -> float:
 
 
 def done(data: Data, batch: Any) -> None:
-    if isinstance(data, Pictures):
+    if isinstance(data, Images):
         finished(batch, torch.device("cpu"))
 
 
@@ -217,14 +218,14 @@ def inflate(data: h5py.Dataset, row: int, size: int) -> bytes:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--set", default="default-synth-holistic", help="a data set with an index and both caches")
+    parser.add_argument("--set", default="synth-holistic", help="a data set with an index and both caches")
     parser.add_argument("--raw", type=Path, help="the folder of its pictures; data/raw/SET unless given")
     parser.add_argument("--size", default="128x64", help="height x width of the network's input")
     parser.add_argument("--images", type=int, default=8000, help="images that are loaded for each figure")
     parser.add_argument("--workers", type=int, nargs="+", default=[1])
     options = parser.parse_args()
     torch.set_num_threads(1)
-    frame = training_rows(read_index(Path("data/index") / f"{options.set}.csv"))
+    frame = training_rows(read_index(Path("data/index") / f"{options.set}.csv"), max_ids=0)
     with tempfile.TemporaryDirectory() as temporary:
         print_readers(datasets(options, frame, Path(temporary)), options, len(frame))
         print("\nbytes of a row, their share, us to write / read one\n\n| (bytes) | " + " | ".join(CODECS) + " |")

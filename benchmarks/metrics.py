@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.metrics import average_precision
-from pipeline.retrieval import evaluate_matrix
-from pipeline.seeds import rng
+from pipeline.base.seeds import rng
+from pipeline.retrieval.metrics import average_precision
+from pipeline.retrieval.ranking import evaluate_matrix
 
 RANKS = 50
 Labels = dict[str, np.ndarray]

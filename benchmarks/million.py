@@ -22,10 +22,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from pipeline import parsing, units
-from pipeline.images import write_image
-from pipeline.index import read_index, write_index
-from pipeline.parsing import Job, parse_images
+from pipeline.base.images import write_image
+from pipeline.caches import resumable
+from pipeline.datasets.index import read_index, write_index
+from pipeline.parsing import engine
+from pipeline.parsing.engine import Job, parse_images
 
 PICTURES, BATCH, TENTHS = 48, 16, 10
 
@@ -97,8 +98,8 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     hashing, parse, packing = (Phase(name, given.rows) for name in ("hashing", "parsing", "packing"))
-    parsing.image_sha256 = hashing.watch(parsing.image_sha256, lambda sha: 1)
-    units.load_unit = packing.watch(units.load_unit, len)
+    engine.image_sha256 = hashing.watch(engine.image_sha256, lambda sha: 1)
+    resumable.load_unit = packing.watch(resumable.load_unit, len)
     with tempfile.TemporaryDirectory(dir=given.folder) as temporary:
         folder = Path(temporary)
         write_set(folder, given.rows, given.height, given.width)

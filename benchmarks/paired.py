@@ -1,31 +1,34 @@
 """Does a method help? Its runs under three seeds against the baseline's under the same: python -m benchmarks.paired
 
-Reads metrics/default of profiles `seeds` (rendered people, prefix "") and `study-market` (real people, prefix
-"market-"). For each data set, method and figure: the difference of each pair of runs that share a seed, their mean and
-its 95 % interval (Student's t over the seeds); an interval that holds 0 is "undecided". Seconds.
+Reads data/results/seeds (rendered people) and data/results/study-market (real people). For each data set, method and
+metric: the difference of each pair of runs that share a seed, their mean and its 95 % interval (Student's t over the
+seeds); an interval that holds 0 is "undecided". Seconds.
 """
 
 import json
-from pathlib import Path
 
 import numpy as np
 from scipy.stats import t
 
+from pipeline.config import paths
+
 SEEDS = (0, 1, 2)
-STUDIES = {"": ("esa", "sgsfa", "sgam", "dsa", "sorn"), "market-": ("sorn", "sgam")}
-DATASETS = {"": ("default-synth-occluded",), "market-": ("default-market1501-dev", "default-market1501-dev-occluded")}
-FIGURES = {"rank1": "rank-1", "mAP": "mAP"}
+STUDIES = {"seeds": ("baseline", "esa", "sgsfa", "sgam", "dsa", "sorn"),  # experiment -> runs, the baseline first
+           "study-market": ("market-baseline", "market-sorn", "market-sgam")}
+DATASETS = {"seeds": ("synth-occluded",), "study-market": ("market1501-dev", "market1501-dev-occluded")}
+METRICS = {"rank1": "rank-1", "mAP": "mAP"}
 
 
-def figures(run: str, dataset: str, figure: str) -> np.ndarray | None:
-    """The figure of each seed, percent (3,); None where a run is missing."""
-    paths = [Path("metrics/default") / f"default-{run}{f'-seed{seed}' if seed else ''}.json" for seed in SEEDS]
-    if not all(path.is_file() for path in paths):
+def values_of(experiment: str, run: str, dataset: str, metric: str) -> np.ndarray | None:
+    """The metric under each seed, percent (3,); None where a run is missing."""
+    files = [paths.metrics(experiment, f"{run}-seed{seed}" if seed else run) for seed in SEEDS]
+    if not all(file.is_file() for file in files):
         return None
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-    if not all(dataset in content for content in found):
+
+    contents = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    if not all(dataset in content for content in contents):
         return None
-    return np.array([content[dataset][figure] for content in found])
+    return np.array([content[dataset][metric] for content in contents])
 
 
 def interval(differences: np.ndarray) -> tuple[float, float, float]:
@@ -44,21 +47,21 @@ def verdict(low: float, high: float) -> str:
 
 
 def main() -> None:
-    print("| data set | network | figure | seeds 0, 1, 2 | mean | over the baseline (95 % interval) | |")
+    print("| data set | network | metric | seeds 0, 1, 2 | mean | over the baseline (95 % interval) | |")
     print("|---|---|---|---|---:|---|---|")
-    for prefix, methods in STUDIES.items():
-        for dataset in DATASETS[prefix]:
-            for name in ("baseline", *methods):
-                for figure, label in FIGURES.items():
-                    base, values = (figures(prefix + run, dataset, figure) for run in ("baseline", name))
+    for experiment, (baseline, *methods) in STUDIES.items():
+        for dataset in DATASETS[experiment]:
+            for run in (baseline, *methods):
+                for metric, label in METRICS.items():
+                    base, values = (values_of(experiment, name, dataset, metric) for name in (baseline, run))
                     if base is None or values is None:
                         continue
+
                     mean, low, high = interval(values - base)
                     over = f"{mean:+.1f} ({low:+.1f} to {high:+.1f}) | {verdict(low, high)}"
                     each = ", ".join(f"{value:.1f}" for value in values)
-                    print(f"| {dataset.removeprefix('default-')} | {name} | {label} | {each} | {values.mean():.1f} | "
-                          f""
-                          f"{'|' if name == 'baseline' else over} |")
+                    print(f"| {dataset} | {run} | {label} | {each} | {values.mean():.1f} | "
+                          f"{'|' if run == baseline else over} |")
 
 
 if __name__ == "__main__":

@@ -20,11 +20,10 @@ import cv2
 import numpy as np
 import torch
 
-from models.parsers import Parser, build_parser, load_parser
-from pipeline.images import read_image, write_image
-from pipeline.parsing import Job, parse_images
-from pipeline.resizing import fit
-from pipeline.taxonomy import DENSEPOSE24_TO_PARTS8, PARTS8_TO_PARTS4
+from models.parsers.torchvision_parsers import Parser, build_parser, load_parser
+from pipeline.base.body_parts import DENSEPOSE24_TO_PARTS8, PARTS8_TO_PARTS4
+from pipeline.base.images import fit, read_image, write_image
+from pipeline.parsing.engine import Job, parse_images
 from stages.parse import network_forward
 
 

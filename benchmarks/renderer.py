@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipeline.render import Plan, render_dataset, render_shot, shots
+from pipeline.renderer.dataset import Plan, render_dataset, render_shot, shots
 
 PLAN = Plan(key="benchmark", kind="occluded", seed=0, height=128, width=64, train_ids=40, train_images=10, test_ids=20,
             query_images=2, gallery_images=8)

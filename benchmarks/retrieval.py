@@ -23,9 +23,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from pipeline.retrieval import Matching, Side, evaluate
-from pipeline.scores import Scores
-from pipeline.seeds import rng
+from pipeline.base.seeds import rng
+from pipeline.retrieval.ranking import Matching, Side, evaluate
+from pipeline.retrieval.scores import Scores
 
 
 def people(name: str, count: int, parts: int, size: int, visible: float) -> Side:

@@ -1,6 +1,6 @@
 """Training step of each network over its bare backbone's, and DSAG's branches done three ways. Prints Markdown.
 
-    OMP_WAIT_POLICY=PASSIVE python -m benchmarks.step_time                        # the default scale, ~2 minutes
+    OMP_WAIT_POLICY=PASSIVE python -m benchmarks.step_time                        # the default's size, ~2 minutes
     python -m benchmarks.step_time --backbone resnet50 --height 384 --width 128 --batch 8 --dsag-width 1 --channels 3072
 
 A step is forward and backward of one batch of random numbers, without optimiser and loading; "bare" is the whole ResNet
@@ -23,12 +23,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import models.dsa
 from models.backbone import Backbone
-from models.baseline import Baseline
-from models.dsa import Dsa, DsagStream
-from models.esa import Esa
-from models.sgam import Sgam
-from models.sgsfa import Sgsfa
-from models.sorn import Sorn
+from models.dsa import DsagStream
+from tests.helpers.networks import network
 
 IDS = 100
 BARE = "bare backbone"
@@ -51,19 +47,19 @@ class Bare(nn.Module):
 
 def networks(options: argparse.Namespace) -> dict[str, nn.Module]:
     def backbone() -> Backbone:
-        return Backbone(architecture=options.backbone)
+        return Backbone(architecture=options.backbone, init="none")
 
-    width = options.dsag_width
-    sgsfa = Sgsfa(backbone=backbone(), ids=IDS)
-    sgsfa.medians.fill_(0.1)
-    return {BARE: Bare(backbone()),
-            "baseline": Baseline(backbone=backbone(), ids=IDS),
-            "ESA-ReID": Esa(backbone=backbone(), ids=IDS),
-            "SGSFA": sgsfa,
-            "SGAM": Sgam(backbone=backbone(), ids=IDS, medians=(0.1,) * 4),
-            "SORN": Sorn(backbone=backbone(), ids=IDS, channels=options.channels),
-            "DSA two branches (no DSAG)": Dsa(backbone=backbone(), ids=IDS, use_dsag=False),
-            f"DSA, DSAG width {width:g}": Dsa(backbone=backbone(), ids=IDS, dsag_width=width)}
+    def of(recipe: str, **settings: Any) -> Any:
+        return network(recipe, backbone=backbone(), ids=IDS, **settings)
+
+    width, sgsfa, sgam = options.dsag_width, of("sgsfa"), of("sgam")
+    for measured in (sgsfa, sgam):
+        measured.medians.fill_(0.1)
+
+    return {BARE: Bare(backbone()), "baseline": of("baseline"), "ESA-ReID": of("esa"), "SGSFA": sgsfa, "SGAM": sgam,
+            "SORN": of("sorn", tau=0.15, channels=options.channels),
+            "DSA two branches (no DSAG)": of("dsa", use_dsag=False),
+            f"DSA, DSAG width {width:g}": of("dsa", dsag_width=width)}
 
 
 def random_batch(options: argparse.Namespace, count: int) -> dict[str, Tensor]:

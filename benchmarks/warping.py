@@ -18,11 +18,11 @@ import h5py
 import numpy as np
 import torch
 
-from pipeline.caches import Cache
-from pipeline.images import read_image, write_image
-from pipeline.oracle import Oracle
-from pipeline.parsing import Job, parse_images
-from pipeline.warping import warp, warp_images
+from pipeline.base.images import read_image, write_image
+from pipeline.caches.cache import Cache
+from pipeline.caches.warp import warp, warp_images
+from pipeline.parsing.engine import Job, parse_images
+from pipeline.parsing.oracle import Oracle
 
 
 def made_up(folder: Path, count: int = 500) -> None:

@@ -1,4 +1,8 @@
-"""The networks: one paper, one file. Importing this package makes torchvision importable beside a CPU-only torch."""
+"""Networks: one paper, one file, beside the backbone, losses and classifiers that several share; parsers in a room.
+
+In: batches, dicts of tensors. Out: losses, features with their visibility. Stages enter, each by its network's name.
+Importing this package makes torchvision importable beside a CPU-only torch.
+"""
 
 import torch
 

@@ -1,7 +1,9 @@
-"""The ResNet under every network: torchvision's, average pool and classifier removed, last stage at stride 1.
+"""Backbone: torchvision's ResNet, average pool and classifier removed, last stage at stride 1.
 
 An H x W image becomes an H/16 x W/16 map, because `layer4` no longer halves it (SORN IV-B, DSA 4.2).
 The attribute names are torchvision's, so its weight files load as they are.
+
+B images, C1 .. C4 channels of the four stages.
 """
 
 import os
@@ -33,22 +35,25 @@ class Backbone(nn.Module):
     channels: of the four stages; width: of the last; init: as given, so that `parameter_groups` knows.
     """
 
-    def __init__(self, *, architecture: str = "resnet18", init: str = "none"):
+    def __init__(self, *, architecture: str, init: str):
         super().__init__()
         if architecture not in ARCHITECTURES:
-            raise ValueError(f"unknown backbone {architecture!r}; a backbone is one of {', '.join(ARCHITECTURES)}")
+            known = ", ".join(ARCHITECTURES)
+            raise ValueError(f"unknown backbone {architecture!r}; a backbone is one of {known}")
         build, imagenet = ARCHITECTURES[architecture]
         resnet = build(weights=None)
         self.architecture, self.init = architecture, init
+
         self.conv1, self.bn1, self.relu, self.maxpool = resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool
         self.layer1, self.layer2, self.layer3 = resnet.layer1, resnet.layer2, resnet.layer3
         self.layer4: nn.Sequential | None = _stride_one(resnet.layer4)
         last = resnet.fc.in_features
         self.channels: tuple[int, ...] = (last // 8, last // 4, last // 2, last)
+
         if init == "imagenet":
             _fill(self, _download(imagenet, architecture), f"torchvision's IMAGENET1K_V1 of {architecture}")
         elif init != "none":
-            _fill(self, _read(init), init)
+            _fill(self, read_state(init), init)
 
     @property
     def width(self) -> int:
@@ -57,19 +62,23 @@ class Backbone(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """image (B, 3, H, W) -> the maps of layer1 .. layer4, at 1/4, 1/8, 1/16 and 1/16 of H x W."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(image))))
+        x = self.stem(image)  # (B, 3, H, W) -> (B, 64, H/4, W/4)
         maps = []
         for layer in self.stages():
-            x = layer(x)
+            x = layer(x)  # -> (B, C1, H/4, W/4), (B, C2, H/8, W/8), (B, C3, H/16, W/16), (B, C4, H/16, W/16)
             maps.append(x)
         return tuple(maps)
+
+    def stem(self, image: Tensor) -> Tensor:
+        """image (B, 3, H, W) -> (B, 64, H/4, W/4), what the first stage takes."""
+        return self.maxpool(self.relu(self.bn1(self.conv1(image))))
 
     def stages(self) -> list[nn.Module]:
         """The residual stages in order; three of them after `without_layer4`."""
         return [layer for layer in (self.layer1, self.layer2, self.layer3, self.layer4) if layer is not None]
 
     def without_layer4(self) -> "Backbone":
-        """Drop the last stage, for a network that puts a head of its own there (DSA's conv1 - conv4); returns self."""
+        """Drop the last stage, for a network that puts a head of its own there (DSA's conv1 - conv4); self."""
         self.layer4 = None
         self.channels = self.channels[:3]
         return self
@@ -81,7 +90,7 @@ def last_stage(architecture: str) -> nn.Sequential:
 
 
 def parameter_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """(pretrained, new) parameters of a re-ID network, so that training can give them different learning rates.
+    """(pretrained, new) parameters of a re-ID network, so that training can give them different rates.
 
     Pretrained are those of `model.backbone` if it was started from weights; with init none there are none.
     """
@@ -89,6 +98,7 @@ def parameter_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
     known: set[int] = set()
     if isinstance(backbone, Backbone) and backbone.init != "none":
         known = {id(parameter) for parameter in backbone.parameters()}
+
     parameters = list(model.parameters())
     return [p for p in parameters if id(p) in known], [p for p in parameters if id(p) not in known]
 
@@ -107,11 +117,11 @@ def _download(weights: Any, architecture: str) -> dict[str, Tensor]:
     except (OSError, RuntimeError) as error:
         name = weights.url.rsplit("/", 1)[-1]
         raise ValueError(f"init imagenet: the weights of {architecture} could not be fetched from {weights.url} "
-                         f"({error}); put {name} into {torch.hub.get_dir()}/checkpoints, or name a file as init, "
-                         "or train with init none") from error
+                         f"({error}); put {name} into {torch.hub.get_dir()}/checkpoints, or name a file as "
+                         "init, or train with init none") from error
 
 
-def _read(path: str | os.PathLike) -> dict[str, Tensor]:
+def read_state(path: str | os.PathLike) -> dict[str, Tensor]:
     """A state dict from a .safetensors file or one that torch.save wrote; nothing in it is executed."""
     try:
         if Path(path).suffix == ".safetensors":
@@ -125,9 +135,10 @@ def _read(path: str | os.PathLike) -> dict[str, Tensor]:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path}: is not a plain state dict of tensors ({reason}); save it with "
                          "safetensors or torch.save(model.state_dict(), path)") from error
+
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{path}: holds a {type(state).__name__}, expected a plain state dict of tensors; save it "
-                         "with torch.save(model.state_dict(), path)")
+        raise ValueError(f"{path}: holds a {type(state).__name__}, expected a plain state dict of tensors; "
+                         "save it with torch.save(model.state_dict(), path)")
     return state
 
 
@@ -135,18 +146,20 @@ def _fill(backbone: Backbone, state: dict[str, Tensor], source: str) -> None:
     """Load `state`: torchvision's names, or a network of this project's, whose `backbone.` part is taken."""
     prefix = "backbone."
     own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    given = own or {key: value for key, value in state.items() if not key.startswith("fc.")}
-    wanted = backbone.state_dict()
+    weights = own or {key: value for key, value in state.items() if not key.startswith("fc.")}
+    expected = backbone.state_dict()
+    remedy = f"name a file of {backbone.architecture} or change the backbone"
+
     # Files older than PyTorch 0.4.1 have no batch counters; nothing here reads them.
-    missing = [key for key in wanted if key not in given and not key.endswith("num_batches_tracked")]
-    unknown = [key for key in given if key not in wanted]
-    architecture = backbone.architecture
+    missing = [key for key in expected if key not in weights and not key.endswith("num_batches_tracked")]
+    unknown = [key for key in weights if key not in expected]
     if missing or unknown:
-        raise ValueError(f"{source}: does not fit {architecture}: {len(missing)} of its {len(wanted)} tensors are "
-                         f"missing (first: {missing[0] if missing else 'none'}) and {len(unknown)} are unknown (first: "
-                         f"{unknown[0] if unknown else 'none'}); name a file of {architecture} or change the backbone")
-    for key, value in given.items():
-        if value.shape != wanted[key].shape:
-            raise ValueError(f"{source}: does not fit {architecture}: {key} is {tuple(value.shape)}, expected "
-                             f"{tuple(wanted[key].shape)}; name a file of {architecture} or change the backbone")
-    backbone.load_state_dict(given, strict=False)
+        raise ValueError(f"{source}: does not fit {backbone.architecture}: {len(missing)} of its "
+                         f"{len(expected)} tensors are missing (first: {missing[0] if missing else 'none'}) and "
+                         f"{len(unknown)} are unknown (first: {unknown[0] if unknown else 'none'}); {remedy}")
+
+    for key, value in weights.items():
+        if value.shape != expected[key].shape:
+            raise ValueError(f"{source}: does not fit {backbone.architecture}: {key} is {tuple(value.shape)}, "
+                             f"expected {tuple(expected[key].shape)}; {remedy}")
+    backbone.load_state_dict(weights, strict=False)

@@ -1,10 +1,11 @@
 """DSA-reID: densely semantically aligned re-ID (Zhang et al., CVPR 2019). Table of equations: docs/papers/dsa.md.
 
-What distinguishes it: 24 body part images in u,v space (DSAP images), aligned texel by texel, pass a network of their
-own (DSAG-Stream) whose features are added to those of the whole image (MF-Stream) in training. At test time the
-DSAG-Stream is dropped, and with it every need for a parser.
+What distinguishes it: 24 body part images in u,v space (DSAP images), aligned texel by texel, pass a network of
+their own (DSAG-Stream) whose features are added to those of the whole image (MF-Stream) in training. At test time
+the DSAG-Stream is dropped, and with it every need for a parser.
 
-B images; a joined tensor of G branches is (B, G C, h, w); the loop's form is a list of G tensors (B, C, h, w).
+B images, C channels, h x w a map, D numbers of a feature, J identities. A joined tensor of G branches is (B, G C, h,
+w); the loop's form is a list of G tensors (B, C, h, w).
 Part i of the 8: torso, hand, foot, upper leg, lower leg, upper arm, lower arm, head. f, d, z are the features of
 MF-Stream, DSAG-Stream and their fusion; _G global, _L the eight local ones side by side.
 """
@@ -15,11 +16,12 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from models.backbone import Backbone, last_stage
+from models.choices import check_choices
 from models.classifiers import hidden_classifier
+from models.distributed_batch import processes, whole_batch
 from models.losses import accuracy, batch_hard_triplet, euclidean, smoothed_cross_entropy
-from models.whole_batch import processes, whole_batch
 
-MATCHES = ("f", "z", "z_global", "z_local")
+CHOICES = {"features": ("f", "z", "z_global", "z_local"), "fusion": ("add", "concat")}
 PARTS = 8
 # Fig. 4. First the left and right of each part, by DensePose's ids (front and back stay apart) ...
 LEFT_RIGHT = ((1,), (2,), (3, 4), (5, 6), (7, 8), (9, 10), (11, 12), (13, 14), (15, 16), (17, 18), (19, 20), (21, 22),
@@ -50,13 +52,16 @@ class BranchConv(nn.Module):
             return self.norm(self.conv(x))
         if self.shared:
             return separated(self.norm(self.conv(x[0])), self.branches)
+
         norm, conv, g = self.norm, self.conv, self.branches
         assert norm.running_mean is not None and norm.running_var is not None
-        rows = zip(x, conv.weight.chunk(g), norm.weight.chunk(g), norm.bias.chunk(g), norm.running_mean.chunk(g),
-                   norm.running_var.chunk(g), strict=True)
-        return [F.batch_norm(F.conv2d(branch, w, stride=conv.stride, padding=conv.padding), mean, var, scale, shift,
-                             self.training, norm.momentum or 0.0, norm.eps)
-                for branch, w, scale, shift, mean, var in rows]
+        outputs = []
+        for branch, w, mean, var, scale, shift in zip(
+                x, conv.weight.chunk(g), norm.running_mean.chunk(g), norm.running_var.chunk(g), norm.weight.chunk(g),
+                norm.bias.chunk(g), strict=True):
+            y = F.conv2d(branch, w, stride=conv.stride, padding=conv.padding)  # (B, C, h, w) -> (B, outputs, h', w')
+            outputs.append(F.batch_norm(y, mean, var, scale, shift, self.training, norm.momentum or 0.0, norm.eps))
+        return outputs
 
 
 class BranchBlock(nn.Module):
@@ -71,6 +76,7 @@ class BranchBlock(nn.Module):
         self.convs = nn.ModuleList([
             BranchConv(branches, sizes[i], sizes[i + 1], kernel, stride=stride if i == strided else 1,
                        shared=shared and i == 0) for i, kernel in enumerate(kernels)])
+
         self.shortcut = None
         if stride != 1 or inputs != widths[-1] or shared:
             self.shortcut = BranchConv(branches, inputs, widths[-1], 1, stride=stride, shared=shared)
@@ -84,9 +90,9 @@ class BranchBlock(nn.Module):
 
 
 class DsagStream(nn.Module):
-    """Table 1. DSAP images (B, 24, 3, 32, 32) -> d_G (B, size) and d_L (B, size), each None if not asked for.
+    """Table 1. DSAP images (B, 24, 3, 32, 32) -> d_G (B, D) and d_L (B, D), each None if not asked for.
 
-    width scales every channel of Table 1; conv5_g always ends at `size`, that of f_G, and conv5_l at size / 8.
+    width scales every channel of Table 1; conv5_g always ends at D, `size`, that of f_G, and conv5_l at D / 8.
     """
 
     def __init__(self, *, size: int, width: float, use_global: bool, use_local: bool):
@@ -98,6 +104,7 @@ class DsagStream(nn.Module):
                                    BranchBlock(24, c2, (c2, c2), (3, 3)))
         self.conv4 = nn.Sequential(BranchBlock(13, c2, (c4, c4), (3, 3), stride=2),
                                    BranchBlock(13, c4, (c4, c4), (3, 3)))
+
         self.conv5_g = self.conv5_l = None
         if use_global:
             self.conv5_g = nn.Sequential(_basic(PARTS * c4, c5_g), _basic(c5_g, size))
@@ -107,17 +114,19 @@ class DsagStream(nn.Module):
 
     def forward(self, dsap: Tensor) -> tuple[Tensor | None, Tensor | None]:
         # conv1 joined everywhere: on CPUs two threads normalising a few channels hinder each other (shared cache line)
-        texels = dsap.flatten(1, 2).contiguous(memory_format=torch.channels_last)
-        x = branched(F.relu(self.conv1(texels), inplace=True), 24)
-        x = merge(self.conv3(relu(self.conv2(x))), LEFT_RIGHT)  # 24 -> 13, at 16 x 16
-        x = merge(self.conv4(x), FRONT_BACK)  # 13 -> 8, at 8 x 8
-        d_g = None if self.conv5_g is None else self.conv5_g(joined(x)).mean((2, 3))  # Eq. (1)
-        d_l = None if self.conv5_l is None else pooled(self.conv5_l(x))  # Eq. (2)
+        texels = dsap.flatten(1, 2).contiguous(memory_format=torch.channels_last)  # -> (B, 24 3, 32, 32)
+        x = branched(F.relu(self.conv1(texels), inplace=True), 24)  # -> (B, 24 c1, 32, 32), here and below or a list
+        x = relu(self.conv2(x))  # -> (B, 24 c2, 32, 32)
+        x = merge(self.conv3(x), LEFT_RIGHT)  # -> (B, 24 c2, 16, 16) -> (B, 13 c2, 16, 16)
+        x = merge(self.conv4(x), FRONT_BACK)  # -> (B, 13 c4, 8, 8) -> (B, 8 c4, 8, 8)
+
+        d_g = None if self.conv5_g is None else self.conv5_g(joined(x)).mean((2, 3))  # Eq. (1), -> (B, D)
+        d_l = None if self.conv5_l is None else pooled(self.conv5_l(x))  # Eq. (2), -> (B, D)
         return d_g, d_l
 
 
 class MfHead(nn.Module):
-    """F of conv4_x (B, C, h, w) -> f_G (B, size) and f_L (B, size), each None if not asked for. It starts at random.
+    """F of conv4_x (B, C, h, w) -> f_G (B, D) and f_L (B, D), each None if not asked for. It starts at random.
 
     f_G: conv5_x of the ResNet at stride 1. f_L: eight branches of the same blocks, each with 1/8 of its channels.
     """
@@ -125,12 +134,14 @@ class MfHead(nn.Module):
     def __init__(self, *, architecture: str, inputs: int, use_global: bool, use_local: bool):
         super().__init__()
         conv5 = last_stage(architecture)
-        self.size = 2 * inputs  # conv5_x doubles the channels of conv4_x in every ResNet
+        self.size = 2 * inputs  # D: conv5_x doubles the channels of conv4_x in every ResNet
+
         part = self.size // PARTS
         kernels: tuple[int, ...] = (3, 3)
         widths: tuple[int, ...] = (part, part)
         if isinstance(conv5[0], Bottleneck):
             kernels, widths = (1, 3, 1), (part // 4, part // 4, part)
+
         self.conv5 = conv5 if use_global else None
         self.branches = None
         if use_local:
@@ -138,8 +149,8 @@ class MfHead(nn.Module):
                                           *[BranchBlock(PARTS, part, widths, kernels) for _ in range(len(conv5) - 1)])
 
     def forward(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        f_g = None if self.conv5 is None else self.conv5(x).mean((2, 3))
-        f_l = None if self.branches is None else pooled(self.branches([x] if looped(x) else x))
+        f_g = None if self.conv5 is None else self.conv5(x).mean((2, 3))  # (B, C, h, w) -> (B, D, h, w) -> (B, D)
+        f_l = None if self.branches is None else pooled(self.branches([x] if looped(x) else x))  # -> 8 of (B, D/8)
         return f_g, f_l
 
 
@@ -151,54 +162,39 @@ class Dsa(nn.Module):
     Loss: id_weight [ID(f_G) + sum_i ID(f_L,i)] + fused_id_weight [ID(z_G) + ID(z_L)]
     + triplet_weight [T(z_G) + T(z_L)], T on raw Euclidean distances.
 
-    Matching, changed at any time without retraining by assigning `model.match`: f (no DSAP images needed) | z |
-    z_global | z_local (these read `dsap`, but not its `valid`: texels that are not valid are 0 already).
+    Matching, which training does not depend on. match: f (no DSAP images needed) | z | z_global | z_local (these read
+    `dsap`, but not its `valid`: texels that are not valid are 0 already).
     """
 
     distance = "euclidean"
     reduction = "mean"
 
-    def __init__(self, *, backbone: Backbone, ids: int, dsag_width: float = 1.0, use_global: bool = True,
-                 use_local: bool = True, use_dsag: bool = True, fusion: str = "add", label_smoothing: float = 0.1,
-                 id_weight: float = 0.5, fused_id_weight: float = 1.0, triplet_weight: float = 1.5,
-                 margin: float = 0.3, match: str = "f"):
+    def __init__(self, *, backbone: Backbone, ids: int, match: str, dsag_width: float, use_global: bool,
+                 use_local: bool, use_dsag: bool, fusion: str, label_smoothing: float, id_weight: float,
+                 fused_id_weight: float, triplet_weight: float, margin: float):
         super().__init__()
-        if not (use_global or use_local):
-            raise ValueError("DSA-reID needs its global or its local branches; both are switched off")
-        if fusion not in ("add", "concat"):
-            raise ValueError(f"unknown fusion {fusion!r}; it is add or concat")
+        check_choices("DSA-reID", CHOICES, features=match, fusion=fusion)
         self.names = ("global",) * use_global + ("local",) * use_local
+        _check(match, self.names, use_dsag=use_dsag)
+        self.match, self.label_smoothing, self.margin = match, label_smoothing, margin
+        self.id_weight, self.fused_id_weight, self.triplet_weight = id_weight, fused_id_weight, triplet_weight
+
         self.backbone = backbone.without_layer4()
         self.head = MfHead(architecture=backbone.architecture, inputs=backbone.width, use_global=use_global,
                            use_local=use_local)
         size = self.size = self.head.size
+
         self.dsag = None
         self.fuse = nn.ModuleDict()
         if use_dsag:
             self.dsag = DsagStream(size=size, width=dsag_width, use_global=use_global, use_local=use_local)
             if fusion == "concat":
                 self.fuse = nn.ModuleDict({name: nn.Linear(2 * size, size) for name in self.names})
-        pieces = {"global": 1, "local": PARTS}  # f_G has one classifier, f_L one for each part
+
+        pieces = {"global": 1, "local": PARTS}  # f_G has one classifier, f_L one per part
         self.classify_f = nn.ModuleDict({name: nn.ModuleList([
             hidden_classifier(size // pieces[name], ids) for _ in range(pieces[name])]) for name in self.names})
         self.classify_z = nn.ModuleDict({name: hidden_classifier(size, ids) for name in self.names})
-        self.label_smoothing, self.margin = label_smoothing, margin
-        self.id_weight, self.fused_id_weight, self.triplet_weight = id_weight, fused_id_weight, triplet_weight
-        self.match = match
-
-    @property
-    def match(self) -> str:
-        return self._match
-
-    @match.setter
-    def match(self, match: str) -> None:
-        if match not in MATCHES:
-            raise ValueError(f"unknown features {match!r} for DSA-reID; they are one of {', '.join(MATCHES)}")
-        if match.startswith("z") and self.dsag is None:
-            raise ValueError(f"features {match}: this DSA-reID was built without its DSAG-Stream; take f")
-        if match[2:] and match[2:] not in self.names:
-            raise ValueError(f"features {match}: this DSA-reID was built without its {match[2:]} branches; take f or z")
-        self._match = match
 
     @property
     def matched(self) -> tuple[str, ...]:
@@ -210,32 +206,35 @@ class Dsa(nn.Module):
         return (self.size * len(self.matched),)
 
     def mf_features(self, image: Tensor) -> dict[str, Tensor]:
-        """image (B, 3, H, W) -> {global: f_G, local: f_L}, each (B, size)."""
-        f_g, f_l = self.head(self.backbone(image)[-1])
+        """image (B, 3, H, W) -> {global: f_G, local: f_L}, each (B, D)."""
+        f_g, f_l = self.head(self.backbone(image)[-1])  # (B, 3, H, W) -> (B, C, h, w) -> (B, D) twice
         return {name: f for name, f in (("global", f_g), ("local", f_l)) if f is not None}
 
     def fused(self, f: dict[str, Tensor], batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """{global: z_G, local: z_L}: z = f + d (3.2.3), or FC([f, d]); without a DSAG-Stream z = f."""
         if self.dsag is None:
             return f
-        d = dict(zip(("global", "local"), self.dsag(batch["dsap"]), strict=True))
+
+        d = dict(zip(("global", "local"), self.dsag(batch["dsap"]), strict=True))  # (B, 24, 3, 32, 32) -> (B, D) twice
         if self.fuse:
             return {name: self.fuse[name](torch.cat([f[name], d[name]], 1)) for name in f}
         return {name: f[name] + d[name] for name in f}
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """image, pid, dsap (B, 24, 3, 32, 32) -> total loss, named terms; `accuracy` is that of f's classifiers."""
-        f, pid = self.mf_features(batch["image"]), batch["pid"]
-        z = self.fused(f, batch)
+        f, pid = self.mf_features(batch["image"]), batch["pid"]  # (B, 3, H, W) -> {global, local: (B, D)}
+        z = self.fused(f, batch)  # {global, local: (B, D)}
         terms: dict[str, Tensor] = {}
         right: dict[str, Tensor] = {}
         for name in self.names:
-            logits = self._classify_f(name, f[name])
+            logits = self._classify_f(name, f[name])  # (B, D) -> (B, J), or 8 of (B, D/8) -> (B, J)
             terms[f"id_f_{name}"] = torch.stack([self._identity(y, pid) for y in logits]).sum()
             right[name] = torch.stack([accuracy(y, pid) for y in logits]).mean()
-            terms[f"id_z_{name}"] = self._identity(self.classify_z[name](z[name]), pid)
+
+            terms[f"id_z_{name}"] = self._identity(self.classify_z[name](z[name]), pid)  # (B, D) -> (B, J)
             matched, pids = whole_batch(z[name], pid)
             terms[f"triplet_{name}"] = batch_hard_triplet(euclidean(matched, matched), pids, margin=self.margin)
+
         weights = {"id_f": self.id_weight, "id_z": self.fused_id_weight, "triplet": self.triplet_weight}
         loss = torch.stack([weights[name.rpartition("_")[0]] * term for name, term in terms.items()]).sum()
         scalars = {name: term.detach() for name, term in terms.items()}
@@ -246,7 +245,9 @@ class Dsa(nn.Module):
         features = self.mf_features(batch["image"])
         if self.match != "f":
             features = self.fused(features, batch)
-        feature = F.normalize(torch.cat([features[name] for name in self.matched], 1), dim=1).float()
+
+        feature = torch.cat([features[name] for name in self.matched], 1)  # -> (B, D) or (B, 2 D)
+        feature = F.normalize(feature, dim=1).float()
         return feature, feature.new_ones(len(feature), 1)
 
     def _identity(self, logits: Tensor, pid: Tensor) -> Tensor:
@@ -257,6 +258,15 @@ class Dsa(nn.Module):
         classifiers = self.classify_f[name]
         assert isinstance(classifiers, nn.ModuleList)
         return [classify(part) for classify, part in zip(classifiers, f.chunk(len(classifiers), 1), strict=True)]
+
+
+def _check(match: str, branches: tuple[str, ...], *, use_dsag: bool) -> None:
+    if not branches:
+        raise ValueError("DSA-reID needs its global or its local branches; both are switched off")
+    if match.startswith("z") and not use_dsag:
+        raise ValueError(f"features {match}: this DSA-reID was built without its DSAG-Stream; take f")
+    if match[2:] and match[2:] not in branches:
+        raise ValueError(f"features {match}: this DSA-reID was built without its {match[2:]} branches; take f or z")
 
 
 def looped(x: Tensor) -> bool:

@@ -1,11 +1,11 @@
-"""ESA-ReID: entropy-based semantic alignment (Tu et al., arXiv 2020). docs/papers/esa.md has the table of equations.
+"""ESA-ReID: entropy-based semantic alignment (Tu et al., arXiv 2020). Table of equations: docs/papers/esa.md.
 
-What distinguishes it: a pixel's part probabilities say which body part it feeds, and their entropy how far they can be
-trusted. Parts are compared by what is confident in them, each pair by the parts that both images show; what is not
-confident is a region of its own, compared beside them.
+What distinguishes it: a pixel's part probabilities say which body part it feeds, and their entropy how far they
+can be trusted. Parts are compared by what is confident in them, each pair by the parts that both images show; what
+is not confident is a region of its own, compared beside them.
 
-B images, C backbone channels, c reduced channels, h x w the last map (1/16 of the image), N = 8 classes of which 0 is
-background, P regions: 7 body parts and, where there is one, the unconfident region, J identities.
+B images, C backbone channels, c reduced channels, h x w the last map (1/16 of the image), N = 8 classes of which 0
+is background, P regions: 7 body parts and, where there is one, the unconfident region, J identities.
 """
 
 import math
@@ -15,17 +15,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backbone import Backbone
+from models.choices import check_choices
+from models.distributed_batch import whole_batch
 from models.losses import NO_SHARED_PART, batch_hard_triplet, part_distance
-from models.whole_batch import whole_batch
 
 CLASSES = 8  # N: background, head, torso, upper and lower arm, upper and lower leg, foot
 BODY = CLASSES - 1
 LOG_N = math.log(CLASSES)  # the maximum of Eq. (1)
 SMALLEST = 1e-6  # of a weighted mean's denominator, and of a length that is divided by
 
-CHOICES = {"unconfident": ("mask", "global", "global_balanced", "none", "median"), "semantics": ("branch", "cache"),
-           "weights": ("detached", "paper"), "e_max": ("log", "paper"), "pooling": ("mean", "paper"),
-           "reduction": ("mean", "sum")}
+CHOICES = {"features": ("all",), "unconfident": ("mask", "global", "global_balanced", "none", "median"),
+           "semantics": ("branch", "cache"), "weights": ("detached", "paper"), "e_max": ("log", "paper"),
+           "pooling": ("mean", "paper"), "reduction": ("mean", "sum")}
 
 
 def entropy(log_p: Tensor) -> Tensor:
@@ -53,12 +54,13 @@ def attention(ratio: Tensor) -> Tensor:
 
 def weighted_sums(maps: Tensor, f: Tensor) -> Tensor:
     """K weight maps (B, K, h, w), F (B, c, h, w) -> (B, K, c): each map's sum over all pixels of weight times F."""
-    return maps.flatten(2) @ f.flatten(2).mT  # Eq. (4) of p, Eq. (5) of attention x p
+    return maps.flatten(2) @ f.flatten(2).mT  # Eq. (4) of p, Eq. (5) of attention x p; (B, K, h w) x (B, h w, c)
 
 
 def identity_loss(logits: Tensor, pid: Tensor, s: Tensor) -> Tensor:
     """logits (B, P, J), pid (B,), scores S (B, P) -> sum_i S_i CE(y, y_i), averaged over images."""
-    ce = F.cross_entropy(logits.flatten(0, 1), pid.repeat_interleave(logits.shape[1]), reduction="none")
+    pids = pid.repeat_interleave(logits.shape[1])  # (B,) -> (B P,)
+    ce = F.cross_entropy(logits.flatten(0, 1), pids, reduction="none")  # (B P, J) -> (B P,)
     return (s * ce.view_as(s)).sum(1).mean()  # Eq. (8), with the unconfident region Eq. (9)
 
 
@@ -67,40 +69,45 @@ def majority(labels: Tensor, size: tuple[int, int]) -> Tensor:
     (height, width), (h, w) = labels.shape[1:], size
     if height % h or width % w:
         raise ValueError(f"labels of {height} x {width} cells do not divide into a map of {h} x {w}")
+
     cells = labels.view(len(labels), 1, h, height // h, w, width // w)
     classes = torch.arange(CLASSES, device=labels.device).view(1, -1, 1, 1, 1, 1)
-    return (cells == classes).sum((3, 5)).argmax(1)
+    return (cells == classes).sum((3, 5)).argmax(1)  # (B, N, h, H/h, w, W/w) -> (B, N, h, w) -> (B, h, w)
 
 
 class Esa(nn.Module):
     """The network. ids: J; channels: c. The switches are the paper's ablations (Table 4) and its printed forms.
 
-    unconfident: what stands beside the parts in Eq. 7 and 9 (Table 4). mask: Eq. 2 with tau (our) | median: Eq. 2 with
-    the image's median entropy (d) | global: the globally pooled feature with score 1 (g) | global_balanced: the same,
-    its score the mean of the body's | none (w).
-    semantics: branch (a head on the last map, trained by the batch's labels; nothing is read at test time) | cache (the
-    batch's probs8 and entropy, in training and test; no head and no parsing loss).
+    unconfident: what stands beside the parts in Eq. 7 and 9 (Table 4). mask: Eq. 2 with tau (our) | median: Eq. 2
+    with the image's median entropy (d) | global: the globally pooled feature with score 1 (g) | global_balanced: the
+    same, its score the mean of the body's | none (w).
+    semantics: branch (a head on the last map, trained by the batch's labels; nothing is read at test time) | cache
+    (the batch's probs8 and entropy, in training and test; no head and no parsing loss).
     weights: detached: no gradient through the scores S of Eq. 7 - 10 | paper.
     e_max: log: log N | paper: (1 / N) log N, by which Eq. 2 reaches N and Eq. 3 falls to 1 - N.
     pooling: mean: scores are means over pixels, classifiers see weighted means | paper: sums, as Eq. 4 prints.
     reduction: mean: Eq. 7 | sum: without its divisor; with unconfident none that is Eq. 6 as printed.
+    match: all regions; there is no other way.
     """
 
     distance = "euclidean"
 
-    def __init__(self, *, backbone: Backbone, ids: int, channels: int = 256, unconfident: str = "mask",
-                 semantics: str = "branch", tau: float = 0.5, lambda_parsing: float = 0.1, margin: float = 0.3,
-                 weights: str = "detached", e_max: str = "log", pooling: str = "mean", reduction: str = "mean"):
+    def __init__(self, *, backbone: Backbone, ids: int, match: str, channels: int, unconfident: str, semantics: str,
+                 tau: float, lambda_parsing: float, margin: float, weights: str, e_max: str, pooling: str,
+                 reduction: str):
         super().__init__()
-        _check(unconfident=unconfident, semantics=semantics, weights=weights, e_max=e_max, pooling=pooling,
-               reduction=reduction)
-        self.backbone, self.channels, self.unconfident, self.tau = backbone, channels, unconfident, tau
+        check_choices("ESA-ReID", CHOICES, features=match, unconfident=unconfident, semantics=semantics,
+                      weights=weights, e_max=e_max, pooling=pooling, reduction=reduction)
+        self.channels, self.unconfident, self.tau = channels, unconfident, tau
         self.lambda_parsing, self.margin = lambda_parsing, margin
         self.weights, self.e_max, self.pooling, self.reduction = weights, e_max, pooling, reduction
+
+        self.backbone = backbone
         self.reduce = nn.Sequential(nn.Conv2d(backbone.width, channels, 1, bias=False), nn.BatchNorm2d(channels),
                                     nn.ReLU(inplace=True))
         self.parse = nn.Conv2d(backbone.width, CLASSES, 1) if semantics == "branch" else None
-        # One classifier a region, without bias, from N(0, 0.001^2), as models/classifiers.py has them; here in one
+
+        # One classifier per region, without bias, from N(0, 0.001^2), as models/classifiers.py has them; here in one
         # tensor (P, J, c), so that all regions are one product.
         self.classifiers = nn.Parameter(torch.empty(len(self.sizes), ids, channels))
         nn.init.normal_(self.classifiers, std=0.001)
@@ -115,14 +122,17 @@ class Esa(nn.Module):
 
         In float32 at least: with bfloat16's three digits, distances of unit vectors would lose their order.
         """
-        t = self.backbone(batch["image"])[-1]
-        f = self.reduce(t)
+        t = self.backbone(batch["image"])[-1]  # (B, 3, H, W) -> (B, C, h, w)
+        f = self.reduce(t)  # (B, C, h, w) -> (B, c, h, w)
         f = f.to(torch.promote_types(f.dtype, torch.float32))
+
         if self.parse is None:
             size = f.shape[2:]
-            p = F.adaptive_avg_pool2d(batch["probs8"].to(f.dtype), size)
-            return f, p, F.adaptive_avg_pool2d(batch["entropy"].to(f.dtype)[:, None], size)[:, 0], None
-        log_p = self.parse(t).to(f.dtype).log_softmax(1)
+            p = F.adaptive_avg_pool2d(batch["probs8"].to(f.dtype), size)  # (B, N, H/4, W/4) -> (B, N, h, w)
+            ratio = F.adaptive_avg_pool2d(batch["entropy"].to(f.dtype)[:, None], size)[:, 0]  # -> (B, h, w)
+            return f, p, ratio, None
+
+        log_p = self.parse(t).to(f.dtype).log_softmax(1)  # (B, C, h, w) -> (B, N, h, w)
         # Rounding may lift a uniform pixel above the maximum by the last digit.
         return f, log_p.exp(), (entropy(log_p) / LOG_N).clamp(max=1), log_p
 
@@ -133,53 +143,62 @@ class Esa(nn.Module):
         """
         if self.e_max == "paper":
             ratio = CLASSES * ratio
-        body, last = p[:, 1:], self._last_region(ratio)
-        sums = weighted_sums(torch.cat([body, attention(ratio)[:, None] * body, last], 1), f)
+        body, last = p[:, 1:], self._last_region(ratio)  # (B, 7, h, w), (B, 1 or 0, h, w)
+        weights = torch.cat([body, attention(ratio)[:, None] * body, last], 1)
+        sums = weighted_sums(weights, f)  # (B, 7 + 7 + 1 or 0, h, w), (B, c, h, w) -> (B, 7 + 7 + 1 or 0, c)
         plain, confident, rest = sums.split((BODY, BODY, last.shape[1]), 1)
-        total, pixels = torch.cat([body, last], 1).sum((2, 3)), ratio[0].numel()
+
+        total, pixels = torch.cat([body, last], 1).sum((2, 3)), ratio[0].numel()  # (B, P, h, w) -> (B, P)
         if self.pooling == "mean":
             features = torch.cat([plain, rest], 1) / total.clamp(min=SMALLEST)[:, :, None]
         else:
             features = torch.cat([plain, rest / pixels], 1)  # f_un is a GAP (3.3)
+
         # A region of no confidence stays near zero: its direction would be noise, its gradient huge.
-        matched = F.normalize(torch.cat([confident, rest], 1), dim=2, eps=SMALLEST)
+        matched = F.normalize(torch.cat([confident, rest], 1), dim=2, eps=SMALLEST)  # (B, P, c)
         return features, matched.flatten(1), self._scores(total if self.pooling == "paper" else total / pixels)
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """image, pid, and labels (B, H/4, W/4) of 8 parts, or with semantics cache probs8 (B, 8, H/4, W/4) and entropy
-        (B, H/4, W/4), both in [0, 1] -> total loss, named terms.
+        """image, pid, and labels (B, H/4, W/4) of 8 parts, or with semantics cache probs8 (B, 8, H/4, W/4) and
+        entropy (B, H/4, W/4), both in [0, 1] -> total loss, named terms.
 
         `share`: of the last region in the weights of Eq. 7; `accuracy`: of the classifiers, weighted by S.
         """
-        f, p, ratio, log_p = self.maps(batch)
+        f, p, ratio, log_p = self.maps(batch)  # (B, 3, H, W) -> (B, c, h, w), (B, N, h, w), (B, h, w), (B, N, h, w)
         pid, terms = batch["pid"], {}
         with torch.autocast(f.device.type, enabled=False):
-            features, matched, s, pid = whole_batch(*self.regions(f, p, ratio), pid)
+            features, matched, s, pid = whole_batch(*self.regions(f, p, ratio), pid)  # (B, P, c), (B, P c), (B, P)
             fixed = s.detach()
             s = fixed if self.weights == "detached" else s
-            logits = torch.einsum("bpc,pjc->bpj", features, self.classifiers)
+
+            logits = torch.einsum("bpc,pjc->bpj", features, self.classifiers)  # (B, P, c) -> (B, P, J)
             terms["id"] = identity_loss(logits, pid, s)
+
             d, shared = part_distance(matched, matched, s, s, sizes=self.sizes, distance=self.distance,
-                                      reduction=self.reduction)  # Eq. (7)
+                                      reduction=self.reduction)  # Eq. (7), (B, P c) -> (B, B)
             terms["triplet"] = batch_hard_triplet(d, pid, margin=self.margin, valid=shared)  # Eq. (10)
+
             loss = terms["id"] + terms["triplet"]
             if log_p is not None:
                 terms["parsing"] = F.nll_loss(log_p, majority(batch["labels"], (f.shape[2], f.shape[3])))
                 loss = loss + self.lambda_parsing * terms["parsing"]  # Eq. (11)
+
         right = (logits.argmax(2) == pid[:, None]).float()
         scalars = {name: term.detach() for name, term in terms.items()}
         if self.unconfident != "none":
             scalars["share"] = share_of_last(fixed)
-        return loss, scalars | {"accuracy": (right * fixed).sum() / fixed.sum().clamp(min=NO_SHARED_PART)}
+        scalars["accuracy"] = (right * fixed).sum() / fixed.sum().clamp(min=NO_SHARED_PART)
+        return loss, scalars
 
     def embed(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """image, and with semantics cache probs8 and entropy. Each region's feature at length 1; its S as visibility.
 
         Printed forms whose S exceeds 1 are divided by its bound, the same for all: it cancels in Eq. 7.
         """
-        f, p, ratio, _ = self.maps(batch)
+        f, p, ratio, _ = self.maps(batch)  # (B, 3, H, W) -> (B, c, h, w), (B, N, h, w), (B, h, w)
         with torch.autocast(f.device.type, enabled=False):
-            _, matched, s = self.regions(f, p, ratio)
+            _, matched, s = self.regions(f, p, ratio)  # -> (B, P c), (B, P)
+
         bound = (CLASSES if self.e_max == "paper" else 1) * (ratio[0].numel() if self.pooling == "paper" else 1)
         return matched.float(), (s / bound).float()
 
@@ -204,13 +223,7 @@ class Esa(nn.Module):
 
 def share_of_last(s: Tensor) -> Tensor:
     """Scores S (B, P) -> the last region's share of a pair's weights in Eq. 7, averaged over pairs that share any."""
-    total = s @ s.T
+    total = s @ s.T  # (B, P) -> (B, B)
     shared = total > NO_SHARED_PART
     share = s[:, -1:] @ s[:, -1:].T / total.where(shared, 1.0)
     return share.where(shared, 0.0).sum() / shared.sum().clamp(min=1)
-
-
-def _check(**given: str) -> None:
-    for name, value in given.items():
-        if value not in CHOICES[name]:
-            raise ValueError(f"unknown {name} {value!r} for ESA-ReID; it is one of {', '.join(CHOICES[name])}")

@@ -1,6 +1,6 @@
-"""Tensor maths that several papers share: distances, batch-hard triplet, smoothed cross-entropy.
+"""Losses and distances that several papers share: part distance, batch-hard triplet, smoothed cross-entropy.
 
-B images, Q queries, G gallery images, P parts, D numbers of a part's feature.
+B images, Q queries, G gallery images, P parts, D numbers of a part's feature, K classes.
 """
 
 import torch
@@ -17,7 +17,7 @@ def euclidean(a: Tensor, b: Tensor) -> Tensor:
     """
     with torch.autocast(a.device.type, enabled=False):
         a, b = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (a, b))
-        squared = a.square().sum(1)[:, None] + b.square().sum(1)[None, :] - 2 * a @ b.T
+        squared = a.square().sum(1)[:, None] + b.square().sum(1)[None, :] - 2 * a @ b.T  # (Q, D), (G, D) -> (Q, G)
         return squared.clamp(min=1e-12).sqrt()
 
 
@@ -38,12 +38,15 @@ def part_distance(features_q: Tensor, features_g: Tensor, visibility_q: Tensor, 
     measure = {"cosine": cosine, "euclidean": euclidean}[distance]
     if reduction not in ("mean", "sum"):
         raise ValueError(f"unknown reduction {reduction!r}; it is mean or sum")
-    total = visibility_q @ visibility_g.T  # (Q, G), sum_p w_p
+
+    total = visibility_q @ visibility_g.T  # (Q, P), (G, P) -> (Q, G), sum_p w_p
     shared = total > NO_SHARED_PART
+
     d = torch.zeros_like(total)
-    parts = zip(features_q.split(sizes, 1), features_g.split(sizes, 1), visibility_q.T, visibility_g.T, strict=True)
-    for f_q, f_g, v_q, v_g in parts:
-        d = d + v_q[:, None] * v_g[None, :] * measure(f_q, f_g)
+    features = zip(features_q.split(sizes, 1), features_g.split(sizes, 1), strict=True)
+    for (f_q, f_g), v_q, v_g in zip(features, visibility_q.T, visibility_g.T, strict=True):
+        d = d + v_q[:, None] * v_g[None, :] * measure(f_q, f_g)  # (Q, D), (G, D) -> (Q, G)
+
     if reduction == "mean":
         d = d / total.where(shared, 1.0)
     return d.where(shared, 0.0), shared
@@ -52,16 +55,18 @@ def part_distance(features_q: Tensor, features_g: Tensor, visibility_q: Tensor, 
 def batch_hard_triplet(distances: Tensor, pid: Tensor, *, margin: float, valid: Tensor | None = None) -> Tensor:
     """mean_a max(0, margin + max_p d(a, p) - min_n d(a, n)) over the B anchors of a batch.
 
-    distances (B, B); pid (B,); valid (B, B) bool: the pairs that may be mined, all if None. An anchor without a valid
-    positive (other than itself) or without a valid negative contributes 0.
+    distances (B, B); pid (B,); valid (B, B) bool: the pairs that may be mined, all if None. An anchor without a
+    valid positive (other than itself) or without a valid negative contributes 0.
     """
     same = pid[:, None] == pid[None, :]
     itself = torch.eye(len(pid), dtype=torch.bool, device=pid.device)
     allowed = torch.ones_like(same) if valid is None else valid
     positive, negative = same & ~itself & allowed, ~same & allowed
-    hardest_positive = distances.masked_fill(~positive, -torch.inf).amax(1)
+
+    hardest_positive = distances.masked_fill(~positive, -torch.inf).amax(1)  # (B, B) -> (B,)
     hardest_negative = distances.masked_fill(~negative, torch.inf).amin(1)
     usable = positive.any(1) & negative.any(1)
+
     # The infinities of unusable anchors must not reach the subtraction: inf * 0 in its gradient is NaN.
     gap = hardest_positive.where(usable, 0.0) - hardest_negative.where(usable, 0.0)
     return F.relu(margin + gap).where(usable, 0.0).mean()
@@ -71,7 +76,7 @@ def smoothed_cross_entropy(logits: Tensor, target: Tensor, *, smoothing: float, 
     """-sum_k q_k log softmax(logits)_k with q = (1 - smoothing) one_hot(target) + smoothing / K.
 
     logits (B, K) or (B, K, h, w), target (B,) or (B, h, w) int64. reduction mean averages over images and pixels,
-    sum adds a picture's pixels and averages over images.
+    sum adds an image's pixels and averages over images.
     """
     if reduction == "mean":
         return F.cross_entropy(logits, target, label_smoothing=smoothing)

@@ -1,26 +1,38 @@
-"""One short file per DVC stage, run as `python -m stages.<name> <key>`: what knows both parameters and networks."""
+"""Commands: one file per DVC stage, `python -m stages.NAME KEY [--experiment NAME]`.
+
+In: an experiment's params.yaml and plan.yaml, files. Out: files. Who enters: nobody imports a command; what several of
+them do is in stages/shared, commands run by hand are in stages/tools.
+"""
 
 import argparse
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
-from pipeline.errors import InputError
-from pipeline.params import Params
-from pipeline.params_file import load_params
+from pipeline.base.errors import InputError
+from pipeline.config.loader import Experiment, load_experiment
 
 
-def main(run: Callable[[Params, str], None]) -> None:
-    """Read the parameters and run one stage for one key; a user's mistake becomes one line and exit status 2."""
-    parser = argparse.ArgumentParser(description=(sys.modules["__main__"].__doc__ or "").strip())
-    parser.add_argument("key", help="which entry of params.yaml to work on, such as default-sorn")
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="the parameter file")
+def main(run: Callable[[Experiment, str], None]) -> None:
+    """Read the experiment and run one stage for one key; a user's mistake becomes one line and exit status 2."""
+    parser = argparse.ArgumentParser(description=(sys.modules["__main__"].__doc__ or "").strip(),
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("key", help="which entry of plan.yaml to make, such as sorn")
+    parser.add_argument("--experiment", default="default", metavar="NAME", help="whose params.yaml and plan.yaml")
     arguments = parser.parse_args()
-    try:
-        run(load_params(arguments.params), arguments.key)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("stopped; what is finished is kept, the same command goes on from there", file=sys.stderr)
-        sys.exit(130)
+    with sentences():
+        run(load_experiment(arguments.experiment), arguments.key)
+
+
+class sentences:
+    """A user's mistake inside becomes one line and exit status 2, Ctrl-C one line and 130."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, InputError):
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+        if isinstance(error, KeyboardInterrupt):
+            print("stopped; what is finished is kept, the same command goes on from there", file=sys.stderr)
+            sys.exit(130)

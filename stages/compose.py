@@ -1,330 +1,186 @@
-"""Compose params.yaml from a profile: python -m stages.compose default
+"""Compose an experiment from its profile: python -m stages.compose [NAME] [--with DATASET ...] [--force | --check]
 
-A profile says what stands in `profiles/<name>.yaml`; `include` takes in other files first, `like` copies a recipe.
-Names become `<scale>-<name>`, the paths DVC needs are filled in, every key gets its comment, and data sets that are not
-on this machine are left out together with what needs them. Hand edits in params.yaml stop it, named one by one;
-`--check` writes nothing and only says whether params.yaml is what its profile gives.
+Writes params.yaml and plan.yaml: the default's at the root, another's under experiments/NAME/, together with a copy of
+the one dvc.yaml (a link would do but for DVC, which cannot follow one in an earlier commit, as `params diff` has to).
+Experiments that it stands on are composed too where they are not yet. Hand edits stop it, named one by one; `--check`
+writes nothing and says whether every experiment here is what its profile gives.
+
+Data sets in users' folders have to be there; `--with` names those to keep and leaves the others out together with what
+needs them.
 """
 
 import argparse
-import copy
-import dataclasses
-import hashlib
-import json
-import sys
-import typing
 from pathlib import Path
 from typing import Any
 
-import yaml
+from pipeline.base.errors import InputError
+from pipeline.base.files import write_text
+from pipeline.config import paths
+from pipeline.config.compose import Composed, compose, outputs
+from pipeline.config.loader import load_plan, parse
+from pipeline.config.names import nearest
+from pipeline.config.plan import Plan
+from pipeline.config.writer import changes, composed_from, edits, params_text, plan_text
+from pipeline.config.yaml12 import read_yaml
+from stages import sentences
 
-from pipeline.errors import InputError
-from pipeline.params import CHOICES, EXTERNAL, ModelParams, Params, cache_file, figure_files, in_places, label_file
-from pipeline.params_file import concrete, parse
-from stages.tables import only_read, paper_tables, table_runs
-from stages.trials import by_trial
-
-PROFILES = Path("profiles")
-SCALES = ("default", "ci", "paper")
-
-
-def compose(profile: str) -> dict[str, Any]:
-    """The tree of params.yaml for a profile. InputError names the profile and what is wrong in it."""
-    source = _load(profile)
-    scale, recipes = source.pop("scale"), source.pop("recipes", {})
-    wanted = source.pop("rows", None)
-    if wanted is not None:
-        for section, entries in table_runs(wanted).items():
-            source[section] = _merge(source.get(section), entries)
-    sweeps = source.pop("sweeps", None) or {}
-    runs = {name: _like(entry, recipes) for name, entry in (source.pop("runs", None) or {}).items()}
-    full = {section: {name: _like(entry, recipes) for name, entry in (source.pop(section, None) or {}).items()}
-            for section in ("render", "datasets", "occlude", "parsers", "caches", "warps", "report", "figures")}
-    trials = {name: entry["trials"] for name, entry in full["datasets"].items() if "trials" in entry}
-    runs, full = by_trial(runs, trials), {section: by_trial(entries, trials) for section, entries in full.items()}
-    tree: dict[str, Any] = {"scale": scale, **source}
-    tree["render"] = _keyed(scale, full["render"])
-    tree["datasets"] = {key: {"layout": entry["layout"], "raw": entry.get("raw", f"data/raw/{key}")}
-                        for key, entry in _keyed(scale, full["datasets"]).items()
-                        if key in tree["render"] or Path(entry["raw"]).is_dir()}
-    tree["occlude"] = {key: {**entry, "dataset": (shown := _key(scale, entry["dataset"])),
-                             "images": tree["datasets"][shown]["raw"]}
-                       for key, entry in _keyed(scale, full["occlude"]).items()
-                       if _key(scale, entry["dataset"]) in tree["datasets"]}
-    tree["datasets"] |= {key: {"layout": "market", "raw": f"data/raw/{key}"} for key in tree["occlude"]}
-    parsers = _keyed(scale, full["parsers"])
-    tree["parsers"] = {key: {**entry, "data": _key(scale, entry["data"])}
-                       for key, entry in parsers.items() if "layout" not in entry}
-    tree["photographs"] = {key: entry for key, entry in parsers.items()
-                           if "layout" in entry and Path(entry["raw"]).is_dir()}
-    absent = parsers.keys() - tree["parsers"].keys() - tree["photographs"].keys()
-    caches = dict(_caches(scale, full["caches"], tree["datasets"], absent))
-    tree["caches"] = {key: entry for key, entry in caches.items() if entry["parser"] not in EXTERNAL}
-    tree["external"] = {key: entry for key, entry in caches.items() if entry["parser"] in EXTERNAL}
-    tree["warps"] = {key: {**entry, "dataset": _key(scale, entry["dataset"]),
-                           "parts": _key(scale, entry.get("parts", entry["dataset"])),
-                           "images": tree["datasets"][_key(scale, entry["dataset"])]["raw"]}
-                     for key, entry in _keyed(scale, full["warps"]).items()
-                     if _key(scale, entry["dataset"]) in tree["datasets"]}
-    tree["runs"], tree["embed"], tree["evaluate"] = _runs(scale, runs, tree["datasets"], tree["render"])
-    tree["report"] = {key: {**entry, "pictures": (shown := _key(scale, entry["pictures"])),
-                            "dataset": tree["warps"][shown]["dataset"], "images": tree["warps"][shown]["images"],
-                            "parser": _key(scale, entry["parser"])}
-                      for key, entry in _keyed(scale, full["report"]).items()
-                      if _key(scale, entry["pictures"]) in tree["warps"]}
-    folders = {name: entry.get("raw", f"data/raw/{name}") for name, entry in full["datasets"].items()}
-    tables = paper_tables(wanted, scale=scale, datasets=folders, tree=tree) if wanted else ({}, {})
-    tree = tree if wanted is None else only_read(tree)
-    tree["tables"], tree["tables_page"] = tables
-    tree["sweeps"] = dict(_sweeps(scale, sweeps, tree["embed"]))
-    tree["figures"] = dict(_figures(scale, full["figures"], _keyed(scale, runs), tree))
-    parse(Params, tree, "")
-    return tree
-
-
-def _load(profile: str) -> dict[str, Any]:
-    path = PROFILES / f"{profile}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in PROFILES.glob("*.yaml")))
-        raise InputError(f"{path}: no such profile; there are {known}")
-    source = yaml.safe_load(path.read_text(encoding="utf-8"))
-    merged: dict[str, Any] = {}
-    for name in source.pop("include", []):
-        merged = _merge(merged, _load(name))
-    return _merge(merged, source)
-
-
-def _merge(base: Any, over: Any) -> Any:
-    """`over` over `base`, key by key; a key that is null in `over` is taken out, and another model replaces one."""
-    if not (isinstance(base, dict) and isinstance(over, dict)):
-        return copy.deepcopy(over)
-    result = copy.deepcopy(base)
-    for key, value in over.items():
-        if value is None:
-            result.pop(key, None)
-        else:
-            old = result.get(key)
-            renamed = key == "model" and old and "name" in old.keys() & value.keys() and old["name"] != value["name"]
-            result[key] = copy.deepcopy(value) if renamed else _merge(old, value)
-    return result
-
-
-def _like(entry: dict[str, Any], recipes: dict[str, Any]) -> dict[str, Any]:
-    entry = dict(entry)
-    name = entry.pop("like", None)
-    if name is None:
-        return entry
-    if name not in recipes:
-        raise InputError(f"like: {name}: no such recipe; there are {', '.join(recipes)}")
-    return _merge(_like(recipes[name], recipes), entry)
-
-
-def _key(scale: str, name: str) -> str:
-    """The key of a name; a name that says a scale already is one (the ci scale borrows the default's parser)."""
-    return name if name.startswith(tuple(f"{known}-" for known in SCALES)) else f"{scale}-{name}"
-
-
-def _keyed(scale: str, section: dict[str, Any]) -> dict[str, Any]:
-    return {_key(scale, name): entry for name, entry in section.items()}
-
-
-def _caches(scale: str, section: dict[str, Any], datasets: dict[str, Any], absent: set[str]
-            ) -> typing.Iterator[tuple[str, Any]]:
-    """The caches of data sets that are there; `absent`: parsers that cannot be trained here, their photographs
-    missing. `source` is a file or folder of the user's, else the weights of the parser that `weights` names."""
-    for key, entry in _keyed(scale, section).items():
-        dataset = _key(scale, entry["dataset"])
-        trained = _key(scale, entry.pop("weights", ""))
-        if dataset not in datasets or ("source" not in entry and trained in absent):
-            continue
-        raw = datasets[dataset]["raw"]
-        given = f"{raw}/labels.h5" if entry["parser"] == "oracle" else f"parsers/{trained}/weights.safetensors"
-        source = entry.pop("source", given)
-        if entry["parser"] in EXTERNAL:
-            entry["reads"] = (entry.pop("config", "") if entry["parser"] == "densepose"
-                              else label_file(entry.get("labels", ""), source))
-        yield key, {**entry, "dataset": dataset, "source": source, "images": raw}
-
-
-def _runs(scale: str, section: dict[str, Any], datasets: dict[str, Any], rendered: dict[str, Any]
-          ) -> tuple[dict, dict, dict]:
-    """The runs, and embed and evaluate entries of each result: a run's own, one `of` a run matched otherwise, or one
-    of several runs that are trials of one protocol.
-
-    A result that needs joints is left out on data sets that have none.
-    """
-    runs, embed = {}, {}
-    evaluate: dict[str, dict[str, Any]] = {}
-    for key, entry in _keyed(scale, section).items():
-        whole = _merge(section[entry["of"]], entry) if "of" in entry else dict(entry)
-        train_on = _key(scale, whole["train_on"])
-        if train_on not in datasets:
-            continue
-        run = _key(scale, whole.pop("of", key))
-        result = _key(scale, entry.get("result", key))
-        whole.pop("result", None)
-        model = parse(ModelParams, whole["model"], f"runs.{key}.model")
-        eval_on, match, dtype = whole.pop("eval_on"), whole.pop("match"), whole.pop("features_dtype")
-        if run == key:
-            cached = cache_file(model, None)
-            cache = _key(scale, whole.pop("cache", whole["train_on"])) if cached else "none"
-            reads = f"data/cache/{cache}/{cached}" if cached else datasets[train_on]["raw"]
-            runs[key] = {**whole, "train_on": train_on, "cache": cache, "reads": reads}
-            runs[key].pop("visible_by", None)
-        cached, pairs = cache_file(model, match["features"]), {}
-        for name in eval_on:
-            data = _key(scale, name)
-            if data in datasets:
-                visible_by = _visible_by(whole.get("visible_by", ""), scale, datasets[data]["raw"], data in rendered)
-                if visible_by.endswith(".joints.h5") and not Path(visible_by).is_file():
-                    continue
-                pairs[f"{key}-on-{name}"] = {
-                    "run": run, "result": result, "model": whole["model"]["name"], "dataset": data,
-                    "batch": whole["batch"], "dtype": dtype, "match": match,
-                    "reads": (reads := f"data/cache/{data}/{cached}" if cached else datasets[data]["raw"]),
-                    "visible_by": visible_by or reads}
-        embed.update(pairs)
-        if pairs:
-            evaluate.setdefault(result, {"scale": scale, "features": []})["features"] += pairs
-    return runs, embed, evaluate
-
-
-def _figures(scale: str, section: dict[str, Any], runs: dict[str, Any], tree: dict[str, Any]
-             ) -> typing.Iterator[tuple[str, Any]]:
-    """The figures of `section` whose data sets, and whose runs' data sets, are on this machine."""
-    for key, entry in _keyed(scale, section).items():
-        datasets, shows = ([_key(scale, name) for name in entry[field]] for field in ("datasets", "shows"))
-        unknown = [name for name in shows if name not in runs]
-        if unknown:
-            raise InputError(f"figures.{key}.shows: {unknown[0]!r} is no run of this profile; it has {', '.join(runs)}")
-        trained = [_key(scale, runs[name].get("of", name)) for name in shows]
-        if set(datasets) <= tree["datasets"].keys() and set(trained) <= tree["runs"].keys():
-            datasets = [*datasets, datasets[-1]][:max(2, len(datasets))]
-            yield key, {**entry, "shows": shows, "datasets": datasets,
-                        "model": tree["runs"][trained[-1]]["model"]["name"],
-                        "images": [tree["datasets"][name]["raw"] for name in datasets],
-                        "reads": figure_files(entry["kind"], shows, scale=scale, dataset=datasets[-1])}
-
-
-def _visible_by(source: str, scale: str, raw: str, rendered: bool) -> str:
-    """joints: a rendered set's labels.h5, or a file beside a real set's folder; another word: that run's weights."""
-    if not source:
-        return ""
-    joints = f"{raw}/labels.h5" if rendered else f"{raw}.joints.h5"  # in the folder it would make trainings stale
-    return joints if source == "joints" else f"runs/{_key(scale, source)}/weights.safetensors"
-
-
-def _sweeps(scale: str, section: dict[str, Any], embed: dict[str, Any]) -> typing.Iterator[tuple[str, Any]]:
-    """The sweeps that have a result on their data set for each value."""
-    for key, entry in _keyed(scale, section).items():
-        results = [_key(scale, name) for name in entry["results"]]
-        if all(f"{result}-on-{entry['dataset']}" in embed for result in results):
-            yield key, {**entry, "dataset": _key(scale, entry["dataset"]),
-                        "trained_on": _key(scale, entry["trained_on"]), "results": results,
-                        "reads": in_places("sweep", [f"metrics/{scale}/{result}.json" for result in results])}
-
-
-def fingerprint(tree: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def hand_edits(path: Path) -> list[str]:
-    """What stands in `path` and was not composed, as `a.b: 1 -> 2` lines; empty if nothing was edited."""
-    if not path.is_file():
-        return []
-    text = path.read_text(encoding="utf-8")
-    tree = yaml.safe_load(text)
-    if text.splitlines()[0].split()[-1] == fingerprint(tree):
-        return []
-    return list(_differences(compose(composed_from(path)), tree, "")) or ["the first line"]
-
-
-def composed_from(path: Path) -> str:
-    """The profile that `path` says it was composed from. InputError if its first line does not say."""
-    words = path.read_text(encoding="utf-8").partition("\n")[0].split()
-    if words[:4] != ["#", "composed", "from", "profile"] or len(words) != 6:
-        raise InputError(f"{path}: the first line does not name the profile it was composed from; "
-                         "`git checkout params.yaml`, or compose with --force")
-    return words[4].rstrip(",")
-
-
-def check(path: Path) -> None:
-    """InputError if `path` is not what composing its profile gives."""
-    profile = composed_from(path)
-    if path.read_text(encoding="utf-8") != as_text(compose(profile), profile):
-        raise InputError(f"{path}: is not what profile {profile} gives; run `python -m stages.compose {profile}`")
-
-
-def _differences(old: Any, new: Any, name: str) -> typing.Iterator[str]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted(old.keys() | new.keys()):
-            yield from _differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
-    elif old != new:
-        yield f"{name}: {_scalar(old)} -> {_scalar(new)}"
-
-
-def as_text(tree: dict[str, Any], profile: str) -> str:
-    """params.yaml: the tree, each key with its comment."""
-    head = (f"# composed from profile {profile}, {fingerprint(tree)}\n"
-            f"# Edit profiles/*.yaml and run `python -m stages.compose {profile}`; edits here stop the next compose.\n")
-    return head + "\n".join(_lines(Params, tree, 0)) + "\n"
-
-
-def _lines(kind: Any, tree: Any, depth: int) -> typing.Iterator[str]:
-    indent = "  " * depth
-    if kind in CHOICES:
-        kind = concrete(kind, tree, "")
-    typed = dataclasses.is_dataclass(kind)
-    for key, value in tree.items():
-        comment, inner = "", typing.get_args(kind)[1] if not typed else None
-        if typed:
-            matching = next(item for item in dataclasses.fields(kind) if item.name == key)
-            inner = typing.get_type_hints(kind)[key]
-            comment = f"  # {matching.metadata['doc']}" if matching.metadata["doc"] else ""
-        if isinstance(value, dict) and value:
-            yield f"{indent}{_scalar(key)}:{comment}"
-            yield from _lines(inner, value, depth + 1)
-        else:
-            yield f"{indent}{key}: {_scalar(value)}{comment}"
-
-
-def _scalar(value: Any) -> str:
-    if isinstance(value, float):
-        text = repr(value)
-        return text if "." in text or "e" not in text else text.replace("e", ".0e")
-    if isinstance(value, list):
-        return f"[{', '.join(map(_scalar, value))}]"
-    return json.dumps(value) if not isinstance(value, str) else value if _plain(value) else json.dumps(value)
-
-
-def _plain(text: str) -> bool:
-    return bool(text) and yaml.safe_load(text) == text and not set(text) & set(",:[]{}#'\"")
+STAGES = Path("dvc.yaml")
+Kept = tuple[str, ...] | None
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("profile", nargs="?", default="default", help="a file of profiles/ without its ending")
+    parser.add_argument("--with", nargs="+", metavar="DATASET", dest="kept", help="the users' data sets to keep")
     parser.add_argument("--force", action="store_true", help="overwrite hand edits")
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if params.yaml is stale")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if an experiment here is stale")
     arguments = parser.parse_args()
-    path = Path("params.yaml")
-    try:
+    if arguments.check and (arguments.force or arguments.kept or arguments.profile != "default"):
+        parser.error("--check takes nothing else: it reads every experiment that is composed here")
+    with sentences():
         if arguments.check:
-            check(path)
-            return
-        tree = compose(arguments.profile)
-        edits = [] if arguments.force else hand_edits(path)
-        if edits:
-            raise InputError("params.yaml was edited by hand: " + "; ".join(edits) + "; take the edits into profiles/, "
-                             "`git checkout params.yaml`, or compose with --force")
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(as_text(tree, arguments.profile), encoding="utf-8")
-    temporary.replace(path)
-    print(f"params.yaml: profile {arguments.profile}, {len(tree['runs'])} runs on "
-          f"{len(tree['datasets'])} data sets")
+            check_all()
+        else:
+            write_all(arguments.profile, tuple(arguments.kept) if arguments.kept else None, force=arguments.force)
+
+
+def write_all(name: str, kept: Kept, *, force: bool) -> None:
+    """Compose an experiment, and before it those that it stands on and that are not composed yet."""
+    composed = compose(name, kept)
+    check_kept(name, composed, kept)
+    for base, theirs in composed.bases.items():
+        if not (paths.experiment_folder(base) / "params.yaml").exists():
+            write_all(base, kept and tuple(set(kept) & theirs.folders.keys()), force=force)
+    print(write(name, composed, kept, force=force))
+
+
+def write(name: str, composed: Composed, kept: Kept, *, force: bool) -> str:
+    """Write an experiment's folder. What was written, in a line."""
+    check_bases(name, composed, kept)
+    check_owners(name, composed)
+    folder = paths.experiment_folder(name)
+    files = ((folder / "params.yaml", composed.params), (folder / "plan.yaml", composed.plan))
+    for path, tree in files:
+        edited = [] if force or not path.exists() else edits(path, tree)
+        if edited:
+            raise InputError(f"{str(path)!r}: was edited by hand: {'; '.join(edited)}; take the edits into profiles/, "
+                             f"`git checkout {path}`, or compose with --force")
+
+    for (path, _), text in zip(files, texts(name, composed, kept), strict=True):
+        write_text(path, text)
+    if name != "default":
+        write_text(folder / STAGES, stages_text())
+    runs, datasets = len(composed.params["runs"]), len(composed.params["datasets"])
+    left_out = [one for one in composed.folders if kept is not None and one not in kept]
+    return (f"{files[0][0]}: profile {name}, {runs} runs and {datasets} data sets of its own"
+            f"{', without ' if left_out else ''}{', '.join(left_out)}")
+
+
+def texts(name: str, composed: Composed, kept: Kept) -> tuple[str, str]:
+    """params.yaml and plan.yaml. What is kept is said where the experiment has users' folders."""
+    used = tuple(sorted(set(kept) & composed.folders.keys())) if kept is not None and composed.folders else None
+    return params_text(composed.params, name, used), plan_text(composed.plan, name, used)
+
+
+def stages_text() -> str:
+    """The stages, the same for every experiment."""
+    try:
+        return STAGES.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{str(STAGES)!r}: cannot be read ({error.strerror}); `git checkout {STAGES}`") from error
+
+
+def check_kept(name: str, composed: Composed, kept: Kept) -> None:
+    """InputError, naming all, for data sets to keep that there are none of, or for folders that are not there."""
+    unknown = [one for one in kept or () if one not in composed.folders]
+    if unknown:
+        raise InputError(f"--with: profile {name} has no data set {unknown[0]!r} in a user's folder"
+                         f"{nearest(unknown[0], composed.folders)}; it has: {', '.join(composed.folders) or 'none'}")
+    wanted = [one for one in composed.folders if kept is None or one in kept]
+    absent = [one for one in wanted if not _is_there(composed.folders[one])]
+    if absent:
+        there = [one for one in wanted if one not in absent]
+        way = (f"or leave it out: `python -m stages.compose {name} --with {' '.join(there)}`" if there else
+               "there is no other for this profile")
+        gone = ", ".join(f"{one} is not in {composed.folders[one]!r}" for one in absent)
+        raise InputError(f"'profiles/{name}.yaml': {gone}; put or link it there, {way}")
+
+
+def _is_there(path: str) -> bool:
+    """A folder of images, or a file of joints."""
+    return Path(path).is_file() if path.endswith(".h5") else Path(path).is_dir()
+
+
+def check_bases(name: str, composed: Composed, kept: Kept) -> None:
+    """InputError for an experiment that this one stands on and that is composed with other data sets kept."""
+    for base, theirs in composed.bases.items():
+        path, folders = paths.experiment_folder(base) / "params.yaml", theirs.folders.keys()
+        if path.exists():
+            here, there = (folders if these is None else folders & set(these)
+                           for these in (kept, composed_from(path)[1]))
+            lacking = sorted(here - there)
+            if lacking:
+                raise InputError(f"{str(path)!r}: was composed without {', '.join(lacking)}, which {name} uses; run "
+                                 f"`python -m stages.compose {base} --with {' '.join(sorted(here | there))}` first")
+
+
+def check_owners(name: str, composed: Composed) -> None:
+    """InputError for an output that another experiment here makes too."""
+    mine = set(outputs(parse(Plan, composed.plan["plan"], "plan")))
+    for other in composed_experiments():
+        if other != name:
+            both = mine & set(outputs(load_plan(paths.experiment_folder(other) / "plan.yaml", other)))
+            if both:
+                kind, one = min(both)
+                raise InputError(f"'profiles/{name}.yaml': the {kind} {one!r} belongs to experiment {other}; take it "
+                                 f"from there (on: [{other}]), or give it another name")
+
+
+def composed_experiments() -> list[str]:
+    """The experiments that are composed here, the default first."""
+    others = sorted(path.parent.name for path in paths.EXPERIMENTS.glob("*/params.yaml"))
+    return [*(["default"] if Path("params.yaml").exists() else []), *others]
+
+
+def check_all() -> None:
+    """InputError, naming the file, if an experiment is not what its profile gives or its lock is damaged."""
+    if not Path("params.yaml").exists():
+        raise InputError("'params.yaml': is not there; `git checkout params.yaml`, or compose it with "
+                         "`python -m stages.compose`")
+    for name in composed_experiments():
+        check(name)
+
+
+def check(name: str) -> None:
+    """InputError likewise, of one experiment."""
+    folder = paths.experiment_folder(name)
+    there = {file: _read(folder / file, name) for file in ("params.yaml", "plan.yaml")}
+    if (folder / "dvc.lock").exists():
+        read_yaml(folder / "dvc.lock")
+    profile, kept, _ = composed_from(folder / "params.yaml")
+    if profile != name:
+        raise InputError(f"{str(folder / 'params.yaml')!r}: was composed from profile {profile!r}; compose {name} "
+                         "again")
+
+    composed = compose(name, kept)
+    check_bases(name, composed, kept)
+    for (file, tree), text, wanted in zip(there.items(), texts(name, composed, kept),
+                                          (composed.params, composed.plan), strict=True):
+        path = folder / file
+        if path.read_text(encoding="utf-8") != text:
+            differ = "; ".join(changes(wanted, tree)) or "a comment or how it is written"
+            raise InputError(f"{str(path)!r}: is not what profile {name} gives ({differ}); run "
+                             f"`python -m stages.compose {name}`, with --force over edits by hand")
+    path = folder / STAGES
+    if name != "default" and (not path.is_file() or path.read_text(encoding="utf-8") != stages_text()):
+        raise InputError(f"{str(path)!r}: is no copy of {str(STAGES)!r}; run `python -m stages.compose {name}`")
+
+
+def _read(path: Path, name: str) -> Any:
+    try:
+        return read_yaml(path)
+    except FileNotFoundError as error:
+        raise InputError(f"{str(path)!r}: is not there; run `python -m stages.compose {name}`") from error
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
-"""Features of a data set's query and gallery images: python -m stages.embed default-sorn-on-synth-occluded
+"""Features of a data set's query and gallery images: python -m stages.embed sorn-on-synth-occluded
 
-Writes features/RESULT/DATASET.h5 from runs/RUN/weights.safetensors.
+Writes data/features/RESULT/DATASET.h5 from data/runs/RUN/weights.safetensors.
 """
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,49 +11,49 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from pipeline.embedding import embed_images, write_features
-from pipeline.errors import InputError
-from pipeline.images import file_sha256
-from pipeline.index import read_index
-from pipeline.joints import read_joints, stripes_with_joints
-from pipeline.loading import Pictures, embedding_rows, images_sha256, ordered_batches
-from pipeline.params import EmbedParams, Params, SornParams, pick
-from pipeline.weights import load_weights, read_weights
+from pipeline.base.errors import InputError
+from pipeline.base.files import file_sha256
+from pipeline.config import paths
+from pipeline.config.loader import Experiment, pick
+from pipeline.config.plan import EmbedPlan, SeenEmbedPlan, cache_among
+from pipeline.config.schema import MatchParams
+from pipeline.datasets.index import read_index
+from pipeline.datasets.joints import read_joints, stripes_with_joints
+from pipeline.loading.dataset import Images, embedding_rows, images_sha256, ordered_batches
+from pipeline.retrieval.features import embed_images, write_features
 from stages import main
-from stages.device import choose_device
-from stages.networks import arrays, build, cache_of, check_reads, check_recorded, crop_of, pins, versions
+from stages.shared.device import choose_device
+from stages.shared.trained_run import check_cache, open_run, pins, versions
 
 
-def run(params: Params, key: str) -> None:
-    settings = pick(params.embed, key, "embed")
-    trained, dataset = pick(params.runs, settings.run, "runs"), pick(params.datasets, settings.dataset, "datasets")
-    device = choose_device(params.device, threads=params.threads)
-    weights, index = Path("runs") / settings.run / "weights.safetensors", Path("data/index") / f"{settings.dataset}.csv"
-    check_reads(settings.reads, trained, key=f"embed.{key}", match=settings.match)
-    tensors, about = read_weights(weights)
-    check_recorded(about, trained, key=settings.run, path=weights)
-    network: Any = build(trained, key=settings.run, ids=about["ids"], match=settings.match)
-    load_weights(network, tensors, weights)
+def run(experiment: Experiment, key: str) -> None:
+    plan = pick({**experiment.plan.embed, **experiment.plan.embed_seen}, key, "plan.embed")
+    settings = pick(experiment.params.results, plan.result, "results")
+    trained, cache = experiment.run(plan.run), cache_among(plan.reads)
+    device = choose_device(experiment.params.device, threads=experiment.params.threads)
+    check_cache(cache, trained, name=f"plan.embed.{key}.reads", features=settings.match.features)
+    opened = open_run(trained, key=plan.run, weights=plan.weights, match=settings.match)
     try:
-        frame = embedding_rows(read_index(index))
+        frame = embedding_rows(read_index(plan.index))
     except InputError as error:
-        raise InputError(f"embed.{key}: {error}") from error
-    cache = cache_of(settings.reads)
+        raise InputError(f"plan.embed.{key}: {error}") from error
     if cache is not None:
-        images_sha256(frame, dataset.raw, cache)  # the cache belongs to these images
-    pictures = Pictures(frame, raw=dataset.raw, cache=cache, arrays=arrays(trained, cache), crop=crop_of(about),
-                        height=trained.height, width=trained.width)
-    batches = ordered_batches(pictures, batch=settings.batch, workers=trained.workers, device=device)
-    network = seen_by(network, params, settings, frame, device=device)
+        images_sha256(frame, plan.raw, cache)  # the cache belongs to these images
+
+    images = Images(frame, raw=plan.raw, cache=cache, arrays=opened.arrays, crop=opened.crop, height=trained.height,
+                    width=trained.width)
+    batches = ordered_batches(images, batch=trained.batch, workers=trained.workers, device=device)
+    network = seen_by(opened.network, experiment, plan, settings.match, frame, device=device)
     features, visibility = embed_images(network, batches, count=len(frame), device=device)
-    maker = {
-        "run": settings.run, "result": settings.result, "dataset": settings.dataset,
-        "model": trained.model.name, "distance": network.distance,
-        "reduction": network.reduction, "weights_sha256": file_sha256(weights), "index_sha256": file_sha256(index),
-        "seed": trained.seed, "image_steps": trained.image_steps, "init": trained.init, "train_on": trained.train_on,
-        "caches": about["caches"] | pins(cache), "protocol": dataset.layout, "versions": versions()}
-    write_features(Path("features") / settings.result / f"{settings.dataset}.h5", frame=frame, features=features,
-                   visibility=visibility, sizes=network.sizes, maker=maker, dtype=settings.dtype)
+
+    provenance = {
+        "run": plan.run, "result": plan.result, "dataset": plan.dataset, "model": trained.model.name,
+        "distance": network.distance, "reduction": network.reduction, "weights_sha256": file_sha256(plan.weights),
+        "index_sha256": file_sha256(plan.index), "seed": trained.seed, "image_steps": trained.image_steps,
+        "init": trained.init, "train_on": trained.train_on, "caches": opened.provenance["caches"] | pins(cache),
+        "protocol": plan.protocol, "versions": versions()}
+    write_features(paths.features(plan.result, plan.dataset), frame=frame, features=features, visibility=visibility,
+                   sizes=network.sizes, provenance=provenance, dtype=settings.dtype)
 
 
 class SeenBy(torch.nn.Module):
@@ -69,25 +68,24 @@ class SeenBy(torch.nn.Module):
         return self.network.embed(batch | {"visibility": self.scores(batch)})
 
 
-def seen_by(network: Any, params: Params, settings: EmbedParams, frame: pd.DataFrame, *, device: torch.device) -> Any:
-    """The network, or where `visible_by` names joints (+P) or another run's weights (+S) one that listens to them."""
-    source = Path(settings.visible_by)
-    if settings.visible_by == settings.reads:
+def seen_by(network: Any, experiment: Experiment, plan: EmbedPlan, match: MatchParams, frame: pd.DataFrame, *,
+            device: torch.device) -> Any:
+    """The network, or where joints (+P) or another run's weights (+S) say what is seen one that listens to them."""
+    if not isinstance(plan, SeenEmbedPlan):
         return network
-    if not isinstance(params.runs[settings.run].model, SornParams):
-        raise InputError(f"embed.visible_by: is {settings.visible_by!r}, and {settings.run} is no SORN; only SORN's "
-                         f"stripes can be told from outside, write {settings.reads!r}")
+    if not hasattr(network, "patches"):
+        raise InputError(f"plan.embed_seen: {plan.run} has no stripes that could be told from outside what is seen; "
+                         "take `visible_by` out of its entry in the profile")
+
+    source = Path(plan.seen_by)
     if source.name != "weights.safetensors":
         shown = torch.from_numpy(stripes_with_joints(*read_joints(source).of(frame["path"].tolist()), network.patches))
         return SeenBy(network, lambda batch: shown.to(device)[batch["row"]])
-    from models.sorn import visibility_scores
-    other = pick(params.runs, source.parent.name, "embed.visible_by: runs")
-    tensors, about = read_weights(source)
-    check_recorded(about, other, key=source.parent.name, path=source)
-    segments: Any = build(other, key=source.parent.name, ids=about["ids"],
-                          match=dataclasses.replace(settings.match, features="all"))
-    load_weights(segments, tensors, source)
-    segments.to(device).eval()
+
+    other = source.parent.name
+    segments = open_run(experiment.run(other), key=other, weights=source,
+                        match=MatchParams(features="all", tau=match.tau)).network.to(device)
+    from models.sorn import visibility_scores  # only here: other networks do not depend on that file
     return SeenBy(network, lambda batch: visibility_scores(segments.maps(batch)[1], network.patches))
 
 

@@ -1,19 +1,18 @@
-"""Put objects in front of a data set's queries: python -m stages.occlude default-market1501-dev-occluded"""
+"""Occluded queries: objects in front of a data set's queries, `python -m stages.occlude market1501-dev-occluded`."""
 
-from pathlib import Path
-
-from pipeline.index import read_index
-from pipeline.occluding import occlude_queries
-from pipeline.params import Params, pick
+from pipeline.config import paths
+from pipeline.config.loader import Experiment, pick
+from pipeline.datasets.index import read_index
+from pipeline.renderer.occlude_queries import occlude_queries
 from stages import main
 
 
-def run(params: Params, key: str) -> None:
+def run(experiment: Experiment, key: str) -> None:
     """Write data/raw/KEY: the queries of another data set occluded, and its gallery."""
-    wanted = pick(params.occlude, key, "occlude")
-    index = read_index(Path("data/index") / f"{wanted.dataset}.csv")
-    folder = Path("data/raw") / key
-    count = occlude_queries(index, wanted.images, folder, key=key, seed=wanted.seed, low=wanted.low, high=wanted.high)
+    settings, plan = pick(experiment.params.occlude, key, "occlude"), pick(experiment.plan.occlude, key, "plan.occlude")
+    folder = paths.raw(key)
+    count = occlude_queries(read_index(plan.index), plan.raw, folder, key=settings.stream, seed=settings.seed,
+                            low=settings.low, high=settings.high)
     print(f"{count} occluded queries in {folder}")
 
 

@@ -1,4 +1,4 @@
-"""Parse a data set's images into data/cache/<key>/parts.h5: python -m stages.parse default-synth-occluded
+"""Parses of a data set's images, data/cache/KEY/parts.h5: python -m stages.parse synth-occluded
 
 Stopped, it goes on where it was; after images were added or mended it parses only those. Under
 `torchrun --nproc-per-node N -m stages.parse KEY` the batches are shared over processes, GPUs or machines.
@@ -16,70 +16,88 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from models.parsers import Parser, load_parser, upsample
-from pipeline.caches import FORMAT
-from pipeline.errors import InputError
-from pipeline.images import file_sha256
-from pipeline.index import read_index
-from pipeline.oracle import Oracle
-from pipeline.params import EXTERNAL, CacheParams, Params, pick
-from pipeline.parsing import Forward, Job, parse_images
-from pipeline.taxonomy import lip20_probabilities_to_parts8
+from models.parsers.torchvision_parsers import Parser, load_parser, upsample
+from pipeline.base.body_parts import lip20_probabilities_to_parts8
+from pipeline.base.errors import InputError
+from pipeline.base.files import file_sha256
+from pipeline.caches.cache import FORMAT
+from pipeline.config import paths
+from pipeline.config.loader import Experiment, pick
+from pipeline.config.plan import DescribedParsePlan, ParsePlan
+from pipeline.config.schema import EXTERNAL, CacheParams
+from pipeline.datasets.index import read_index
+from pipeline.parsing.engine import Forward, Job, parse_images
+from pipeline.parsing.oracle import Oracle
 from stages import main
-from stages.device import choose_device, machine
+from stages.shared.device import choose_device, machine
 
 
-def run(params: Params, key: str) -> None:
-    cache = pick({**params.caches, **params.external}, key, "caches")
-    index = read_index(Path("data/index") / f"{cache.dataset}.csv")
-    device = choose_device(params.device, threads=cache.threads)
-    if cache.parser in EXTERNAL:
-        forward, taxonomy, uv, made = build_external(cache, index, device)
+def run(experiment: Experiment, key: str) -> None:
+    settings, plan = planned(experiment, key)
+    index = read_index(plan.index)
+    device = choose_device(experiment.params.device, threads=settings.threads)
+    if settings.parser in EXTERNAL:
+        forward, taxonomy, uv, made = build_external(settings, plan, index, device, key)
     else:
-        forward, taxonomy, uv = build_forward(cache, device)
-        made = {"source_sha256": file_sha256(cache.source), "exact": taxonomy == "densepose24"}
-    maker = {"parser": cache.parser, "taxonomy": taxonomy, "height": cache.height, "width": cache.width,
-             "batch": cache.batch, "threads": cache.threads, "machine": machine(device), "torch": torch.__version__,
-             "opencv": cv2.__version__, "zlib": zlib.ZLIB_RUNTIME_VERSION, "format": FORMAT, **made}
-    job = Job(keys=index["image"].tolist(), paths=index["path"].tolist(), raw=Path(cache.images),
-              maker=json.dumps(maker, sort_keys=True), taxonomy=taxonomy, uv=uv, height=cache.height,
-              width=cache.width, batch=cache.batch, device=str(device))
-    failed = parse_images(job, forward, Path("data/cache") / key / "parts.h5", scratch=Path("scratch") / f"parse-{key}",
+        forward, taxonomy, uv = build_forward(settings, plan.source, device)
+        made = {"source_sha256": file_sha256(plan.source), "exact": taxonomy == "densepose24"}
+    maker = {"parser": settings.parser, "taxonomy": taxonomy, "height": settings.height, "width": settings.width,
+             "batch": settings.batch, "threads": settings.threads, "machine": machine(device),
+             "torch": torch.__version__, "opencv": cv2.__version__, "zlib": zlib.ZLIB_RUNTIME_VERSION,
+             "format": FORMAT, **made}
+
+    job = Job(keys=index["image"].tolist(), paths=index["path"].tolist(), raw=Path(plan.raw),
+              maker=json.dumps(maker, sort_keys=True), taxonomy=taxonomy, uv=uv, height=settings.height,
+              width=settings.width, batch=settings.batch, device=str(device))
+    target = paths.cache(key, "parts.h5")
+    failed = parse_images(job, forward, target, scratch=paths.SCRATCH / f"parse-{key}",
                           rank=int(os.environ.get("RANK", 0)), world=int(os.environ.get("WORLD_SIZE", 1)))
     if failed:
         name, status = failed[0]
-        raise InputError(f"data/cache/{key}/parts.h5: is written, but {len(failed)} of {len(index)} images have no "
-                         f"parse, the first {name!r} in {cache.images!r} ({status}); mend or remove them, prepare the "
-                         "index again and run again: only they are parsed")
+        raise InputError(f"{str(target)!r}: is written, but {len(failed)} of {len(index)} images have no parse, the "
+                         f"first {name!r} in {plan.raw!r} ({status}); mend or remove them, prepare the index again and "
+                         "run again: only they are parsed")
 
 
-def build_forward(cache: CacheParams, device: torch.device) -> tuple[Forward, str, bool]:
+def planned(experiment: Experiment, key: str) -> tuple[CacheParams, ParsePlan]:
+    """A cache's parameters and its plan, which section it may stand in."""
+    params, plan = experiment.params, experiment.plan
+    return (pick({**params.caches, **params.external}, key, "caches"),
+            pick({**plan.parse, **plan.parse_external, **plan.parse_described}, key, "plan.parse"))
+
+
+def build_forward(cache: CacheParams, source: str, device: torch.device) -> tuple[Forward, str, bool]:
     """The parser as the engine calls it, its taxonomy, and whether it gives u,v."""
     if cache.parser == "oracle":
-        return Oracle(cache.source, height=cache.height, width=cache.width), "densepose24", True
+        return Oracle(source, height=cache.height, width=cache.width), "densepose24", True
     try:
-        parser = load_parser(cache.source, str(device))
+        parser = load_parser(source, str(device))
     except ValueError as error:
         raise InputError(str(error)) from error
-    found = (parser.architecture, parser.height, parser.width)
-    if found != (cache.parser, cache.height, cache.width):
-        raise InputError(f"{cache.source!r}: holds {found[0]} at {found[1]}x{found[2]} where the cache asks for "
+    held = (parser.architecture, parser.height, parser.width)
+    if held != (cache.parser, cache.height, cache.width):
+        raise InputError(f"{source!r}: holds {held[0]} at {held[1]}x{held[2]} where the cache asks for "
                          f"{cache.parser} at {cache.height}x{cache.width}; change the cache's parameters or its source")
     return network_forward(parser), parser.taxonomy, parser.uv
 
 
-def build_external(cache: CacheParams, index: pd.DataFrame, device: torch.device
+def build_external(cache: CacheParams, plan: ParsePlan, index: pd.DataFrame, device: torch.device, key: str
                    ) -> tuple[Forward, str, bool, dict[str, Any]]:
     """The same of a parser from outside, and what else the maker says of it."""
-    from stages.external import external_parser  # only here: other caches do not depend on that code
+    from stages.shared.external_parsers import external_parser  # only here: other caches do not depend on that code
     options = {name: value for name, value in dataclasses.asdict(cache).items()
                if name in ("labels", "boxes", "input_height", "input_width", "min_score")}
+    described = plan.description if isinstance(plan, DescribedParsePlan) else ""
     if cache.parser == "densepose":
-        options["config"] = dataclasses.asdict(cache)["reads"]
-    found = external_parser(cache.parser, source=cache.source, raw=Path(cache.images), paths=index["path"].tolist(),
-                            height=cache.height, width=cache.width, device=str(device), **options)
-    return (found.forward, found.taxonomy, found.uv,
-            {"source_sha256": found.source_sha256, "exact": found.exact, **found.made})
+        options["config"] = described
+    elif options["labels"].endswith((".yaml", ".yml")) and options["labels"] != described:
+        raise InputError(f"external.{key}.labels: is {options['labels']!r}, and plan.yaml has {described!r}; change it "
+                         "in the profile and compose again")
+
+    parser = external_parser(cache.parser, source=plan.source, raw=Path(plan.raw), paths=index["path"].tolist(),
+                             height=cache.height, width=cache.width, device=str(device), **options)
+    return (parser.forward, parser.taxonomy, parser.uv,
+            {"source_sha256": parser.source_sha256, "exact": parser.exact, **parser.made})
 
 
 def network_forward(parser: Parser) -> Forward:
@@ -91,7 +109,7 @@ def network_forward(parser: Parser) -> Forward:
 
 @torch.inference_mode()
 def parse_lip20(parser: Parser, images: Tensor) -> dict[str, Tensor]:
-    """`Parser.parse` with the 8 parts, which LIP-20 gives only through the cuts of pipeline/taxonomy.py."""
+    """`Parser.parse` with the 8 parts, which LIP-20 gives only through the cuts of pipeline/base/body_parts.py."""
     logits = upsample(parser(images)[0], parser.height, parser.width)
     probabilities = logits.softmax(1)
     native = logits.argmax(1).to(torch.uint8)

@@ -1,24 +1,27 @@
-"""Read a data set's folder and write its index: python -m stages.prepare default-synth-occluded"""
+"""Index of a data set's folder: image, person, camera, split; `python -m stages.prepare synth-occluded`."""
 
 import sys
-from pathlib import Path
 
-from pipeline.datasets import add_occlusion, pick_layout, remarks
-from pipeline.errors import InputError
-from pipeline.index import write_index
-from pipeline.params import Params, pick
+from pipeline.base.errors import InputError
+from pipeline.config import paths
+from pipeline.config.loader import Experiment, pick
+from pipeline.datasets.index import write_index
+from pipeline.datasets.layouts import add_occlusion, pick_layout, remarks
 from stages import main
 
 
-def run(params: Params, key: str) -> None:
+def run(experiment: Experiment, key: str) -> None:
     """Write data/index/KEY.csv; say on stderr where the counts differ from the published ones."""
-    dataset = pick(params.datasets, key, "datasets")
+    name = pick(experiment.params.datasets, key, "datasets").layout
+    raw = pick(experiment.plan.prepare, key, "plan.prepare").raw
     try:
-        layout = pick_layout(dataset.layout)
+        layout = pick_layout(name)
     except InputError as error:
         raise InputError(f"datasets.{key}.layout: {error}") from error
-    frame = add_occlusion(layout.read(dataset.raw), dataset.raw)
-    write_index(frame, Path("data/index") / f"{key}.csv")
+
+    frame = add_occlusion(layout.read(raw), raw)
+    write_index(frame, paths.index(key))
+
     for remark in remarks(layout, frame):
         print(f"{key}: {remark}", file=sys.stderr)
     counts = ", ".join(f"{split} {len(part)} images of {part['pid'].nunique()} people"

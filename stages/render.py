@@ -1,21 +1,22 @@
-"""Render one data set of people with exact labels: `python -m stages.render default-synth-occluded`."""
+"""Rendered people: one data set of images with exact labels, `python -m stages.render synth-occluded`."""
 
-from pathlib import Path
-
-from pipeline.params import Params, pick
-from pipeline.render import Plan, render_dataset
+from pipeline.config import paths
+from pipeline.config.loader import Experiment, pick
+from pipeline.renderer.dataset import Plan, render_dataset
 from stages import main
 
 
-def run(params: Params, key: str) -> None:
-    """Render data set `key` of `render` into data/raw/<key>/."""
-    wanted = pick(params.render, key, "render")
-    plan = Plan(key=key, kind=wanted.kind, seed=wanted.seed, height=wanted.height, width=wanted.width,
-                train_ids=wanted.train_ids, train_images=wanted.train_images, test_ids=wanted.test_ids,
-                query_images=wanted.query_images, gallery_images=wanted.gallery_images)
-    folder = Path("data/raw") / key
-    count = render_dataset(plan, folder, wanted.processes)
-    print(f"{count} pictures in {folder}")
+def run(experiment: Experiment, key: str) -> None:
+    """Render data set `key` of `render` into data/raw/KEY/."""
+    settings = pick(experiment.params.render, key, "render")
+    plan = Plan(key=settings.stream, kind=settings.kind, seed=settings.seed, height=settings.height,
+                width=settings.width, train_ids=settings.train_ids, train_images=settings.train_images,
+                test_ids=settings.test_ids, query_images=settings.query_images,
+                gallery_images=settings.gallery_images)
+
+    folder = paths.raw(key)
+    count = render_dataset(plan, folder, settings.processes)
+    print(f"{count} images in {folder}")
 
 
 if __name__ == "__main__":

@@ -1,41 +1,38 @@
-"""A sweep as a picture, the paper's best value marked: python -m stages.sweep default-sorn-tau-on-synth-occluded
+"""Sweep of a parameter as a picture, the paper's best value marked:
 
-Writes reports/sweeps/KEY/figure.svg, figure.png and values.csv from the metrics of the sweep's results.
+    python -m stages.sweep sgsfa-lambda-on-synth-occluded --experiment sweeps-sgsfa
+
+Writes data/reports/EXPERIMENT/sweeps/KEY/figure.svg, figure.png and values.csv from the metrics of the sweep's results.
 """
 
-import shutil
-from pathlib import Path
-
-from pipeline.params import Params, SweepParams, pick
-from pipeline.report import read_json, short
-from pipeline.sweeps import as_csv, as_png, as_svg, point, sweep_figure
+from pipeline.base.files import new_folder
+from pipeline.config import paths
+from pipeline.config.loader import Experiment, pick
+from pipeline.config.plan import SweepPlan
+from pipeline.reporting.results import read_metrics
+from pipeline.reporting.sweep_plot import as_csv, as_png, as_svg, point, sweep_figure
 from stages import main
 
 NAMES = {"esa": "ESA-ReID", "sgsfa": "SGSFA", "sgam": "SGAM", "dsa": "DSA-reID", "sorn": "SORN"}
 
 
-def run(params: Params, key: str) -> None:
+def run(experiment: Experiment, key: str) -> None:
     """Write the folder beside its place and put it there whole."""
-    wanted = pick(params.sweeps, key, "sweeps")
-    points = [point(value, result, read_json(Path(path)), wanted.dataset)
-              for value, result, path in zip(wanted.values, wanted.results, wanted.reads, strict=False)]
-    figure = sweep_figure(points, title=_title(wanted, params.scale), what=wanted.what, axis=wanted.axis,
-                          best=wanted.best)
-    target, work = Path("reports/sweeps") / key, Path("reports/sweeps") / f"{key}.tmp"
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    (work / "figure.svg").write_bytes(as_svg(figure))
-    (work / "figure.png").write_bytes(as_png(figure))
-    (work / "values.csv").write_text(as_csv(points), encoding="utf-8")
-    shutil.rmtree(target, ignore_errors=True)
-    work.rename(target)
+    plan = pick(experiment.plan.sweep, key, "plan.sweep")
+    points = [point(value, result, read_metrics(paths.metrics(experiment.name, result))[0], plan.dataset)
+              for value, result in zip(plan.values, plan.results, strict=True)]
+    figure = sweep_figure(points, title=_title(plan), what=plan.what, axis=plan.axis, best=plan.best)
+
+    with new_folder(paths.report(experiment.name, "sweeps", key)) as folder:
+        (folder / "figure.svg").write_bytes(as_svg(figure))
+        (folder / "figure.png").write_bytes(as_png(figure))
+        (folder / "values.csv").write_text(as_csv(points), encoding="utf-8")
 
 
-def _title(wanted: SweepParams, scale: str) -> str:
-    dataset, trained_on = short(wanted.dataset, scale), short(wanted.trained_on, scale)
-    place = "" if (dataset,) == wanted.printed_on else f", in the place of {' and '.join(wanted.printed_on)}"
-    return (f"{NAMES.get(wanted.paper, wanted.paper)}, the sweep of Fig. {wanted.figure}\n"
-            f"on {dataset}{place}\ntrained on {trained_on}")
+def _title(plan: SweepPlan) -> str:
+    place = "" if (plan.dataset,) == plan.printed_on else f", in the place of {' and '.join(plan.printed_on)}"
+    return (f"{NAMES.get(plan.paper, plan.paper)}, the sweep of Fig. {plan.figure}\n"
+            f"on {plan.dataset}{place}\ntrained on {plan.trained_on}")
 
 
 if __name__ == "__main__":

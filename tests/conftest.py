@@ -6,15 +6,15 @@ from benchmarks.project import Project, new_project
 
 # Everything the default does, on a handful of people: one rendered set, a parser, a run of each network.
 TINY = """
-include: [default]
+include: [whole]
 render:
-  default-parsing: {height: 64, width: 32, train_ids: 8, train_images: 4, test_ids: 4, gallery_images: 2}
+  parsing: {height: 64, width: 32, train_ids: 8, train_images: 4, test_ids: 4, gallery_images: 2}
   synth-occluded: {height: 64, width: 32, train_ids: 8, train_images: 4, test_ids: 4, query_images: 1,
                    gallery_images: 4}
   synth-holistic: null
   synth-partial: null
 datasets: {synth-holistic: null, synth-partial: null}
-parsers: {default-lraspp: {height: 64, width: 32, image_steps: 64, batch: 8}}
+parsers: {lraspp: {height: 64, width: 32, image_steps: 64, batch: 8}}
 caches: {synth-holistic: null, synth-partial: null}
 warps: {synth-holistic: null, synth-partial: null}
 recipes:
@@ -28,15 +28,15 @@ recipes:
   small-sgam: {height: 64, width: 32, image_steps: 32, batch: 16, eval_on: [synth-occluded]}
 runs: {histogram: null, untrained: null}
 figures:
-  esa-7: {kind: entropy, title: ESA-ReID Fig. 7, shows: [esa], names: [ESA-ReID], count: 3, datasets: [synth-occluded]}
-  sgam-7: {kind: lists, title: a list, shows: [baseline, sgam], names: [a, b], count: 2, datasets: [synth-occluded]}
+  esa-7: {kind: entropy, title: ESA-ReID Fig. 7, shows: [esa], names: [ESA-ReID], count: 3, dataset: synth-occluded}
+  sgam-7: {kind: lists, title: a list, shows: [baseline, sgam], names: [a, b], count: 2, dataset: synth-occluded}
 """
 
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> Project:
     """The tiny project after `dvc repro`, committed."""
-    project = new_project(tmp_path_factory.mktemp("tiny"), profile="tiny", text=TINY)
+    project = new_project(tmp_path_factory.mktemp("tiny"), default=TINY)
     project.run("dvc", "repro", timeout=600)
     project.run("git", "add", "-A")
     project.run("git", "commit", "-qm", "first")

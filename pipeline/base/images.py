@@ -1,0 +1,79 @@
+"""Images: files to arrays and back with errors that name the file, sizes, and ImageNet's normalisation."""
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from pipeline.base.errors import InputError
+from pipeline.base.files import write_bytes
+
+# Of RGB in [0, 1]. models/backbone.py has its own, because pipeline and models import neither each other.
+IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
+
+IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)  # of RGB in [0, 1]
+IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
+
+
+def read_bytes(path: str | os.PathLike) -> bytes:
+    """The file's bytes. InputError if it is missing, unreadable or empty."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except (OSError, ValueError) as error:  # ValueError: no name of a file
+        raise InputError(f"{os.fspath(path)!r}: cannot be read ({getattr(error, 'strerror', error)}); restore it or "
+                         "drop it from the index") from error
+
+    if not data:
+        raise InputError(f"{os.fspath(path)!r}: is empty (0 bytes); restore it or drop it from the index")
+
+    return data
+
+
+def decode_image(data: bytes, name: str | os.PathLike) -> np.ndarray:
+    """Encoded bytes -> (H, W, 3) uint8 RGB; grey, 16-bit and EXIF-rotated files included. InputError names `name`."""
+    try:
+        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error as error:
+        raise InputError(f"{os.fspath(name)!r}: cannot be decoded ({error.err}); restore or remove it") from error
+
+    if bgr is None:
+        raise InputError(f"{os.fspath(name)!r}: is not an image that can be decoded ({len(data)} bytes); "
+                         "restore it or drop it from the index")
+
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+
+
+def read_image(path: str | os.PathLike) -> np.ndarray:
+    """An image file -> (H, W, 3) uint8 RGB. InputError if it is missing, empty or no image."""
+    return decode_image(read_bytes(path), path)
+
+
+def write_image(path: str | os.PathLike, rgb: np.ndarray, quality: int = 92) -> None:
+    """(H, W, 3) uint8 RGB -> a file, whole or not at all; the ending chooses the format, `quality` (0-100) counts for
+    JPEG. InputError if it cannot be written."""
+    ending = Path(path).suffix.lower()
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality] if ending in (".jpg", ".jpeg") else []
+
+    ok, data = cv2.imencode(ending, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), options)
+    if not ok:
+        raise InputError(f"{os.fspath(path)!r}: no encoder for this ending; use .jpg or .png")
+
+    write_bytes(path, data.tobytes())
+
+
+def fit(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resize an image (H, W, 3) uint8: mean over areas where it shrinks, bilinear else."""
+    if image.shape[:2] == (height, width):
+        return image
+    shrinks = image.shape[0] > height or image.shape[1] > width
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def nearest(values: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resize labels or u,v (H, W) or (H, W, 2) uint8: those of the nearest pixel, so that they stay together."""
+    if values.shape[:2] == (height, width):
+        return values
+    return cv2.resize(values, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)

@@ -1,0 +1,26 @@
+"""Layout of parts.h5: the names, shapes and types of its arrays and columns. docs/caches.md says what they mean."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import h5py
+import numpy as np
+
+from pipeline.base.body_parts import PARTS4, PARTS8
+from pipeline.caches.cache import SHA256, STATUS_BYTES, text
+
+CELL = 4  # probabilities and entropy are means over CELL x CELL pixels
+
+
+def parts_arrays(height: int, width: int, *, uv: bool) -> dict[str, tuple[int, ...]]:
+    """The per-image arrays of parts.h5 and their shapes, all uint8."""
+    cells = (height // CELL, width // CELL)
+    return {"native": (height, width), "labels": (height, width), **({"uv": (height, width, 2)} if uv else {}),
+            "probs/parts8": (len(PARTS8), *cells), "probs/parts4": (len(PARTS4), *cells), "entropy": cells}
+
+
+def parts_columns(keys: Sequence[str]) -> dict[str, tuple[Any, tuple[int, ...]]]:
+    """The small columns of parts.h5: type and shape of one row's value."""
+    status = h5py.string_dtype("utf-8", STATUS_BYTES)
+    return {"key": (text(keys), ()), "image_sha256": (SHA256, ()), "status": (status, ()),
+            "visibility": (np.uint8, (len(PARTS8),))}

@@ -1,0 +1,116 @@
+"""Caches of an experiment: the parsers that are trained for them, the parses of data sets, and warps by their u, v."""
+
+from pipeline.base.errors import InputError
+from pipeline.config import paths
+from pipeline.config.known import Composition, check_new, drop, find, keeps
+from pipeline.config.names import known_name, nearest
+from pipeline.config.profiles import Entry, entries, take
+from pipeline.config.schema import EXTERNAL
+from pipeline.config.trials import by_trial
+
+ORACLE = "oracle"
+PARSERS = ("lraspp", "deeplabv3", ORACLE, *EXTERNAL)
+
+
+def add_parsers(made: Composition) -> None:
+    """Parsers trained on a rendered set (`data`) or on labelled photographs in a user's folder (`layout`, `raw`)."""
+    params, plan = made.params, made.plan
+    params["parsers"], params["photographs"] = {}, {}
+    plan["train_parser"], plan["train_photographs"] = {}, {}
+    for name, entry in entries(made.profile, "parsers").items():
+        place = f"parsers.{name}"
+        check_new(made.known, "parsers", name, place)
+        if "layout" not in entry:
+            data = known_name(take(entry, "data", place), params["render"], f"{place}.data", "rendered set")
+            params["parsers"][name], plan["train_parser"][name] = entry, {"raw": paths.raw(data).as_posix()}
+            made.known.parsers[name] = data
+            continue
+        raw = take(entry, "raw", place)
+        if not keeps(made, name, raw):
+            drop(made.known, "parsers", name)
+            continue
+        params["photographs"][name], plan["train_photographs"][name] = entry, {"raw": raw}
+        made.known.parsers[name] = raw
+
+
+def add_caches(made: Composition) -> None:
+    """Parses: by the pipeline's own parsers, by parsers from outside, and by those that a user's file describes."""
+    made.params["caches"], made.params["external"] = {}, {}
+    for section in ("parse", "parse_external", "parse_described"):
+        made.plan[section] = {}
+    for name, entry in by_trial("caches", entries(made.profile, "caches"), made.known.trials).items():
+        place = f"caches.{name}"
+        check_new(made.known, "caches", name, place)
+        dataset = find(made.known, "datasets", take(entry, "dataset", place), f"{place}.dataset")
+        source = _source(made, entry, dataset, place)
+        if dataset is None or source is None:
+            drop(made.known, "caches", name)
+            continue
+
+        plan = {"dataset": dataset, "index": paths.index(dataset).as_posix(), "raw": made.known.datasets[dataset].raw,
+                "source": source}
+        description = _description(entry, place)
+        own = entry["parser"] not in EXTERNAL
+        made.params["caches" if own else "external"][name] = entry
+        if description:
+            made.plan["parse_described"][name] = plan | {"description": description}
+        else:
+            made.plan["parse" if own else "parse_external"][name] = plan
+        made.known.caches[name] = dataset
+
+
+def _source(made: Composition, entry: Entry, dataset: str | None, place: str) -> str | None:
+    """The file or folder that a cache's parser is made of; None where it, or what it learns from, is left out."""
+    if "parser" not in entry:
+        raise InputError(f"{place}.parser: is missing; write it")
+    parser = entry["parser"]
+    if parser not in PARSERS:
+        raise InputError(f"{place}.parser: unknown parser {parser!r}{nearest(parser, PARSERS)}; it is one of "
+                         f"{', '.join(PARSERS)}")
+    weights = entry.pop("weights", None)
+    if "source" in entry:
+        return entry.pop("source")
+    if parser in EXTERNAL:
+        raise InputError(f"{place}.source: is missing; write the file or folder that {parser} reads")
+    if parser == ORACLE:
+        if dataset is not None and not made.known.datasets[dataset].rendered:
+            raise InputError(f"{place}.parser: is {ORACLE!r}, and {dataset!r} is no rendered set, whose ground truth "
+                             "that is; take another parser")
+        return paths.labels(made.known.datasets[dataset].raw).as_posix() if dataset else None
+    if weights is None:
+        raise InputError(f"{place}.weights: is missing; write which of `parsers` it is")
+    known = find(made.known, "parsers", weights, f"{place}.weights")
+    return paths.parser_weights(known).as_posix() if known else None
+
+
+def _description(entry: Entry, place: str) -> str | None:
+    """The user's file beside the source: DensePose's configuration, or a label map."""
+    config = entry.pop("config", None)
+    if entry["parser"] == "densepose":
+        if config is None:
+            raise InputError(f"{place}.config: is missing; write detectron2's configuration file")
+        return config
+    if config is not None:
+        raise InputError(f"{place}.config: is densepose's, and the parser is {entry['parser']}; take it out")
+    labels = entry.get("labels")
+    return labels if isinstance(labels, str) and labels.endswith((".yaml", ".yml")) else None
+
+
+def add_warps(made: Composition) -> None:
+    made.params["warps"], made.plan["warp"] = {}, {}
+    for name, entry in by_trial("warps", entries(made.profile, "warps"), made.known.trials).items():
+        place = f"warps.{name}"
+        check_new(made.known, "warps", name, place)
+        dataset = find(made.known, "datasets", take(entry, "dataset", place), f"{place}.dataset")
+        parts = find(made.known, "caches", entry.pop("parts", dataset), f"{place}.parts") if dataset else None
+        if dataset is None or parts is None:
+            drop(made.known, "warps", name)
+            continue
+        if made.known.caches[parts] != dataset:
+            raise InputError(f"{place}.parts: {parts!r} was made of {made.known.caches[parts]!r}, and the warp is of "
+                             f"{dataset!r}; name a cache of that set")
+        made.params["warps"][name] = entry
+        made.plan["warp"][name] = {"dataset": dataset, "index": paths.index(dataset).as_posix(),
+                                   "raw": made.known.datasets[dataset].raw,
+                                   "parts": paths.cache(parts, "parts.h5").as_posix()}
+        made.known.warps[name] = dataset

@@ -1,0 +1,60 @@
+"""Data sets of an experiment: rendered ones, folders of images that get an index, and occluded ones made of others."""
+
+from pipeline.base.errors import InputError
+from pipeline.config import paths
+from pipeline.config.known import Composition, Data, check_new, drop, find, keeps
+from pipeline.config.profiles import entries, take
+
+
+def add_rendered(made: Composition) -> None:
+    made.params["render"] = entries(made.profile, "render")
+    made.plan["render"] = list(made.params["render"])
+    for name in made.plan["render"]:
+        check_new(made.known, "datasets", name, f"render.{name}")
+
+
+def add_datasets(made: Composition) -> None:
+    """Folders of images. One with `trials: 10` is ten data sets, each with a number at the end of name and layout."""
+    made.params["datasets"], made.plan["prepare"] = {}, {}
+    for name, entry in entries(made.profile, "datasets").items():
+        place, rendered = f"datasets.{name}", name in made.plan["render"]
+        layout, trials = take(entry, "layout", place), entry.get("trials")
+        if trials is not None and not 1 <= trials <= 100:
+            raise InputError(f"{place}.trials: is {trials}; it is 1 to 100")
+        raw = entry.get("raw") or (paths.raw(name).as_posix() if rendered else take(entry, "raw", place))
+
+        joints = entry.get("joints", rendered)
+        if joints and not rendered:
+            joints = keeps(made, f"{name}-joints", paths.joints(raw).as_posix())
+        members = {name: layout}
+        if trials is not None:
+            members = {f"{name}-{trial}": f"{layout}-{trial}" for trial in range(trials)}
+            made.known.trials[name] = trials
+        if not rendered and not keeps(made, name, raw):
+            drop(made.known, "datasets", name, *members)
+            continue
+        for member, numbered in members.items():
+            check_new(made.known, "datasets", member, place)
+            _add(made, member, Data(raw, numbered, rendered, joints))
+
+
+def add_occluded(made: Composition) -> None:
+    """Data sets with objects in front of another's queries."""
+    made.params["occlude"], made.plan["occlude"] = {}, {}
+    for name, entry in entries(made.profile, "occlude").items():
+        place = f"occlude.{name}"
+        dataset = find(made.known, "datasets", take(entry, "dataset", place), f"{place}.dataset")
+        check_new(made.known, "datasets", name, place)
+        if dataset is None:
+            drop(made.known, "datasets", name)
+            continue
+        made.params["occlude"][name] = entry
+        made.plan["occlude"][name] = {"index": paths.index(dataset).as_posix(),
+                                      "raw": made.known.datasets[dataset].raw}
+        _add(made, name, Data(paths.raw(name).as_posix(), "market", rendered=False, joints=False))
+
+
+def _add(made: Composition, name: str, data: Data) -> None:
+    made.known.datasets[name] = data
+    made.params["datasets"][name] = {"layout": data.layout}
+    made.plan["prepare"][name] = {"raw": data.raw}

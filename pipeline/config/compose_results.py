@@ -1,0 +1,80 @@
+"""Results of an experiment: what is evaluated, the report, and the papers' tables, sweeps and pictures."""
+
+from pathlib import Path
+
+from pipeline.config import paths
+from pipeline.config.compose_runs import note_owner
+from pipeline.config.figures import figure_plans
+from pipeline.config.known import Composition, drop, find
+from pipeline.config.paper_plans import paper_tables, sweep_plans
+from pipeline.config.profiles import Entry, entries, take
+
+
+def prune(made: Composition) -> None:
+    """Of the papers' rows: without runs that have no result and whose weights nothing reads."""
+    embeds = [*made.plan["embed"].values(), *made.plan["embed_seen"].values()]
+    read = {Path(plan[field]).parent.name for plan in embeds for field in ("weights", "seen_by") if field in plan}
+    for key in [key for key in made.plan["train"] if key not in read]:
+        del made.plan["train"][key], made.params["runs"][key], made.known.runs[key]
+        drop(made.known, "runs", key)
+
+    for name in [name for name, sets in made.known.results.items() if not sets]:
+        del made.known.results[name]
+    shown = {plan["result"] for plan in embeds} | made.plan["train"].keys()
+    made.params["results"] = {key: entry for key, entry in made.params["results"].items() if key in shown}
+
+
+def add_evaluations(made: Composition) -> None:
+    """Every result of its own, and those of others that are shown beside them or in figures."""
+    known = made.known
+    names = dict.fromkeys(plan["result"] for section in ("embed", "embed_seen")
+                          for plan in made.plan[section].values())
+    for name in made.profile.get("beside", []):
+        if find(known, "results", name, "beside"):
+            names[name] = None
+    for figure in entries(made.profile, "figures").values():
+        if figure.get("kind", "").endswith("lists"):
+            names |= dict.fromkeys(name for name in figure.get("shows", []) if name in known.results)
+    made.plan["evaluate"] = {
+        name: {"features": (paths.FEATURES / name).as_posix(), "datasets": known.results[name],
+               "rendered": [dataset for dataset in known.results[name] if known.datasets[dataset].rendered]}
+        for name in names if known.results[name]}
+
+
+def add_reports(made: Composition) -> None:
+    made.plan["report"] = {}
+    for name, entry in entries(made.profile, "report").items():
+        place = f"report.{name}"
+        pictures, parser, title = (take(entry, field, place) for field in ("pictures", "parser", "title"))
+        cache = find(made.known, "warps", pictures, f"{place}.pictures")
+        trained = find(made.known, "parsers", parser, f"{place}.parser")
+        if cache is None or trained is None or not made.plan["evaluate"]:
+            continue
+        dataset = made.known.warps[cache]
+        made.plan["report"][name] = {"title": title, "parser": trained, "parsed_on": made.known.parsers[trained],
+                                     "cache": cache, "dataset": dataset, "index": paths.index(dataset).as_posix(),
+                                     "raw": made.known.datasets[dataset].raw}
+
+
+def add_papers(made: Composition, rows: Entry | None) -> None:
+    """The papers' tables, sweeps and pictures."""
+    known, plan = made.known, made.plan
+    results = {name: set(evaluation["datasets"]) for name, evaluation in plan["evaluate"].items()}
+    plan["paper_tables"], plan["sweep"] = {}, {}
+    if rows is not None:
+        for results_of in rows["seeds"].values():
+            for name in results_of:
+                find(known, "results", name, "rows.seeds")
+        tables = paper_tables(rows, results=results, datasets=set(known.datasets), folders=made.folders)
+        if tables:
+            rendered = [name for name, data in known.datasets.items() if data.rendered]
+            plan["paper_tables"]["all"] = {"rendered": rendered, "tables": tables}
+        plan["sweep"] = sweep_plans(rows, results)
+
+    plan |= figure_plans(entries(made.profile, "figures"), known, made.name)
+    for section in ("figure_maps", "figure_masks"):
+        for figure in plan[section].values():
+            for run in [figure["shows"]] if isinstance(figure["shows"], str) else figure["shows"]:
+                note_owner(made, run)
+    for figure in plan["figure_patches"].values():
+        note_owner(made, known.result_runs[figure["shows"][-1]])

@@ -1,0 +1,140 @@
+"""Runs of an experiment: what each trains on and reads, how it is matched, and what it is embedded on.
+
+A run has a result of its own name. An entry `of` a run is another result of the same weights, matched otherwise. Runs
+that are trials of one protocol have one result together.
+"""
+
+import copy
+
+from pipeline.base.errors import InputError
+from pipeline.config import paths
+from pipeline.config.known import Composition, Data, Run, check_new, drop, find
+from pipeline.config.loader import concrete, parse
+from pipeline.config.names import known_name
+from pipeline.config.profiles import Entry, entries, merge, take
+from pipeline.config.schema import ModelParams
+from pipeline.config.trials import by_trial
+
+MATCHED = ("of", "train_on", "eval_on", "match", "features_dtype", "visible_by", "result")  # what `of` may change
+
+
+def add_runs(made: Composition) -> None:
+    """Runs and their results. A result that needs joints is left out on data sets that have none."""
+    for section in ("runs", "results"):
+        made.params[section] = {}
+    for section in ("train", "embed", "embed_seen"):
+        made.plan[section] = {}
+    for key, entry in by_trial("runs", entries(made.profile, "runs"), made.known.trials).items():
+        _add(made, key, entry)
+
+
+def _add(made: Composition, key: str, entry: Entry) -> None:
+    place, known = f"runs.{key}", made.known
+    result = entry.get("result", key)
+    check_new(known, "runs", key, place)
+    if result not in made.params["results"]:
+        check_new(known, "results", result, place)
+    base = find(known, "runs", entry["of"], f"{place}.of") if "of" in entry else key
+    if base is None:
+        return _drop(made, key, result)
+
+    whole = _of(known.runs[base], entry, place) if "of" in entry else copy.deepcopy(entry)
+    whole.pop("result", None)
+    train_on = find(known, "datasets", take(whole, "train_on", place), f"{place}.train_on")
+    tests = dict.fromkeys(take(whole, "eval_on", place))
+    sets = [name for name in tests if find(known, "datasets", name, f"{place}.eval_on") is not None]
+    match, dtype = take(whole, "match", place), take(whole, "features_dtype", place)
+    seen_by = whole.pop("visible_by", None)
+    if train_on is None or (base == key and not _train(made, key, whole, train_on, entry)):
+        return _drop(made, key, result)
+
+    made.params["results"][result] = {"match": match, "dtype": dtype}
+    known.results.setdefault(result, [])
+    known.result_runs[result] = base
+    model = parse(ModelParams, known.runs[base].model, f"{place}.model")
+    _embed(made, result, base, model.cache_file(match.get("features")), sets, seen_by, place)
+    note_owner(made, base)
+
+
+def _drop(made: Composition, key: str, result: str) -> None:
+    drop(made.known, "runs", key)
+    drop(made.known, "results", result)
+
+
+def _of(run: Run, entry: Entry, place: str) -> Entry:
+    """An entry over that of the run that its `of` names: everything but the training."""
+    odd = next((key for key in entry if key not in MATCHED), None)
+    if odd is not None:
+        raise InputError(f"{place}.{odd}: it takes the weights of {entry['of']!r} as they are; take it out, or train a "
+                         "run of its own with `like`")
+    train_on = entry.get("train_on", run.train_on)
+    if train_on != run.train_on:
+        raise InputError(f"{place}.train_on: is {train_on!r}, and {entry['of']!r} is trained on {run.train_on!r}; take "
+                         "it out")
+    base = {key: value for key, value in run.entry.items() if key in MATCHED and key not in ("result", "visible_by")}
+    return merge(base, {key: value for key, value in entry.items() if key != "of"})
+
+
+def _train(made: Composition, key: str, entry: Entry, train_on: str, written: Entry) -> bool:
+    """A run and its training. False where the cache that it reads is left out."""
+    place, known = f"runs.{key}", made.known
+    settings, named = take(entry, "model", place), entry.pop("cache", None)
+    kind = concrete(ModelParams, settings, f"{place}.model")
+    cached = parse(kind, settings, f"{place}.model").cache_file(None)
+
+    cache, raw = "none", known.datasets[train_on].raw
+    reads = raw
+    if cached:
+        section = "caches" if cached == "parts.h5" else "warps"
+        found = find(known, section, named or train_on, f"{place}.cache")
+        if found is None:
+            return False
+        made_of = getattr(known, section)[found]
+        if made_of != train_on:
+            raise InputError(f"{place}.cache: {found!r} was made of {made_of!r}, and the run trains on {train_on!r}; "
+                             "name a cache of that set")
+        cache, reads = found, paths.cache(found, cached).as_posix()
+
+    made.params["runs"][key] = {**entry, "model": settings, "train_on": train_on, "cache": cache}
+    made.plan["train"][key] = {"model": settings["name"], "train_on": train_on, "cache": cache,
+                               "index": paths.index(train_on).as_posix(), "raw": raw, "reads": reads}
+    known.runs[key] = Run(made.name, settings, train_on, written)
+    return True
+
+
+def _embed(made: Composition, result: str, run: str, cached: str | None, sets: list[str], seen_by: str | None,
+           place: str) -> None:
+    """One embedding per data set. cached: the file that the model reads at test time."""
+    for dataset in sets:
+        name, data = f"{result}-on-{dataset}", made.known.datasets[dataset]
+        section = "caches" if cached == "parts.h5" else "warps"
+        seen = _seen_by(made, seen_by, data, f"{place}.visible_by") if seen_by else None
+        if (seen_by and not seen) or (cached and not find(made.known, section, dataset, f"{place}.eval_on")):
+            drop(made.known, "embeddings", name)
+            continue
+
+        reads = paths.cache(dataset, cached).as_posix() if cached else data.raw
+        plan = {"result": result, "run": run, "model": made.known.runs[run].model["name"], "dataset": dataset,
+                "index": paths.index(dataset).as_posix(), "raw": data.raw, "reads": reads,
+                "weights": paths.weights(run).as_posix(), "protocol": data.layout}
+        made.plan["embed_seen" if seen else "embed"][name] = plan | ({"seen_by": seen} if seen else {})
+        made.known.results[result].append(dataset)
+
+
+def _seen_by(made: Composition, source: str, data: Data, place: str) -> str | None:
+    """joints: a rendered set's labels.h5, or a file beside a real set's folder; else: that run's weights."""
+    if source == "joints":
+        if not data.joints:
+            return None
+        return (paths.labels if data.rendered else paths.joints)(data.raw).as_posix()
+    if find(made.known, "runs", source, place) is None:
+        return None
+    note_owner(made, source)
+    return paths.weights(source).as_posix()
+
+
+def note_owner(made: Composition, run: str) -> None:
+    """Note whose run it is, where it is another experiment's."""
+    owner = made.known.runs[known_name(run, made.known.runs, "runs", "run")].owner
+    if owner != made.name:
+        made.plan["owners"][run] = owner

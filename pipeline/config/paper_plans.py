@@ -1,0 +1,58 @@
+"""Tables and sweeps of the papers as plan.yaml has them: which of an experiment's results stands in each row."""
+
+import itertools
+
+from pipeline.config.paper_rows import Row, Sweep, counterpart, read_rows, read_sweeps, run_name
+from pipeline.config.profiles import Entry
+
+
+def sweep_plans(wanted: Entry, results: dict[str, set[str]]) -> dict[str, Entry]:
+    """The sweeps that have a result on their data set for each value. results: result -> the data sets it is on."""
+    return {key: plan for sweep in read_sweeps() if sweep.paper in wanted["sweeps"]
+            for key, plan in _per_dataset(sweep, wanted).items()
+            if all(plan["dataset"] in results.get(name, ()) for name in plan["results"])}
+
+
+def _per_dataset(sweep: Sweep, wanted: Entry) -> dict[str, Entry]:
+    """A sweep's plans: one per data set of the profile, naming the papers' data sets in whose place it stands."""
+    found: dict[str, Entry] = {}
+    for each in sweep.sets:
+        train = counterpart(sweep.paper, each["train_on"], wanted)
+        for dataset in each["datasets"]:
+            test = counterpart(sweep.paper, dataset, wanted)
+            plan = found.setdefault(f"{sweep.name}-on-{test}", {
+                "paper": sweep.paper, "figure": sweep.figure, "what": sweep.what, "axis": sweep.axis,
+                "dataset": test, "trained_on": train, "printed_on": [], "best": sweep.best, "values": sweep.values,
+                "results": [run_name(sweep.member(value), train, wanted) for value in sweep.values]})
+            plan["printed_on"].append(dataset)
+    return found
+
+
+def paper_tables(wanted: Entry, *, results: dict[str, set[str]], datasets: set[str],
+                 folders: dict[str, str]) -> list[Entry]:
+    """The papers' tables for plan.yaml. results: result -> the data sets it is scored on; datasets: those that are
+    kept; folders: of the users' data sets, kept or not.
+
+    None where a profile wants only some runs: a table has all rows of the paper's own.
+    """
+    tables: list[Entry] = []
+    for (paper, table), rows in itertools.groupby(read_rows(), lambda row: (row.paper, row.table)):
+        if paper in wanted["papers"] and not wanted["only"]:
+            entries = [{"row": row.row, "setting": row.setting, "dataset": row.dataset,
+                        **_own_row(row, wanted, results, datasets, folders)} for row in rows]
+            tables.append({"paper": paper, "table": table, "rows": entries})
+    return tables
+
+
+def _own_row(row: Row, wanted: Entry, results: dict[str, set[str]], datasets: set[str],
+             folders: dict[str, str]) -> Entry:
+    train, test = (counterpart(row.paper, name, wanted) for name in (row.train_on, row.dataset))
+    result = run_name(row.variant, train, wanted)
+    there = {known.removesuffix("-0") for known in datasets} | datasets  # -0: its first trial
+    absent = [name for name in dict.fromkeys((train, test)) if name not in there]
+    missing = "; ".join(f"put {name} in {folders[name]} and compose with it" if name in folders else
+                        f"name {name} under `datasets` of the profile" for name in absent)
+    if not absent and not results.get(result, set()) & {test, f"{test}-0"}:
+        missing = f"make {result} on {test}: the profile, or what was kept when it was composed, leaves it out"
+    return {"result": result, "seeds": wanted["seeds"].get(result, []), "data": test,
+            "full": row.variant == row.paper, "missing": missing}

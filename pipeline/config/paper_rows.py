@@ -1,0 +1,244 @@
+"""Which runs the papers' tables and sweeps need: rows.csv, variants.yaml and sweeps.yaml -> entries of a profile.
+
+All three lie in profiles/tables/. rows.csv has a line for every figure the papers print of their own methods: (paper,
+table, row, setting, dataset), the variant that is, and the data set it is trained on. sweeps.yaml has the papers'
+sweeps; each value is a variant, and each data set of the figure a row. A profile takes papers in with
+
+    rows: {papers: [sorn], sweeps: [sorn], prefix: small-, main: synth-occluded,
+           counterparts: {market1501: synth-holistic, ...}, seeds: {sorn: [sorn-seed1, sorn-seed2]}}
+
+papers, sweeps: whose rows and whose sweeps; prefix: of the recipes' names; counterparts: data sets that stand in the
+place of others, `paper/dataset` for one paper's alone; main: the training set whose runs carry the variant's name
+alone, where others' end in their training set's; seeds: results under further seeds. Rows that come to the same run
+share it, and a run of an experiment that the profile stands on is taken from there. Optional: `beside`, data sets that
+are evaluated where others are; `epochs` of each recipe and `images` of each training set, which together give
+image_steps; `only`, the runs that are wanted.
+"""
+
+import csv
+import dataclasses
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from pipeline.base.errors import InputError
+from pipeline.config.loader import parse, pick, shown
+from pipeline.config.names import known_name
+from pipeline.config.profiles import Entry
+from pipeline.config.yaml12 import read_yaml
+
+ROWS, VARIANTS = Path("profiles/tables/rows.csv"), Path("profiles/tables/variants.yaml")
+SWEEPS = Path("profiles/tables/sweeps.yaml")
+
+RANK3 = ("partial-reid", "partial-ilids")  # where papers print rank-3, which only the CMC curve has
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """What `rows` of a profile may say; all of it may be left out."""
+
+    papers: tuple[str, ...]
+    sweeps: tuple[str, ...]
+    prefix: str
+    main: str
+    counterparts: dict[str, str]
+    beside: dict[str, str]
+    seeds: dict[str, tuple[str, ...]]
+    epochs: dict[str, int]
+    images: dict[str, int]
+    only: tuple[str, ...]
+
+
+NONE_WANTED: Entry = {"papers": [], "sweeps": [], "prefix": "", "main": "", "counterparts": {}, "beside": {},
+                      "seeds": {}, "epochs": {}, "images": {}, "only": []}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One line of rows.csv. `dataset` and `train_on` are the papers' own data sets."""
+
+    paper: str
+    table: str
+    row: str
+    setting: str
+    dataset: str
+    variant: str
+    train_on: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """One entry of sweeps.yaml, whose head explains the fields."""
+
+    name: str
+    paper: str
+    figure: str
+    what: str
+    variant: str
+    field: str
+    own: float
+    best: list[float]
+    values: list[float]
+    printed: list[float]
+    axis: str
+    sets: list[Entry]
+    at: dict[float, Entry] = dataclasses.field(default_factory=dict)
+
+    def member(self, value: float) -> str:
+        """The variant with this value. No dots: in DVC's names of parameters a dot starts a level."""
+        return self.variant if value == self.own else f"{self.name}-{value:g}".replace(".", "_")
+
+    def variants(self, known: Entry) -> dict[str, Entry]:
+        """What each value changes against the full model, one of the variants `known`."""
+        section, field = self.field.split(".")
+        start: Entry = {"of": self.variant} if section == "match" else known[self.variant]
+        return {self.member(value): {**start, section: {**start.get(section, {}), field: value},
+                                     **self.at.get(value, {})}
+                for value in self.values if value != self.own}
+
+    def rows(self) -> list[Row]:
+        return [Row(self.paper, f"Fig. {self.figure}", f"{value:g}", "", dataset, self.member(value), each["train_on"])
+                for each in self.sets for dataset in each["datasets"] for value in self.values]
+
+
+def read_rows() -> list[Row]:
+    """rows.csv. InputError if it is no such table."""
+    try:
+        with open(ROWS, encoding="utf-8", newline="") as file:
+            lines = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{str(ROWS)!r}: cannot be read ({error}); `git checkout {ROWS}`") from error
+    columns = [item.name for item in dataclasses.fields(Row)]
+    if not lines or any(list(line) != columns or None in line.values() for line in lines):
+        raise InputError(f"{str(ROWS)!r}: has other columns than {', '.join(columns)}; `git checkout {ROWS}`")
+    return [Row(**line) for line in lines]
+
+
+def read_sweeps() -> list[Sweep]:
+    """sweeps.yaml. InputError if an entry is none."""
+    sweeps = []
+    for name, entry in _read_entries(SWEEPS).items():
+        try:
+            sweeps.append(Sweep(name=name, **entry))
+        except TypeError as error:  # an unknown field, or one that is missing
+            raise InputError(f"{str(SWEEPS)!r}: {name}: {error}; write it as its neighbours are") from error
+    return sweeps
+
+
+def read_variants() -> dict[str, Entry]:
+    """variants.yaml with what the sweeps' values change. InputError if one is none."""
+    variants = _read_entries(VARIANTS)
+    for sweep in read_sweeps():
+        known_name(sweep.variant, variants, f"{str(SWEEPS)!r}: {sweep.name}.variant", "variant")
+        variants |= sweep.variants(variants)
+    return variants
+
+
+def _read_entries(path: Path) -> dict[str, Entry]:
+    try:
+        tree = read_yaml(path)
+    except FileNotFoundError as error:
+        raise InputError(f"{str(path)!r}: is not there; `git checkout {path}`") from error
+    if not isinstance(tree, dict) or not all(isinstance(entry, dict) for entry in tree.values()):
+        raise InputError(f"{str(path)!r}: holds {shown(tree)} where entries belong; `git checkout {path}`")
+    return tree
+
+
+def add_rows(profile: Entry, *, runs: Collection[str], warps: Collection[str], results: Collection[str]
+             ) -> tuple[Entry, Entry | None]:
+    """A profile with the runs and warps that its `rows` need as entries, and its `rows`, all said; None without.
+
+    runs, warps, results: of the experiments that it stands on, which are used and, results, shown beside its own.
+    """
+    if "rows" not in profile:
+        return profile, None
+    wanted = wanted_rows(profile["rows"])
+    needed = table_runs(wanted)
+    own = {section: {key: entry for key, entry in needed[section].items() if key not in shared}
+           for section, shared in (("runs", runs), ("warps", warps))}
+    beside = [*profile.get("beside", []), *(key for key in needed["runs"] if key in results)]
+    return profile | {section: own[section] | profile.get(section, {}) for section in own} | {
+        "beside": list(dict.fromkeys(beside))}, wanted
+
+
+def wanted_rows(rows: Entry) -> Entry:
+    """`rows` of a profile with all that it leaves out. InputError for what is unknown or of a wrong type."""
+    wanted: Entry = NONE_WANTED | rows
+    parse(Wanted, wanted, "rows")
+    rows_there, sweeps_there = read_rows(), read_sweeps()
+    sets = dict.fromkeys(name for row in rows_there for name in (row.train_on, row.dataset))
+    sets |= dict.fromkeys(f"{row.paper}/{name}" for row in rows_there for name in (row.train_on, row.dataset))
+    for field, known, what in (("papers", [row.paper for row in rows_there], "paper with tables"),
+                               ("sweeps", [sweep.paper for sweep in sweeps_there], "paper with sweeps"),
+                               ("counterparts", sets, "data set of the papers")):
+        for name in wanted[field]:
+            known_name(name, dict.fromkeys(known), f"rows.{field}", what)
+    return wanted
+
+
+def table_runs(wanted: Entry) -> dict[str, dict[str, Entry]]:
+    """Entries of `runs` and `warps` for what is chosen in `wanted`, which is a profile's `rows`.
+
+    Which data sets a run is evaluated on follows from all rows and sweeps, so that it is the same in each selection.
+    """
+    variants, sweeps = read_variants(), read_sweeps()
+    lines = [(row, row.paper in wanted["papers"], True) for row in read_rows()]
+    lines += [(row, sweep.paper in wanted["sweeps"], False) for sweep in sweeps for row in sweep.rows()]
+    runs: dict[str, Entry] = {}
+    warps: dict[str, Entry] = {}
+    chosen = set()
+    for row, picked, in_table in lines:
+        train, test = (counterpart(row.paper, name, wanted) for name in (row.train_on, row.dataset))
+        tests = [test, *([wanted["beside"][test]] if in_table and test in wanted["beside"] else [])]
+        known_name(row.variant, variants, repr(str(ROWS if in_table else SWEEPS)), "variant")
+        picked = picked and (not wanted["only"] or run_name(row.variant, train, wanted) in wanted["only"])
+        for name, entry, is_row in _needed(row.variant, variants, train, wanted):
+            known = runs.setdefault(name, entry | {"train_on": train, "eval_on": []})
+            if is_row:
+                known["eval_on"] += [test for test in tests if test not in known["eval_on"]]
+            if picked:
+                chosen.add(name)
+            if picked and "cache" in entry:
+                warps[entry["cache"]] = {"like": "warp", "dataset": train, "parts": train, "alignment": "csa"}
+    missing = next((name for name in wanted["only"] if name not in chosen), None)
+    if missing is not None:
+        known_name(missing, chosen, "rows.only", "row's run")
+    return {"runs": {name: entry for name, entry in runs.items() if name in chosen}, "warps": warps}
+
+
+def counterpart(paper: str, dataset: str, wanted: Entry) -> str:
+    """The profile's data set in the place of one of a paper's."""
+    known = wanted["counterparts"]
+    return known.get(f"{paper}/{dataset}", known.get(dataset, dataset))
+
+
+def run_name(variant: str, train: str, wanted: Entry) -> str:
+    """The run of a variant trained on `train`, one of the profile's own data sets."""
+    return variant if train == wanted["main"] else f"{variant}-{train}"
+
+
+def _needed(variant: str, variants: Entry, train: str, wanted: Entry
+            ) -> Iterator[tuple[str, Entry, bool]]:
+    """(run, entry, whether it is the row itself) of a variant and of what it needs to be trained before."""
+    entry = dict(variants[variant])
+    for field in ("of", "visible_by"):
+        if entry.get(field, "joints") != "joints":
+            known_name(entry[field], variants, f"{str(VARIANTS)!r}: {variant}.{field}", "variant")
+            yield from ((name, needed, False) for name, needed, _ in _needed(entry[field], variants, train, wanted))
+            entry[field] = run_name(entry[field], train, wanted)
+    if "like" in entry:
+        if wanted["epochs"]:
+            entry["image_steps"] = (pick(wanted["epochs"], entry["like"], "rows.epochs")
+                                    * pick(wanted["images"], train, "rows.images"))
+        entry["like"] = wanted["prefix"] + entry["like"]
+    if entry.pop("alignment", None):
+        entry["cache"] = f"{train}-csa"
+    yield run_name(variant, train, wanted), entry, True
+
+
+def number(table: str) -> int:
+    """A table's number, Arabic or Roman.
+
+    >>> number("5"), number("VI")
+    (5, 6)
+    """
+    return int(table) if table.isdigit() else ("I", "II", "III", "IV", "V", "VI").index(table) + 1

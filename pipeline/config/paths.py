@@ -1,0 +1,77 @@
+"""Paths of all that is made, each spelt once; relative to the project's root. plan.yaml repeats them for DVC."""
+
+from pathlib import Path
+
+DATA = Path("data")
+RAW, INDEX, CACHE, PARSERS = DATA / "raw", DATA / "index", DATA / "cache", DATA / "parsers"
+RUNS, FEATURES, RESULTS, REPORTS = DATA / "runs", DATA / "features", DATA / "results", DATA / "reports"
+CURVES, RANKS = DATA / "curves", DATA / "ranks"
+SCRATCH = Path("scratch")  # unfinished work, keyed by all that it depends on
+EXPERIMENTS = Path("experiments")
+PARSER_RESULTS = "parsers"  # no experiment's name
+
+
+def experiment_folder(name: str) -> Path:
+    """Where an experiment's params.yaml, plan.yaml and dvc.lock lie: the default's at the root."""
+    return Path() if name == "default" else EXPERIMENTS / name
+
+
+def raw(dataset: str) -> Path:
+    """The folder of a data set that the pipeline makes itself; others' folders are named in profiles."""
+    return RAW / dataset
+
+
+def labels(folder: Path | str) -> Path:
+    """A rendered set's exact labels."""
+    return Path(folder) / "labels.h5"
+
+
+def joints(folder: Path | str) -> Path:
+    """A real set's joints: beside its folder, in which they would make trainings stale."""
+    return Path(f"{Path(folder).as_posix()}.joints.h5")
+
+
+def index(dataset: str) -> Path:
+    return INDEX / f"{dataset}.csv"
+
+
+def cache(key: str, file: str) -> Path:
+    """file: parts.h5 | dsap.h5."""
+    return CACHE / key / file
+
+
+def parser_weights(parser: str) -> Path:
+    return PARSERS / parser / "weights.safetensors"
+
+
+def parser_scores(parser: str) -> Path:
+    return RESULTS / PARSER_RESULTS / f"{parser}.json"
+
+
+def weights(run: str) -> Path:
+    return RUNS / run / "weights.safetensors"
+
+
+def train_record(run: str) -> Path:
+    return RUNS / run / "train.json"
+
+
+def features(result: str, dataset: str) -> Path:
+    return FEATURES / result / f"{dataset}.h5"
+
+
+def metrics(experiment: str, result: str) -> Path:
+    return RESULTS / experiment / f"{result}.json"
+
+
+def curve(experiment: str, result: str) -> Path:
+    return CURVES / experiment / f"{result}.csv"
+
+
+def ranks(experiment: str, result: str) -> Path:
+    return RANKS / experiment / f"{result}.csv"
+
+
+def report(experiment: str, *parts: str) -> Path:
+    """What is made to be looked at: a report's, a table's, a sweep's or a figure's folder."""
+    return REPORTS.joinpath(experiment, *parts)

@@ -1,0 +1,262 @@
+"""Soundness of a cache file: what it holds, what made it, and whether every row is what docs/caches.md says."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from tqdm import tqdm
+
+from pipeline.base.body_parts import PARTS4, PARTS8, SURFACE_PARTS, TAXONOMIES, parts8_from_native
+from pipeline.base.errors import InputError
+from pipeline.caches.cache import Cache
+from pipeline.caches.parts_layout import parts_arrays
+
+SHOWN = 3  # keys that a failed check names
+ROUNDING = 0.5  # of each probability, in 1/255
+
+Arrays = dict[str, np.ndarray]  # one row: array name -> uint8
+
+
+@dataclass
+class Check:
+    """A rule and who broke it: `wrong` counts rows, `examples` says the first of them."""
+
+    rule: str
+    wrong: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    def fail(self, example: str) -> None:
+        self.wrong += 1
+        if len(self.examples) < SHOWN:
+            self.examples.append(example)
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """facts: what a reader wants to know, in lines; checks: rules and who broke them."""
+
+    facts: list[str]
+    checks: list[Check]
+
+    @property
+    def sound(self) -> bool:
+        return not any(check.wrong for check in self.checks)
+
+
+def inspect_cache(path: str | os.PathLike, index: Sequence[str] | None = None) -> Inspection:
+    """Read a parts.h5 or dsap.h5 through. index: the image keys it should have, in order, if known.
+
+    A damaged row is a broken rule. InputError where the file is missing, is no cache, or is damaged as a whole.
+    """
+    cache = Cache(path)
+    maker, keys = cache.maker, cache.column("key").tolist()
+    kind = "dsap" if "dsap" in cache else "parts"
+    if kind == "parts":
+        cache.require("labels")
+
+    names = _arrays(cache, kind, maker)
+    checks = [_check_shapes(cache, names, len(keys)), *_check_keys(keys, index)]
+    rules = _parts_rules(maker) if kind == "parts" else _DSAP_RULES
+    status = cache.column("status").tolist() if kind == "parts" else []
+    if kind == "parts" and len(status) != len(keys):
+        raise InputError(f"{os.fspath(path)!r}: is damaged ({len(keys)} keys and {len(status)} statuses); remove it "
+                         "and make it again with the stage parse")
+
+    checks += _check_rows(cache, keys, status, list(names), rules) if not checks[0].wrong else []
+    if kind == "parts":
+        checks.append(_check_statuses(keys, status))
+
+    facts = [f"{os.fspath(path)}: {kind}.h5, {len(keys)} rows, {Path(path).stat().st_size / 1e6:.1f} MB",
+             *_statuses(keys, status), *_sizes(cache, names), *(f"maker: {line}" for line in _lines(maker))]
+    cache.close()
+    return Inspection(facts, checks)
+
+
+def _arrays(cache: Cache, kind: str, maker: dict[str, Any]) -> dict[str, tuple[int, ...] | None]:
+    """The arrays a file of this kind has, and one row's shape (None: any)."""
+    if kind == "dsap":
+        return {"dsap": None, "valid": None}
+
+    try:
+        height, width = int(maker["height"]), int(maker["width"])
+        if maker["taxonomy"] not in TAXONOMIES:
+            raise ValueError(f"unknown taxonomy {maker['taxonomy']!r}")
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{str(cache.path)!r}: does not say how it was made ({type(error).__name__}: {error}); make "
+                         "it again with the stage parse") from error
+
+    return {**parts_arrays(height, width, uv="uv" in cache), "visibility": (len(PARTS8),)}
+
+
+def _check_shapes(cache: Cache, names: dict[str, tuple[int, ...] | None], count: int) -> Check:
+    check = Check("every array is there, is bytes and has its shape")
+    with cache.reading() as file:
+        for name, shape in names.items():
+            array = file.get(name)
+            if not isinstance(array, h5py.Dataset):
+                check.fail(f"{name} is missing")
+            elif array.dtype != np.uint8 or array.shape != ((count, *shape) if shape else (count, *array.shape[1:])):
+                check.fail(f"{name} is {array.shape} of {array.dtype}")
+            elif name in ("dsap", "valid") and not _texels(name, array.shape):
+                check.fail(f"{name} is {array.shape}")
+
+    return check
+
+
+def _texels(name: str, shape: tuple[int, ...]) -> bool:
+    tail = (SURFACE_PARTS, shape[2], shape[2], 3) if len(shape) > 2 else ()
+    return shape[1:] == (tail if name == "dsap" else tail[:3])
+
+
+def _check_keys(keys: Sequence[str], index: Sequence[str] | None) -> Iterator[Check]:
+    unique = Check("every key stands once")
+    seen: set[str] = set()
+    for key in keys:
+        if key in seen:
+            unique.fail(key)
+        seen.add(key)
+
+    yield unique
+    if index is None:
+        return
+
+    same = Check("keys are the index's, in its order")
+    for key in index:
+        if key not in seen:
+            same.fail(f"{key} is missing")
+
+    expected = set(index)
+    for key in keys:
+        if key not in expected:
+            same.fail(f"{key} is not in the index")
+
+    if not same.wrong and list(keys) != list(index):
+        same.fail("the order differs")
+
+    yield same
+
+
+def _check_rows(cache: Cache, keys: Sequence[str], status: Sequence[str], names: Iterable[str],
+                rules: dict[str, Callable[[Arrays, str], str]]) -> list[Check]:
+    """Every row through every rule; a rule returns what is wrong, or ""."""
+    readable = Check("every row can be read")
+    checks = {rule: Check(rule) for rule in rules}
+    for row, key in enumerate(tqdm(keys, "inspect", disable=None)):
+        try:
+            arrays = {name: cache.read(name, row) for name in names}
+        except InputError:
+            readable.fail(key)
+            continue
+        for rule, wrong in rules.items():
+            if why := wrong(arrays, status[row] if status else ""):
+                checks[rule].fail(f"{key}: {why}")
+
+    return [readable, *checks.values()]
+
+
+def _parts_rules(maker: dict[str, Any]) -> dict[str, Callable[[Arrays, str], str]]:
+    taxonomy = maker["taxonomy"]
+    count = len(TAXONOMIES[taxonomy])
+
+    def in_range(arrays: Arrays, status: str) -> str:
+        top = int(arrays["native"].max())
+        return f"native {top}" if top >= count else ""
+
+    def follow(arrays: Arrays, status: str) -> str:
+        if in_range(arrays, status):
+            return "native is out of range"
+        wrong = (arrays["labels"] != parts8_from_native(arrays["native"], taxonomy)).mean()
+        return f"{wrong:.1%} of the pixels differ" if wrong else ""
+
+    def said(arrays: Arrays, status: str) -> str:
+        empty = not any(arrays[name].any() for name in arrays if name.startswith("probs/"))
+        if empty != status.startswith("failed"):
+            return f"status {status!r} with{'out' if empty else ''} probabilities"
+        if not empty and arrays["labels"].any() != (status == "parsed"):
+            return f"status {status!r} with{'' if arrays['labels'].any() else 'out'} labels"
+        return ""
+
+    return {f"native labels are below {count} ({taxonomy})": in_range, "labels follow from native": follow,
+            "the 8 and the 5 probabilities sum to one": _sums, "entropy is that of the probabilities": _entropy,
+            "visibility is at least the highest mean": _visibility, "u,v are 0 on background": _background,
+            "no failed row is left unsaid": said}
+
+
+def _failed(status: str) -> bool:
+    return status.startswith("failed")
+
+
+def _sums(arrays: Arrays, status: str) -> str:
+    for name, parts in (("probs/parts8", PARTS8), ("probs/parts4", PARTS4)):
+        off = np.abs(arrays[name].sum(0, dtype=np.int64) - 255).max()
+        if not _failed(status) and off > ROUNDING * len(parts):
+            return f"{name} by {off}/255"
+    return ""
+
+
+def _entropy(arrays: Arrays, status: str) -> str:
+    """Within what rounding each probability by half of 1/255 can move it: d(-p log p) <= 0.5/255 (|log p| + 1)."""
+    p = arrays["probs/parts8"] / 255
+    steps = np.maximum(p, ROUNDING / 255)
+    entropy = -(p * np.log(steps)).sum(0) / np.log(len(PARTS8)) * 255
+    slack = ROUNDING * (1 - np.log(steps)).sum(0) / np.log(len(PARTS8)) + ROUNDING + 1e-6
+    off = np.abs(entropy - arrays["entropy"]) - slack
+    return f"by {off.max():.0f}/255 more than rounding" if not _failed(status) and off.max() > 0 else ""
+
+
+def _visibility(arrays: Arrays, status: str) -> str:
+    low = arrays["probs/parts8"].max((1, 2)) > arrays["visibility"]
+    return f"{PARTS8[low.argmax()]} is lower" if low.any() else ""
+
+
+def _background(arrays: Arrays, status: str) -> str:
+    wrong = "uv" in arrays and arrays["uv"][arrays["native"] == 0].any()
+    return "they are not" if wrong else ""
+
+
+def _flags(arrays: Arrays, status: str) -> str:
+    return f"valid is {arrays['valid'].max()}" if arrays["valid"].max(initial=0) > 1 else ""
+
+
+def _texels_empty(arrays: Arrays, status: str) -> str:
+    return "they are not" if arrays["dsap"][arrays["valid"] == 0].any() else ""
+
+
+_DSAP_RULES: dict[str, Callable[[Arrays, str], str]] = {"valid is 0 or 1": _flags,
+                                                         "texels that are not valid are 0": _texels_empty}
+
+
+def _check_statuses(keys: Sequence[str], status: Sequence[str]) -> Check:
+    check = Check("status is parsed, no person or failed: why")
+    for key, state in zip(keys, status, strict=True):
+        because = state.removeprefix("failed: ")
+        if state not in ("parsed", "no person") and because in (state, ""):
+            check.fail(f"{key}: {state!r}")
+    return check
+
+
+def _statuses(keys: Sequence[str], status: Sequence[str]) -> list[str]:
+    if not status:
+        return []
+    failed = [f"  {key}: {state}" for key, state in zip(keys, status, strict=True) if _failed(state)]
+    counts = f"{status.count('parsed')} parsed, {status.count('no person')} no person, {len(failed)} failed"
+    more = [f"  and {len(failed) - 10} more"] if len(failed) > 10 else []
+    return [f"status: {counts}", *failed[:10], *more]
+
+
+def _sizes(cache: Cache, names: Iterable[str]) -> Iterator[str]:
+    with cache.reading() as file:
+        for name in names:
+            if isinstance(array := file.get(name), h5py.Dataset):
+                stored = array.id.get_storage_size()
+                yield (f"{name}: {' x '.join(map(str, array.shape))} bytes, {stored / 1e6:.2f} MB stored, "
+                       f"{stored / max(array.size, 1):.1%} of plain")
+
+
+def _lines(maker: dict[str, Any]) -> Iterator[str]:
+    for name, value in sorted(maker.items()):
+        yield f"{name} = {value}"

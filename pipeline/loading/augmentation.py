@@ -1,0 +1,190 @@
+"""Augmentation of an image and of all that belongs to it: flip, shift, erase.
+
+One `Augmentation` is drawn per image, from its own random stream, and then applied to it and to all that belongs to
+it, so that they cannot come apart. Loading processes only move bytes (numpy, one image at a time); what is arithmetic
+is done later with a whole batch on the device (torch): the rest of a map's move, and the sides of warps. What is erased
+or came from outside is blanked there too, where bytes become numbers (pipeline/loading/device_batch.py).
+
+H x W is the network's input size, h x w = H/4 x W/4 its cells; B images are a batch, K maps or parts.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.base.body_parts import DENSEPOSE24_MIRROR_U, DENSEPOSE24_MIRROR_V, DENSEPOSE24_MIRRORED
+from pipeline.base.images import IMAGENET_MEAN, IMAGENET_STD
+from pipeline.caches.parts_layout import CELL
+
+LEVELS = np.array([255], np.float32)  # an array, by which every device divides; of a number some take the reciprocal
+
+ERASE_AREA = (0.02, 0.4)  # share of the image; random erasing's own ranges
+ERASE_ASPECT = (0.3, 1 / 0.3)  # height over width
+ERASE_ATTEMPTS = 100
+
+
+@dataclass(frozen=True)
+class Chance:
+    """What may happen to an image: `flip` and `erase` with these probabilities, a shift by up to `pad` pixels.
+
+    fill: what is erased becomes, `imagenet`'s mean or that of the `image`. seed: of the streams that it is drawn from.
+    """
+
+    seed: int
+    flip: float
+    pad: int
+    erase: float
+    fill: str
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What was drawn for one H x W image: flipped or not, moved by (down, right) pixels, one rectangle erased."""
+
+    flip: bool = False
+    shift: tuple[int, int] = (0, 0)
+    erased: tuple[int, int, int, int] | None = None  # top, left, bottom, right
+
+
+def draw(generator: np.random.Generator, *, height: int, width: int, flip: float, pad: int,
+         erase: float) -> Augmentation:
+    """Draw a flip (probability), a random crop after padding `pad` pixels on each side, an erased rectangle."""
+    flipped = bool(generator.random() < flip)
+    down, right = (int(generator.integers(-pad, pad + 1)) for _ in range(2))
+    erased = draw_rectangle(generator, height=height, width=width) if generator.random() < erase else None
+    return Augmentation(flipped, (down, right), erased)
+
+
+def draw_rectangle(generator: np.random.Generator, *, height: int, width: int) -> tuple[int, int, int, int] | None:
+    """Random erasing's rectangle (Zhong et al. 2017, Algorithm 1): (top, left, bottom, right), or None if none fits.
+
+    Its area is uniform in 0.02-0.4 of the image, its height over width uniform in 0.3-3.33.
+    """
+    for _ in range(ERASE_ATTEMPTS):
+        area = generator.uniform(*ERASE_AREA) * height * width
+        aspect = generator.uniform(*ERASE_ASPECT)
+        h, w = round((area * aspect) ** 0.5), round((area / aspect) ** 0.5)
+
+        if 0 < h < height and 0 < w < width:
+            top, left = int(generator.integers(height - h + 1)), int(generator.integers(width - w + 1))
+            return top, left, top + h, left + w
+    return None
+
+
+# Bytes of one image, in a loading process ----------------------------------------------------------
+
+
+def inside(augmentation: Augmentation, height: int, width: int) -> tuple[int, int, int, int]:
+    """Where pixels of the H x W image are once it is moved: top, left, bottom, right."""
+    down, right = augmentation.shift
+    return max(down, 0), max(right, 0), height + min(down, 0), width + min(right, 0)
+
+
+def move(array: np.ndarray, augmentation: Augmentation, out: np.ndarray) -> None:
+    """Flip and shift an (H, W, ...) uint8 array into `out`, of the same shape, whose other places stay as they are."""
+    (down, right), (top, left, bottom, end) = augmentation.shift, inside(augmentation, *out.shape[:2])
+    if augmentation.flip:
+        array = cv2.flip(array, 1)
+    out[top:bottom, left:end] = array[top - down:bottom - down, left - right:end - right]
+
+
+def move_cells(maps: np.ndarray, augmentation: Augmentation, out: np.ndarray) -> None:
+    """Flip maps (K, h, w) and shift them by whole cells into `out` (K, h + 1, w + 1), whose other places stay.
+
+    The 0 .. 3 pixels down and right that are then left, `moved_maps` goes: where a cell lies after the shift, its
+    pixels are of out's cells (i, j) to (i + 1, j + 1).
+    """
+    if augmentation.flip:
+        maps = maps[:, :, ::-1]
+
+    spans = []
+    for shift, size in zip(augmentation.shift, maps.shape[1:], strict=True):
+        first = shift // CELL + 1  # where cell 0 comes to lie
+        spans.append((slice(max(first, 0), max(min(first + size, size + 1), 0)),
+                      slice(max(-first, 0), max(min(size, size + 1 - first), 0))))
+
+    (to_rows, rows), (to_columns, columns) = spans
+    out[:, to_rows, to_columns] = maps[:, rows, columns]
+
+
+def mean_colour(rgb: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 -> (3,) float32: the mean of the normalised image."""
+    return ((rgb.astype(np.float32) / LEVELS - IMAGENET_MEAN) / IMAGENET_STD).mean((0, 1))
+
+
+# A batch, on the device ----------------------------------------------------------------------------
+
+
+def moved_maps(frames: Tensor, left_to_go: Tensor, erased: Tensor, still: Tensor) -> Tensor:
+    """Maps (B, K, h + 1, w + 1) of `move_cells` that go (B, 2) 0 .. 3 pixels down and right -> (B, K, h, w).
+
+    Each cell is the mean of its pixels, which come from up to four cells. Background comes first among probabilities
+    (K > 1) and is certain where pixels are erased (B, 4); a single map (entropy, (B, h + 1, w + 1)) is 0 there. Images
+    that stand still (B,) keep their maps: a mean of equal numbers may be another one in the last bit.
+    """
+    if frames.ndim == 3:
+        return moved_maps(frames[:, None], left_to_go, erased, still)[:, 0]
+
+    background = torch.zeros(frames.shape[1], 1, 1, device=frames.device)  # (K, 1, 1)
+    background[0] = frames.shape[1] > 1
+    y, x = (CELL * torch.arange(size - 1, device=frames.device) for size in frames.shape[2:])  # (h,), (w,)
+    top, left, bottom, right = erased[:, :, None].unbind(1)  # (B, 1) each
+    rows, columns = left_to_go[:, :, None, None, None].unbind(1)  # (B, 1, 1, 1) each
+
+    # A line's pixels first, then lines: last bits of trained weights hang on the order of sums.
+    seen, spoilt = [], []  # (B, K, h + 1, w) each
+    for pixel in range(CELL):
+        line = torch.where(columns <= pixel, frames[..., 1:], frames[..., :-1])
+        seen.append(line)
+        spoilt.append(torch.where(((x + pixel >= left) & (x + pixel < right))[:, None, None], background, line))
+
+    kept, blanked, lines = _sum(seen), _sum(spoilt), []  # lines: (B, K, h, w) each
+    for pixel in range(CELL):
+        gone = ((y + pixel >= top) & (y + pixel < bottom))[:, None, :, None]
+        above, below = (torch.where(gone, blanked[:, :, first:last], kept[:, :, first:last])
+                        for first, last in ((0, -1), (1, None)))
+        lines.append(torch.where(rows <= pixel, below, above))
+
+    return torch.where(still[:, None, None, None], frames[:, :, 1:, 1:], _sum(lines) / CELL**2)
+
+
+def _sum(tensors: list[Tensor]) -> Tensor:
+    total = tensors[0] + tensors[1]
+    for tensor in tensors[2:]:
+        total += tensor
+    return total
+
+
+def flip_parts(parts: Tensor, flip: Tensor) -> Tensor:
+    """DSAP images (B, 24, U, V, ...) of images -> those of the mirrored images where `flip` (B,).
+
+    They come from whole images: cropping and erasing leave them alone (DSA 4.2). Left and right parts change places;
+    the torso is mirrored along V and the head along U (rows); limb charts of the two sides mirror each other already.
+    """
+    parts = _sides_changed(parts, flip)
+    for axis, mirrored in ((2, DENSEPOSE24_MIRROR_V), (1, DENSEPOSE24_MIRROR_U)):
+        for part in mirrored:
+            image = parts[:, part - 1]  # (B, U, V, ...)
+            parts[:, part - 1] = torch.where(_over(flip, image), image.flip(axis), image)
+    return parts
+
+
+def flip_pieces(pieces: Tensor, flip: Tensor) -> Tensor:
+    """Pieces (B, 24, rows, columns, ...) cut from images, one per part -> those of the mirrored ones where `flip`."""
+    pieces = _sides_changed(pieces, flip)
+    return torch.where(_over(flip, pieces), pieces.flip(3), pieces)
+
+
+def _sides_changed(parts: Tensor, flip: Tensor) -> Tensor:
+    mirrored = torch.tensor(DENSEPOSE24_MIRRORED.tolist(), device=parts.device)
+    own = torch.arange(len(mirrored), device=parts.device)
+    source = torch.where(flip[:, None], mirrored, own)  # (B, 24)
+    return parts[torch.arange(len(parts), device=parts.device)[:, None], source]
+
+
+def _over(flags: Tensor, values: Tensor) -> Tensor:
+    """(B,) to be broadcast over (B, ...)."""
+    return flags.view(-1, *[1] * (values.ndim - 1))

@@ -1,0 +1,97 @@
+"""Batch on the device: from the bytes that were loaded to the numbers that networks take, all images at once.
+
+Loading processes only move bytes (pipeline/loading/dataset.py): what is arithmetic is done here, where a GPU makes it
+free. H x W is the network's input size, cells are 4 x 4 of its pixels, B images are a batch.
+
+What was drawn for each image comes along: flip (B,) bool; inside (B, 4) and erased (B, 4), boxes in pixels (top,
+left, bottom, right), where the moved image is and what of it to erase (four zeros for nothing); where what is erased
+does not become ImageNet's mean, fill (B, 3) float32.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.base.body_parts import PARTS8
+from pipeline.base.images import IMAGENET_MEAN, IMAGENET_STD
+from pipeline.caches.parts_layout import CELL
+from pipeline.loading.augmentation import LEVELS, flip_parts, flip_pieces, moved_maps
+
+CHANNELS = {"probs8": 8, "probs4": 5, "entropy": 1}  # K of the maps that a batch may hold
+BYTES_SUMMED = 0x01010101  # times a number of four bytes: the highest byte becomes the sum of them
+
+Loaded = dict[str, Any]  # arrays or tensors
+Batch = dict[str, Tensor]
+
+
+def finished(loaded: Loaded, device: torch.device, *, pieces: bool = False) -> Batch:
+    """A loaded batch as networks take it, on the device. pieces: its warps are pieces of the image (CSA).
+
+    image (B, H, W, 3) uint8 -> (B, 3, H, W) float32, ImageNet's mean and deviation taken out, 0 (ImageNet's mean)
+    outside of the image. labels (B, H, W) uint8 -> (B, H/4, W/4) int64. Maps (B, K, H/4 + 1, W/4 + 1) float32 ->
+    (B, K, H/4, W/4). dsap (B, 24, S, S, 3), valid (B, 24, S, S), uint8 -> (B, 24, 3, S, S) float32, 0 where not valid,
+    and bool.
+    """
+    batch = {name: torch.as_tensor(array).to(device, non_blocking=True) for name, array in loaded.items()}
+    flip, whole, erased = (batch.pop(name) for name in ("flip", "inside", "erased"))  # (B,), (B, 4), (B, 4)
+    height, width = batch["image"].shape[1:3]
+    gone = _within(erased, height, width)  # (B, H, W)
+    blank = gone | ~_within(whole, height, width)
+
+    image = normalise(batch["image"]).masked_fill_(blank[:, None], 0)  # (B, H, W, 3) -> (B, 3, H, W)
+    if "fill" in batch:
+        image = torch.where(gone[:, None], batch.pop("fill")[:, :, None, None], image)
+    batch["image"] = image
+
+    if "labels" in batch:
+        batch["labels"] = area_majority(batch["labels"].masked_fill_(blank, 0))  # (B, H, W) -> (B, H/4, W/4)
+
+    shift = torch.stack([whole[:, 0] + whole[:, 2] - height, whole[:, 1] + whole[:, 3] - width], 1)  # (B, 2)
+    still = ~flip & (shift == 0).all(1) & (erased == 0).all(1)
+    for name in CHANNELS.keys() & batch.keys():
+        batch[name] = moved_maps(batch[name], shift % CELL, erased, still)
+
+    if "dsap" in batch:
+        flipped = flip_pieces if pieces else flip_parts
+        batch |= _warps(flipped(batch["dsap"], flip), flipped(batch["valid"], flip))
+    return batch
+
+
+def normalise(rgb: Tensor) -> Tensor:
+    """uint8 RGB (..., H, W, 3) -> float32 (..., 3, H, W), ImageNet's mean and deviation taken out."""
+    planes = rgb.movedim(-1, -3)
+    if rgb.device.type == "cpu":  # on GPUs images stay channels_last, as they came
+        planes = planes.contiguous()
+
+    levels, mean, std = (torch.from_numpy(values).to(rgb.device)[:, None, None]
+                         for values in (LEVELS, IMAGENET_MEAN, IMAGENET_STD))
+    return planes.float().div_(levels).sub_(mean).div_(std)
+
+
+def _within(boxes: Tensor, height: int, width: int) -> Tensor:
+    """(B, 4) top, left, bottom, right -> (B, H, W) bool."""
+    y, x = (torch.arange(size, device=boxes.device) for size in (height, width))
+    top, left, bottom, right = boxes[..., None].unbind(1)
+    return ((y >= top) & (y < bottom))[:, :, None] & ((x >= left) & (x < right))[:, None]
+
+
+def area_majority(labels: Tensor) -> Tensor:
+    """(B, H, W) uint8 labels of the 8 parts -> (B, H/4, W/4) int64: a cell's most frequent one, the smaller of equals.
+    """
+    height, width = labels.shape[1:]
+    if height % CELL or width % CELL:
+        raise ValueError(f"labels of {height} x {width} pixels do not divide into cells of {CELL} x {CELL}")
+
+    last = len(PARTS8) - 1
+    best = torch.zeros(len(labels), height // CELL, width // CELL, dtype=torch.int32, device=labels.device)
+    for part in range(last + 1):
+        here = (labels == part).view(torch.uint8)
+        lines = here[:, 0::CELL] + here[:, 1::CELL] + here[:, 2::CELL] + here[:, 3::CELL]  # (B, H/4, W)
+        count = lines.view(torch.int32) * BYTES_SUMMED >> 24  # (B, H/4, W/4)
+        best = torch.maximum(best, count * (last + 1) + last - part)  # of equals the smaller part is the larger number
+    return (last - best % (last + 1)).long()
+
+
+def _warps(dsap: Tensor, valid: Tensor) -> Batch:
+    return {"dsap": normalise(dsap).mul_(valid[:, :, None].float()), "valid": valid.bool()}

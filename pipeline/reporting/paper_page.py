@@ -1,0 +1,100 @@
+"""Paper tables on one HTML page: how far each has come, then the tables; and what is said of our side of a table."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from pipeline.reporting import html_page
+from pipeline.reporting.paper_tables import Own, OwnKey, mean_agreement
+from pipeline.reporting.results import Table
+from pipeline.reporting.table_formats import DATASETS, Shown, as_html, data_name, signs
+
+INTRODUCTION = ("Tables of the papers with this pipeline's metrics beside them. In each, the first block of columns is "
+                "what the paper prints, its competitors' rows and its own; the second is what this pipeline gives for "
+                "the paper's own rows, with 95 % bootstrap intervals over queries where one was made (rank-1 and mAP); "
+                "the third is the difference. Percent, PR-AUC 0 to 1. Wide tables scroll sideways.")
+OVERVIEW = ("here: metrics of the paper's own rows that were made on this machine, of all that it prints of them. tau: "
+            "Kendall's, between the order that the paper's metrics give its own rows and the order that ours give, "
+            "mean over the table's columns; with two rows it is 1 or -1. Signs of the differences to the paper's full "
+            "model: agree or disagree by 95 % intervals of paired differences over three seeds, else undecided.")
+COLUMNS = ["table", "own rows", "here", "tau", "agree", "disagree", "undecided"]
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """A table as `paper_tables.compare` made it and as `table_formats.show` laid it out."""
+    frame: pd.DataFrame
+    shown: Shown
+
+
+def tables_page(tables: Sequence[PaperTable]) -> str:
+    """The page of all tables, in their order, under an overview."""
+    overview = Table("overview", "Overview", COLUMNS, [_summary(table) for table in tables], OVERVIEW)
+    sections = [("overview", overview.title, html_page.table_html(overview))]
+    sections += [(table.shown.key, table.shown.name, html_page.paragraph(table.shown.caption) + as_html(table.shown))
+                 for table in tables]
+    return html_page.page(title="The papers' tables", introduction=INTRODUCTION, sections=sections)
+
+
+def table_page(table: PaperTable) -> str:
+    """The page of one table."""
+    shown = table.shown
+    return html_page.page(title=shown.title, introduction=INTRODUCTION,
+                          sections=[(shown.key, shown.title, as_html(shown))])
+
+
+def _summary(table: PaperTable) -> list[str]:
+    """How far a table has come: a line of the overview."""
+    own = table.frame[table.frame["own"]]
+    tau, counts = mean_agreement(table.frame), signs(table.frame)
+    return [table.shown.name, str(len(own.groupby(["group", "row"]))),
+            f"{own['here'].notna().sum()} of {len(own)}", "-" if tau is None else f"{tau:.2f}",
+            *(str(counts.get(word, "-")) for word in ("agree", "disagree", "undecided"))]
+
+
+def remarks(own: Mapping[OwnKey, Own], provenance: Mapping[str, Mapping[str, Any]], *, rendered: Collection[str]
+            ) -> Iterator[str]:
+    """What our side of a table is, in sentences: counterparts, what is missing, budgets; what to know of the data.
+
+    provenance: result -> what made it, as `paper_tables.read_own` gives it; rendered: the data sets of rendered
+    people, all others are of real ones.
+    """
+    yield from _counterparts(own, rendered)
+    if any(row.missing for row in own.values()):
+        yield ("not here: a data set is not on this machine. Do what the mark says, compose the profile again and run "
+               "`dvc repro`.")
+
+    budgets: dict[str, list[str]] = {}
+    for name, made in provenance.items():
+        budgets.setdefault(_budget(made), []).append(name)
+    for budget, names in budgets.items():
+        yield f"Here: {', '.join(names)}: {budget}."
+
+    if any("duke" in dataset for _, _, dataset in own):
+        yield html_page.WITHDRAWN
+
+
+def _counterparts(own: Mapping[OwnKey, Own], rendered: Collection[str]) -> Iterator[str]:
+    places: dict[str, list[str]] = {}
+    for (_, _, dataset), row in own.items():
+        if row.data not in DATASETS and DATASETS[dataset] not in places.setdefault(row.data, []):
+            places[row.data].append(DATASETS[dataset])
+
+    if places:
+        counterparts = ", ".join(f"{ours} ({'rendered' if ours in rendered else 'real'} people) for {_joined(names)}"
+                                 for ours, names in places.items())
+        yield (f"Other people stand in the place of the paper's: {counterparts}. Differences to the paper's metrics "
+               "mean nothing there; the order of rows, and signs, can be compared.")
+
+
+def _joined(names: Collection[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def _budget(provenance: Mapping[str, Any]) -> str:
+    start = "random weights" if provenance["init"] == "none" else f"weights {provenance['init']}"
+    return (f"trained on {data_name(provenance['train_on'])} with {provenance['image_steps']:,} image steps from "
+            f"{start}, seed {provenance['seed']}")

@@ -1,0 +1,273 @@
+"""Paper tables, ours beside what is printed: docs/papers/tables.csv and results -> one frame of all the metrics.
+
+`compare` makes a frame with one line per printed metric, in the paper's order; pipeline/reporting/table_formats.py lays
+it out. Percent everywhere but for PR-AUC, which is 0..1 as ESA-ReID prints it.
+"""
+
+import csv
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from pipeline.base.errors import InputError
+from pipeline.reporting.results import CURVES, read_csv, read_metrics
+
+SEEDS = 3
+DIGITS = {"pr_auc": 4}  # decimals of a metric of ours; 2 elsewhere
+SAME = ("model", "image_steps", "init", "train_on", "distance", "reduction", "protocol")  # what seeds of a result share
+COLUMNS = ["group", "row", "own", "dataset", "metric", "paper", "result", "data", "missing", "here", "low", "high",
+           "here_minus_paper", "paper_minus_full", "here_minus_full", "minus_full_low", "minus_full_high", "seeds",
+           "verdict"]
+
+
+@dataclass(frozen=True)
+class Printed:
+    """One metric of a paper: a line of docs/papers/tables.csv. `value` is text, with the decimals that are printed."""
+    paper: str
+    table: str
+    table_title: str
+    row: str
+    is_own: bool
+    dataset: str
+    setting: str
+    metric: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Own:
+    """What one of a paper's own rows is here: `result` scored on `data`; what is `missing` before it can be made.
+
+    seeds: the results of further trainings that differ from `result` in their seed alone; full: it is the paper's full
+    model, which the table's other rows are compared with.
+    """
+    result: str
+    seeds: tuple[str, ...]
+    data: str
+    full: bool
+    missing: str
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric of ours in the papers' unit, and its 95 % bootstrap interval where one was made."""
+    value: float
+    low: float = np.nan
+    high: float = np.nan
+
+
+OwnKey = tuple[str, str, str]  # row, setting or "", data set: an own row as docs/papers/tables.csv has it
+Scores = Mapping[str, Mapping[str, Score]]  # data set -> metric -> score
+Seeds = Mapping[int, Scores]  # of trainings that differ in their seed alone; the first is the one a table shows
+
+
+def read_printed(path: str | os.PathLike, paper: str, table: str) -> list[Printed]:
+    """One table's metrics, in the file's order. InputError if it has none of them."""
+    with open(path, encoding="utf-8", newline="") as file:
+        printed = [Printed(**(line | {"is_own": line["is_own"] == "1"})) for line in csv.DictReader(file)
+                   if (line["paper"], line["table"]) == (paper, table)]
+    if not printed:
+        raise InputError(f"{os.fspath(path)!r}: has no table {table!r} of paper {paper!r}; its first two columns say "
+                         "which it has")
+    return printed
+
+
+def read_notes(path: str | os.PathLike, paper: str, table: str) -> list[tuple[str, str]]:
+    """(row, or "" for the whole table; note) of one table."""
+    with open(path, encoding="utf-8", newline="") as file:
+        return [(line["row"], line["note"]) for line in csv.DictReader(file)
+                if (line["paper"], line["table"]) == (paper, table)]
+
+
+def read_own(own: Collection[Own], *, results: str | os.PathLike, curves: str | os.PathLike
+             ) -> tuple[dict[str, Seeds], dict[str, dict[str, Any]]]:
+    """Of every result that a table's own rows name: its seeds' scores, and what made it.
+
+    Read are RESULTS/NAME.json and CURVES/NAME.csv of `result` and `seeds`, of rows where nothing is missing.
+    """
+    names = {row.result: row.seeds for row in own if not row.missing}
+    scores, provenance = {}, {}
+    for result, further in names.items():
+        scores[result], provenance[result] = read_seeds([result, *further], results=results, curves=curves)
+    return scores, provenance
+
+
+def read_seeds(names: Sequence[str], *, results: str | os.PathLike, curves: str | os.PathLike
+               ) -> tuple[Seeds, dict[str, Any]]:
+    """Scores by seed of results that differ in it alone; what made the first, which a table shows.
+
+    InputError if a file is missing or damaged, if two have one seed or were made differently.
+    """
+    first, *others = names
+    scores, provenance = read_scores(first, results=results, curves=curves)
+    seeds = {provenance.get("seed", 0): scores}
+
+    for name in others:
+        scores, other = read_scores(name, results=results, curves=curves)
+        for field in SAME:
+            if other.get(field) != provenance.get(field):
+                raise InputError(f"result {name!r}: has {field} {other.get(field)!r}, and {first!r}, of which it is to "
+                                 f"be a further seed, has {provenance.get(field)!r}; let them differ in `seed` alone")
+        if other.get("seed") in seeds:
+            raise InputError(f"result {name!r}: has seed {other.get('seed')!r}, as another of {', '.join(names)} has; "
+                             "give each a seed of its own")
+        seeds[other["seed"]] = scores
+    return seeds, provenance
+
+
+def read_scores(name: str, *, results: str | os.PathLike, curves: str | os.PathLike) -> tuple[Scores, dict[str, Any]]:
+    """A result's scores on each of its data sets, and what made it, from RESULTS/NAME.json and CURVES/NAME.csv.
+
+    InputError if a file is missing or damaged.
+    """
+    sections, provenance = read_metrics(Path(results) / f"{name}.json")
+    curve = read_csv(Path(curves) / f"{name}.csv", CURVES).set_index(["dataset", "rank"])["cmc"]
+    try:
+        return {data: dict(_scores(metrics, curve.loc[data])) for data, metrics in sections.items()}, provenance
+    except (ValueError, LookupError, TypeError) as error:
+        raise InputError(f"'{Path(results) / name}.json' and '{Path(curves) / name}.csv': do not hold what a table "
+                         f"shows ({error!r}); make them again with `dvc repro evaluate@{name}`") from error
+
+
+def _scores(metrics: Mapping[str, Any], curve: pd.Series) -> Iterator[tuple[str, Score]]:
+    for name in ("rank1", "rank5", "rank10", "mAP"):
+        yield name, Score(metrics[name], metrics.get(f"{name}_low", np.nan), metrics.get(f"{name}_high", np.nan))
+
+    yield "rank3", Score(round(100 * float(curve.loc[3]), 2))  # the metrics have it not
+    if "PR_AUC" in metrics:
+        yield "pr_auc", Score(round(metrics["PR_AUC"] / 100, 4))
+
+
+def compare(printed: Sequence[Printed], own: Mapping[OwnKey, Own], scores: Mapping[str, Seeds]) -> pd.DataFrame:
+    """All metrics of one table with ours beside the paper's own rows; COLUMNS, one line per printed metric.
+
+    own: (row, setting, data set) -> what it is here; rows that are not in it are not made here. scores: result -> those
+    of its seeds. here is the first seed's; differences to the full model's row are means over the
+    seeds, with a 95 % interval of the paired differences where there are three. group: the setting, in tables that
+    print one row under several. Metrics are numbers or NaN, `paper` is text.
+    """
+    groups = set(_groups(printed))
+    lines = [_line(entry, own, scores) | {"group": entry.setting if entry.setting in groups else ""}
+             for entry in printed]
+
+    full = {(entry.dataset, entry.metric): line for entry, line in zip(printed, lines, strict=True)
+            if _is_full(entry, own) is True}
+    for entry, line in zip(printed, lines, strict=True):
+        other = full.get((entry.dataset, entry.metric))
+        if _is_full(entry, own) is False and other is not None:
+            line |= _against_full(line, other, scores)
+
+    return pd.DataFrame(lines, columns=COLUMNS)
+
+
+def _is_full(entry: Printed, own: Mapping[OwnKey, Own]) -> bool | None:
+    """Whether it is a metric of the paper's full model; None for rows that are not the paper's own or not made here."""
+    here = own.get((entry.row, entry.setting, entry.dataset)) if entry.is_own else None
+    return None if here is None else here.full
+
+
+def _groups(printed: Sequence[Printed]) -> Iterator[str]:
+    """Settings that tell rows of one label apart, in a table that prints some row under several."""
+    seen: dict[tuple[str, str, str], set[str]] = {}
+    for entry in printed:
+        seen.setdefault((entry.row, entry.dataset, entry.metric), set()).add(entry.setting)
+
+    if any(len(settings) > 1 for settings in seen.values()):
+        yield from {entry.setting for entry in printed}
+
+
+def _line(entry: Printed, own: Mapping[OwnKey, Own], scores: Mapping[str, Seeds]) -> dict[str, Any]:
+    line: dict[str, Any] = {"row": entry.row, "own": entry.is_own, "dataset": entry.dataset, "metric": entry.metric,
+                            "paper": entry.value, "result": "", "data": "", "missing": "", "verdict": "", "seeds": 0}
+    line |= {name: np.nan for name in COLUMNS if name not in line}
+    if not entry.is_own:
+        return line
+
+    here = own.get((entry.row, entry.setting, entry.dataset))
+    if here is None:
+        return line | {"missing": "not in the profile that this table was made with", "data": entry.dataset}
+
+    line |= {"result": here.result, "data": here.data, "missing": here.missing}
+    if not here.missing:
+        score = _score(next(iter(scores[here.result].values())), here, entry.metric)
+        line |= {"here": score.value, "low": score.low, "high": score.high,
+                 "here_minus_paper": round(score.value - float(entry.value), DIGITS.get(entry.metric, 2))}
+    return line
+
+
+def _score(scores: Scores, here: Own, metric: str) -> Score:
+    if metric not in scores.get(here.data, {}):
+        raise InputError(f"result {here.result!r} has no {metric} on {here.data!r}; make it again with "
+                         f"`dvc repro evaluate@{here.result}`")
+    return scores[here.data][metric]
+
+
+def _against_full(line: dict[str, Any], full: dict[str, Any], scores: Mapping[str, Seeds]) -> dict[str, Any]:
+    digits = DIGITS.get(line["metric"], 2)
+    paper = round(float(line["paper"]) - float(full["paper"]), 4)
+    if line["missing"] or full["missing"]:
+        return {"paper_minus_full": paper}
+
+    mine, other = scores[line["result"]], scores[full["result"]]
+    differences = [mine[seed][line["data"]][line["metric"]].value - other[seed][full["data"]][line["metric"]].value
+                   for seed in mine if seed in other and line["data"] in mine[seed] and full["data"] in other[seed]]
+    if not differences:
+        return {"paper_minus_full": paper, "verdict": "undecided (no common seed)"}
+
+    low, high = interval(differences)
+    return {"paper_minus_full": paper, "here_minus_full": round(float(np.mean(differences)), digits),
+            "minus_full_low": round(low, digits), "minus_full_high": round(high, digits), "seeds": len(differences),
+            "verdict": verdict(paper, low, high, len(differences))}
+
+
+def interval(differences: Sequence[float]) -> tuple[float, float]:
+    """95 % interval of the mean of paired differences by Student's t; NaN for fewer than three.
+
+    >>> [round(end, 3) for end in interval([1.0, 2.0, 3.0])]
+    [-0.484, 4.484]
+    """
+    if len(differences) < SEEDS:
+        return np.nan, np.nan
+
+    half = stats.t.ppf(0.975, len(differences) - 1) * np.std(differences, ddof=1) / np.sqrt(len(differences))
+    return float(np.mean(differences) - half), float(np.mean(differences) + half)
+
+
+def verdict(paper: float, low: float, high: float, seeds: int) -> str:
+    """Whether ours has the sign of the paper's difference: agree | disagree | undecided, and why undecided.
+
+    >>> verdict(-2.0, -3.0, -1.0, 3), verdict(2.0, -3.0, -1.0, 3), verdict(2.0, -3.0, 1.0, 3)
+    ('agree', 'disagree', 'undecided')
+    """
+    if seeds < SEEDS:
+        return "undecided (one seed)" if seeds == 1 else f"undecided ({seeds} seeds)"
+    if paper == 0:
+        return "undecided (equal in the paper)"
+    if low <= 0 <= high:
+        return "undecided"
+    return "agree" if (low > 0) == (paper > 0) else "disagree"
+
+
+def order_agreement(frame: pd.DataFrame) -> list[tuple[str, str, int, float | None]]:
+    """Kendall's tau-b between the paper's metrics and ours: (data set, metric, own rows compared, tau) per column.
+
+    Columns with two such rows or more; None where either side is the same in all rows.
+    """
+    taus = []
+    for (dataset, metric), part in frame[frame["here"].notna()].groupby(["dataset", "metric"], sort=False):
+        if len(part) >= 2:
+            tau = float(stats.kendalltau(part["paper"].astype(float), part["here"].astype(float)).statistic)
+            taus.append((str(dataset), str(metric), len(part), None if np.isnan(tau) else tau))
+    return taus
+
+
+def mean_agreement(frame: pd.DataFrame) -> float | None:
+    """The table's tau: the mean of its columns' (`order_agreement`); None where no column has one."""
+    taus = [tau for *_, tau in order_agreement(frame) if tau is not None]
+    return round(float(np.mean(taus)), 10) + 0.0 if taus else None  # opposite ones cancel to no -0.00

@@ -1,0 +1,226 @@
+"""Features of query and gallery images: made by a network, written to features.h5, read back. One schema for all.
+
+N images of Q queries and G gallery images, P parts of D_p numbers each.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from pipeline.base.errors import InputError
+from pipeline.base.files import new_file
+from pipeline.base.hdf5 import open_h5
+from pipeline.retrieval.ranking import Matching, Side
+
+TEXT = h5py.string_dtype("utf-8")
+DTYPES = ("float32", "float16")  # of stored features
+REDO = "run `dvc repro embed` again"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of features.h5: its number of axes, the type it is written as, numpy's kinds that it may be read as.
+
+    optional: it is there where the index has a column of that name.
+    """
+    axes: int
+    dtype: Any
+    kinds: str
+    optional: bool = False
+
+
+COLUMNS = {
+    "key": Column(1, TEXT, "SO"),  # of the index
+    "pid": Column(1, np.int64, "iu"),
+    "camid": Column(1, np.int64, "iu"),
+    "split": Column(1, TEXT, "SO"),  # query | gallery
+    "features": Column(2, np.float32, "f"),  # (N, sum D_p), or float16
+    "visibility": Column(2, np.float32, "f"),  # (N, P) in 0..1
+    "sizes": Column(1, np.int64, "iu"),  # (P,): D_p
+    "occlusion": Column(1, np.float32, "f", optional=True),  # hidden share of the body
+    "trial": Column(1, np.int64, "iu", optional=True),  # of several
+}
+PROVENANCE = "maker"  # attribute of the file: JSON
+NAMED = ("run", "dataset", "distance", "reduction")  # what it must say
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Query and gallery with their index keys, how they are compared, and the `provenance` that the file carries.
+
+    query_trial (Q,), gallery_trial (G,): which of several trials an image belongs to, where the index says so.
+    """
+    query: Side
+    gallery: Side
+    query_key: np.ndarray  # (Q,) str
+    gallery_key: np.ndarray  # (G,) str
+    matching: Matching
+    provenance: dict[str, Any]
+    query_trial: np.ndarray | None = None
+    gallery_trial: np.ndarray | None = None
+
+    def trials(self) -> list["Embedded"]:
+        """Each trial by itself, in ascending order; the whole where there are no trials or one."""
+        if self.query_trial is None or self.gallery_trial is None:
+            return [self]
+
+        numbers = np.union1d(self.query_trial, self.gallery_trial)
+        if len(numbers) == 1:
+            return [self]
+        return [self._rows(np.flatnonzero(self.query_trial == number), np.flatnonzero(self.gallery_trial == number))
+                for number in numbers]
+
+    def protocol(self) -> str:
+        """What its metrics are named by: its data set, or where that is one trial of several, named so (cuhk01-3 is
+        trial 3), the name without the number."""
+        name, _, number = self.provenance["dataset"].rpartition("-")
+        alone = self.query_trial is not None and {number} == {str(trial) for trial in self.query_trial.tolist()}
+        return name if alone else self.provenance["dataset"]
+
+    def _rows(self, query: np.ndarray, gallery: np.ndarray) -> "Embedded":
+        return replace(self, query=self.query.take(query), gallery=self.gallery.take(gallery),
+                       query_key=self.query_key[query], gallery_key=self.gallery_key[gallery], query_trial=None,
+                       gallery_trial=None)
+
+
+@torch.inference_mode()
+def embed_images(network: Any, batches: Iterator[dict[str, Tensor]], *, count: int, device: torch.device
+                 ) -> tuple[np.ndarray, np.ndarray]:
+    """(count, sum D_p) features and (count, P) visibilities, float32; rows after `count` are padding and dropped."""
+    network.to(device).eval()
+    features, visibility = [], []
+
+    with tqdm(total=count, unit="image", mininterval=1, leave=False) as bar:
+        for batch in batches:
+            f, v = network.embed({name: tensor.to(device) for name, tensor in batch.items()})
+            features.append(f.float().cpu().numpy())
+            visibility.append(v.float().cpu().numpy())
+            bar.update(len(f))
+
+    return np.concatenate(features)[:count], np.concatenate(visibility)[:count]
+
+
+def write_features(path: str | os.PathLike, *, frame: pd.DataFrame, features: np.ndarray, visibility: np.ndarray,
+                   sizes: tuple[int, ...], provenance: dict[str, Any], dtype: str) -> None:
+    """Write features.h5, whole or not at all; the same bytes for the same values.
+
+    frame: the N rows' `image`, `pid`, `camid`, `split` and, where the index has them, `occlusion` and `trial`; features
+    (N, sum D_p), visibility (N, P), sizes: D_p of the P parts; provenance: what made them, stored as JSON;
+    dtype: float32 | float16, of the stored features. InputError for another.
+    """
+    if dtype not in DTYPES:
+        raise InputError(f"dtype: unknown dtype {dtype!r} for features; it is {' or '.join(DTYPES)}")
+
+    values = {"key": frame["image"], "features": features, "visibility": visibility, "sizes": sizes}
+    values |= {name: frame[name] for name in COLUMNS if name not in values and name in frame}
+
+    with new_file(path) as temporary, h5py.File(temporary, "w") as file:
+        for name in sorted(values):
+            stored = dtype if name == "features" else COLUMNS[name].dtype
+            file.create_dataset(name, data=np.asarray(values[name]), dtype=stored, track_times=False)
+        file.attrs[PROVENANCE] = json.dumps(provenance, sort_keys=True)
+
+
+def read_features(path: str | os.PathLike) -> Embedded:
+    """Read one features file. InputError, naming file and remedy, if it is missing, truncated, of another format,
+    holds a value that is not finite or lacks queries or a gallery."""
+    name = repr(os.fspath(path))
+    try:
+        with open_h5(path) as file:
+            provenance = _check_layout(file, name)
+            columns = {column: file[column][:] for column in COLUMNS if column in file}
+    except FileNotFoundError as error:
+        raise InputError(f"{name}: no such features file; make it with `dvc repro embed`") from error
+    except InputError:
+        raise
+    except Exception as error:  # what h5py raises on damaged files is of many kinds
+        raise InputError(f"{name}: is truncated or no HDF5 file ({' '.join(str(error).split())}); delete it and run "
+                         "`dvc repro embed`") from error
+
+    _check_types(columns, name)
+    _check_values(columns, name)
+    try:
+        matching = Matching(tuple(columns["sizes"].tolist()), provenance["distance"], provenance["reduction"])
+    except InputError as error:
+        raise InputError(f"{name}: {error}; {REDO}") from error
+
+    query, query_key, query_trial = _part(columns, "query", name)
+    gallery, gallery_key, gallery_trial = _part(columns, "gallery", name)
+    return Embedded(query, gallery, query_key, gallery_key, matching, provenance, query_trial, gallery_trial)
+
+
+def _part(columns: dict[str, np.ndarray], part: str, name: str) -> tuple[Side, np.ndarray, np.ndarray | None]:
+    """Of one split its images, their keys and trials."""
+    split = np.char.decode(columns["split"].astype(bytes), "utf-8")
+    numbers = np.flatnonzero(split == part)
+    if not len(numbers):
+        raise InputError(f"{name}: holds no {part} image (its splits: {', '.join(sorted(set(split))) or 'none'}); "
+                         "check the split column of the data set's index and run `dvc repro embed`")
+
+    # Rows are sorted by key, so that a split is one run of rows, whose slice needs no copy.
+    adjoining = numbers[-1] - numbers[0] + 1 == len(numbers)
+    rows = slice(numbers[0], numbers[-1] + 1) if adjoining else numbers
+    side = Side(columns["features"], columns["visibility"], columns["pid"], columns["camid"],
+                columns.get("occlusion")).take(rows)
+    keys = np.char.decode(columns["key"][rows].astype(bytes), "utf-8")
+    return side, keys, columns["trial"][rows] if "trial" in columns else None
+
+
+def _check_layout(file: h5py.File, name: str) -> dict[str, Any]:
+    """The file's provenance. InputError if its columns are not those of COLUMNS or do not fit each other."""
+    wrong = [column for column, expected in COLUMNS.items()
+             if (column not in file and not expected.optional)
+             or (column in file and file[column].ndim != expected.axes)]
+    if wrong or PROVENANCE not in file.attrs:
+        raise InputError(f"{name}: is no features file ({wrong[0] if wrong else PROVENANCE!r} is missing or of another "
+                         "shape); give a file that `dvc repro embed` made")
+
+    provenance = json.loads(file.attrs[PROVENANCE])
+    absent = [key for key in NAMED if key not in provenance]
+    if absent:
+        raise InputError(f"{name}: does not say its {absent[0]!r} (attribute `{PROVENANCE}`); {REDO}")
+
+    lengths = {column: len(file[column]) for column in COLUMNS if column in file and column != "sizes"}
+    if len(set(lengths.values())) > 1:
+        raise InputError(f"{name}: its columns differ in length ({lengths}); {REDO}")
+
+    widths = (file["features"].shape[1], int(file["sizes"][:].sum()))
+    if widths[0] != widths[1] or file["visibility"].shape[1] != len(file["sizes"]):
+        raise InputError(f"{name}: {widths[0]} feature columns and {file['visibility'].shape[1]} visibilities do not "
+                         f"fit {len(file['sizes'])} parts of {widths[1]} together; {REDO}")
+    return provenance
+
+
+def _check_types(columns: dict[str, np.ndarray], name: str) -> None:
+    for column, values in columns.items():
+        if values.dtype.kind not in COLUMNS[column].kinds:
+            raise InputError(f"{name}: the column {column!r} holds {values.dtype}; {REDO}")
+
+    for column in ("key", "split"):
+        try:
+            np.char.decode(columns[column].astype(bytes), "utf-8")
+        except ValueError as error:
+            raise InputError(f"{name}: the column {column!r} is no UTF-8 text; {REDO}") from error
+
+    if len(columns["sizes"]) == 0 or columns["sizes"].min() < 1:
+        raise InputError(f"{name}: its parts have sizes {columns['sizes'].tolist()}, and one is at least 1; {REDO}")
+
+
+def _check_values(columns: dict[str, np.ndarray], name: str) -> None:
+    """Block by block, because a mask of all features would take a quarter of their memory again."""
+    for column in ("features", "visibility"):
+        for start in range(0, len(columns[column]), 1024):
+            bad = np.flatnonzero(~np.isfinite(columns[column][start:start + 1024]).all(axis=1))
+            if len(bad):
+                key = columns["key"][start + bad[0]]
+                raise InputError(f"{name}: the {column} of {key.decode() if isinstance(key, bytes) else key!r} are not "
+                                 "finite; training has probably diverged: lower optimizer.lr and train again")

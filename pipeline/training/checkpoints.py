@@ -1,0 +1,53 @@
+"""Checkpoints of trained weights: safetensors with one metadata key, `semalign`, that holds their provenance as JSON.
+
+One key, because safetensors writes several in no fixed order. Nothing in such a file can be executed.
+"""
+
+import json
+import os
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from pipeline.base.errors import InputError
+from pipeline.base.files import write_bytes
+
+METADATA = "semalign"
+
+
+def save_weights(path: str | os.PathLike, network: nn.Module, provenance: dict[str, Any]) -> None:
+    """Write a network's parameters and buffers and what made them; the same bytes for the same values."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    write_bytes(path, save(tensors, metadata={METADATA: json.dumps(provenance, sort_keys=True)}))
+
+
+def read_weights(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """(tensors by name, their provenance). InputError names a file that is missing, damaged or not this project's."""
+    name = repr(os.fspath(path))
+    try:
+        with safe_open(path, framework="pt") as file:
+            provenance = (file.metadata() or {}).get(METADATA)
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no iteration without keys)
+    except FileNotFoundError as error:
+        raise InputError(f"{name}: no such weights; make them with the stage train") from error
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{name}: is no safetensors file or damaged ({error}); make it again with the stage train"
+                         ) from error
+
+    if provenance is None:
+        raise InputError(f"{name}: does not say which run made it (no {METADATA!r} in its metadata); use weights made "
+                         "by the stage train")
+    return tensors, json.loads(provenance)
+
+
+def load_weights(network: nn.Module, tensors: dict[str, Tensor], name: str | os.PathLike) -> None:
+    """Put tensors into a network. InputError names the file and the first tensor that does not fit."""
+    own = network.state_dict()
+    for key in sorted(own.keys() | tensors.keys()):
+        shape, expected = (tuple(side[key].shape) if key in side else "absent" for side in (tensors, own))
+        if shape != expected:
+            raise InputError(f"{os.fspath(name)!r}: holds weights of another network: {key} is {shape}, expected "
+                             f"{expected}; train this run again")
+    network.load_state_dict(tensors)

@@ -1,0 +1,97 @@
+"""Training of a human parser, what stages train_parser and train_photographs share: learn, measure, write."""
+
+import dataclasses
+import functools
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from models.parsers.torchvision_parsers import Parser, build_parser, save_parser
+from pipeline.base.body_parts import DENSEPOSE24_TO_PARTS8, LIP20, LIP20_TO_PARTS4, PARTS4, PARTS8, PARTS8_TO_PARTS4
+from pipeline.base.errors import InputError
+from pipeline.base.files import write_json
+from pipeline.base.seeds import torch_seed
+from pipeline.config import paths
+from pipeline.config.schema import Params, ParserParams, PhotographsParams
+from pipeline.parsing.rendered_set import LabelledSet, label_shares
+from pipeline.parsing.training import Objective, evaluate, learning_rate, make_optimizer, training_batches
+from pipeline.training.loop import fingerprint, fit
+from stages.shared.device import choose_device, choose_precision, machine
+
+SCRATCH = paths.SCRATCH / "train-parser"
+EVALUATION_BATCH = 32
+Settings = ParserParams | PhotographsParams
+GROUPS: dict[str, tuple[np.ndarray, tuple[str, ...]]] = {  # what the held-out IoU is told for
+    "densepose24": (DENSEPOSE24_TO_PARTS8, PARTS8), "lip20": (np.arange(len(LIP20)), LIP20)}
+
+
+def learn(params: Params, settings: Settings, learned: LabelledSet, held_out: LabelledSet, *, key: str,
+          coarser: tuple[np.ndarray, tuple[str, ...]] | None = None) -> None:
+    """Train a new parser on `learned`, measure it on `held_out` (`coarser`: see `evaluate`) and write both files."""
+    device = choose_device(params.device, threads=params.threads)
+    parser = build(settings, taxonomy=learned.taxonomy, uv=learned.uv, key=key)
+    if settings.image_steps < settings.batch:
+        raise InputError(f"parsers.{key}: image_steps is {settings.image_steps} and batch {settings.batch}; a step "
+                         "takes at least 2 images, and there is at least one step")
+    made: dict[str, Any] = {"parameters": recorded(settings), "data_sha256": learned.sha256(), "images": len(learned),
+            "versions": {name: version(name) for name in ("torch", "torchvision", "numpy", "opencv-python-headless")}}
+    # a CPU's depthwise convolutions are slower in bfloat16
+    made["precision"] = choose_precision("float32" if device.type == "cpu" else params.precision, device)
+    made["muon_precision"] = choose_precision(params.precision, device)
+    scratch = SCRATCH / fingerprint({**made, "threads": params.threads, "machine": machine(device)})
+    steps = train(parser, learned, settings, key=key, device=device, precision=made["precision"],
+                  muon_precision=made["muon_precision"], scratch=scratch)
+    groups, names = GROUPS[learned.taxonomy]
+    scores = evaluate(parser, held_out, groups=groups, names=names, batch=EVALUATION_BATCH, device=device,
+                      coarser=coarser)
+    scores |= {"architecture": settings.architecture, "image_steps": steps * settings.batch}
+    save_parser(parser, paths.parser_weights(key), made=made)
+    write_json(paths.parser_scores(key), scores)
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def build(settings: Settings, *, taxonomy: str, uv: bool, key: str) -> Parser:
+    """A new parser drawn from the seed, with the matrices that sum its labels. InputError names the parser."""
+    torch.manual_seed(torch_seed(settings.seed, "parser", "init"))
+    parts8 = DENSEPOSE24_TO_PARTS8
+    parts4 = PARTS8_TO_PARTS4[parts8] if taxonomy == "densepose24" else LIP20_TO_PARTS4
+    try:
+        return build_parser(architecture=settings.architecture, taxonomy=taxonomy, uv=uv,
+                            height=settings.height, width=settings.width, init=settings.init,
+                            to_parts8=sums(parts8, len(PARTS8)) if taxonomy == "densepose24" else None,
+                            to_parts4=sums(parts4, len(PARTS4)))
+    except ValueError as error:
+        raise InputError(f"parsers.{key}: {error}") from error
+
+
+def sums(table: np.ndarray, groups: int) -> torch.Tensor:
+    """A look-up table label -> group as a (groups, labels) matrix that sums probabilities."""
+    return torch.from_numpy(np.eye(groups, dtype=np.float32)[table].T.copy())
+
+
+def train(parser: Parser, learned: LabelledSet, settings: Settings, *, key: str, device: torch.device,
+          precision: str, muon_precision: str, scratch: Path) -> int:
+    """Train in place; the number of steps, enough for at least `image_steps` images."""
+    steps = -(-settings.image_steps // settings.batch)
+    parser.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    objective = Objective(parser, shares=label_shares(learned))
+    print(f"{key}: {len(learned)} pictures, {steps * settings.batch} image-steps on {device.type} in {precision}, "
+          f"backbone's start: {settings.init}")
+    optimizer = make_optimizer(parser, dtype=getattr(torch, muon_precision))
+    fit(objective, optimizer, steps=steps, batch_size=settings.batch, seed=settings.seed, device=device,
+        precision=precision,
+        rate=functools.partial(learning_rate, lr=settings.lr), scratch=scratch, live=scratch / "live",
+        keys=learned.paths,
+        batches=lambda start: training_batches(learned, seed=settings.seed, batch=settings.batch, start=start,
+                                               stop=steps, workers=settings.workers,
+                                               augment=settings.augment))
+    return steps
+
+
+def recorded(settings: Settings) -> dict[str, Any]:
+    """The parameters that the result depends on."""
+    return {name: value for name, value in dataclasses.asdict(settings).items() if name not in ("workers", "raw")}

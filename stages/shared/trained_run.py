@@ -1,0 +1,186 @@
+"""Trained runs: from a run's parameters to its network, new before training or with its weights afterwards.
+
+`new_run` is what training begins with, `open_run` what everything else does; both give the same four things. A
+network is models/NAME.py's class Name: its constructor takes the settings of its parameter class and, of `backbone`,
+`ids`, `match` and `tau`, what it names. What it must measure on its training set is its own `measure`.
+"""
+
+import dataclasses
+import functools
+import importlib
+import inspect
+import os
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from models.backbone import Backbone
+from pipeline.base.errors import InputError
+from pipeline.base.files import file_sha256
+from pipeline.base.images import read_image
+from pipeline.base.seeds import torch_seed
+from pipeline.caches.cache import Cache
+from pipeline.config.schema import MatchParams, RunParams, without_neutral
+from pipeline.loading.dataset import Crop, images_sha256
+from pipeline.loading.sgam_crop import Box, automatic_crop, training_medians
+from pipeline.training.checkpoints import load_weights, read_weights
+
+STRIDE = 16  # of the backbones, and what divides H and W evenly at every stage
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenRun:
+    """A run's network and what reading images for it takes."""
+
+    network: Any
+    provenance: dict[str, Any]  # what the weights were made from, as it is stored with them
+    crop: Crop | None  # the automatic crop that it sees its images through
+    arrays: tuple[str, ...]  # of the cache, that a batch holds
+
+
+def new_run(run: RunParams, *, key: str, match: MatchParams, frame: pd.DataFrame, index: Path, raw: str | os.PathLike,
+            cache: Path | None) -> OpenRun:
+    """A run before its first step: the network drawn from its seed, and told of its training set what it asks for.
+
+    frame: the training rows, with `target`; index: the file they are from; raw: the folder their paths start from;
+    cache: the file that training reads, None where it reads images alone. InputError names the parameter.
+    """
+    provenance: dict[str, Any] = {"run": key, "parameters": recorded(run), "images": len(frame),
+                                  "ids": int(frame["target"].max()) + 1, "index_sha256": file_sha256(index),
+                                  "caches": {}, "versions": versions()}
+    network = build(run, key=key, ids=provenance["ids"], match=match, init=run.init)
+
+    if run.image_steps > 0:
+        check_cache(cache, run, name=f"runs.{key}.cache", features=None)
+        provenance |= {"caches": pins(cache), "images_sha256": images_sha256(frame, raw, cache)}
+        if cache is not None and hasattr(network, "measure"):
+            provenance |= network.measure(TrainingMaps(frame, raw, cache))
+
+    return OpenRun(network, provenance, _crop_of(provenance), _arrays(run, features=None))
+
+
+def open_run(run: RunParams, *, key: str, weights: str | os.PathLike, match: MatchParams) -> OpenRun:
+    """A trained run, its network in evaluation mode. InputError if the weights are another run's, or not there."""
+    tensors, provenance = read_weights(weights)
+    check_recorded(provenance, run, key=key, path=weights)
+
+    network = build(run, key=key, ids=provenance["ids"], match=match, init="none")
+    load_weights(network, tensors, weights)
+    return OpenRun(network.eval(), provenance, _crop_of(provenance), _arrays(run, features=match.features))
+
+
+def build(run: RunParams, *, key: str, ids: int, match: MatchParams, init: str) -> Any:
+    """The network of a run, drawn from its seed; init: of its backbone. InputError for what the networks refuse."""
+    torch.manual_seed(torch_seed(run.seed, "init"))
+    try:
+        return _network(run, ids=ids, match=match, init=init)
+    except ValueError as error:
+        raise InputError(f"runs.{key}: {error}") from error
+
+
+def _network(run: RunParams, *, ids: int, match: MatchParams, init: str) -> Any:
+    """The network is imported here: a run depends on the file of its own network alone."""
+    for side, pixels in (("height", run.height), ("width", run.width)):
+        if pixels < STRIDE or pixels % STRIDE:
+            raise ValueError(f"{side} is {pixels}; make it a multiple of {STRIDE}")
+
+    name = run.model.name
+    network = getattr(importlib.import_module(f"models.{name}"), name.capitalize())
+    named = inspect.signature(network).parameters
+    settings: dict[str, Any] = dataclasses.asdict(run.model)
+    del settings["name"]
+
+    offered = {"ids": ids, "match": match.features, "tau": match.tau}
+    taken = {argument: value for argument, value in offered.items() if argument in named}
+    if "backbone" in named:
+        taken["backbone"] = Backbone(architecture=run.backbone, init=init)
+    return network(**(taken | settings))  # a setting of its own goes first: ESA has a tau that is not matching's
+
+
+class TrainingMaps:
+    """A training set's region maps, as a network's `measure` takes them: of each image (5, h, w) uint8, p x 255."""
+
+    def __init__(self, frame: pd.DataFrame, raw: str | os.PathLike, cache: Path):
+        self.paths = [Path(raw) / path for path in frame["path"]]
+        self.reader = Cache(cache)
+        self.rows = [int(row) for row in self.reader.rows(frame["image"])]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self.reader.read("probs/parts4", row) for row in self.rows)
+
+    def region_medians(self, thresholds: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+        """Medians (4,) of the regions' mean probabilities: in the whole frame, and in the frame cropped by them."""
+        sizes = [read_image(path).shape[:2] for path in self.paths]
+        return training_medians(lambda: ((maps, *size) for maps, size in zip(self, sizes, strict=True)),
+                                thresholds=thresholds)
+
+
+def _crop_of(provenance: dict[str, Any]) -> Crop | None:
+    """The automatic crop that a network's `measure` recorded, None where it recorded none."""
+    if "crop" not in provenance:
+        return None
+    record = provenance["crop"]
+    return functools.partial(_crop, medians=tuple(record["medians"]), thresholds=tuple(record["thresholds"]))
+
+
+def _crop(probabilities: np.ndarray, height: int, width: int, *, medians: tuple[float, ...],
+          thresholds: tuple[float, ...]) -> Box:
+    return automatic_crop(probabilities, medians=medians, thresholds=thresholds, height=height, width=width)
+
+
+def _arrays(run: RunParams, *, features: str | None) -> tuple[str, ...]:
+    """Which arrays of its cache a batch holds, in training or with `features` matched; none where it reads none."""
+    return run.model.arrays() if run.model.cache_file(features) else ()
+
+
+def check_cache(cache: Path | None, run: RunParams, *, name: str, features: str | None) -> None:
+    """InputError, naming the parameter, if the network reads a cache file and `cache` is another or none.
+
+    features: what is matched, for what it reads at test time; None asks what it reads in training.
+    """
+    expected = run.model.cache_file(features)
+    if expected is not None and (cache is None or cache.name != expected):
+        raise InputError(f"{name}: is {'none' if cache is None else repr(cache.as_posix())}, and {run.model.name} with "
+                         f"these parameters reads a {expected}; name that of its data set")
+
+
+def recorded(run: RunParams) -> dict[str, Any]:
+    """A run's parameters as they are stored with its weights: all that its result depends on."""
+    return {name: value for name, value in without_neutral(run).items() if name != "workers"}
+
+
+def check_recorded(provenance: dict[str, Any], run: RunParams, *, key: str, path: str | os.PathLike) -> None:
+    """InputError, naming both, if weights of this provenance were made by another run or with other parameters."""
+    name = repr(os.fspath(path))
+    stored, expected = _flat(provenance.get("parameters", {})), _flat(recorded(run))
+    if provenance.get("run") != key:
+        raise InputError(f"{name}: holds weights of run {provenance.get('run')!r} (model {stored.get('model.name')!r}),"
+                         f" and run {key!r} (model {run.model.name!r}) is asked for; train {key} again")
+
+    for parameter in sorted(stored.keys() | expected.keys()):
+        old, new = stored.get(parameter, "absent"), expected.get(parameter, "absent")
+        if old != new:
+            raise InputError(f"{name}: was trained with {parameter} {old!r}, and runs.{key} says {new!r}; train {key} "
+                             "again, or restore the parameter")
+
+
+def _flat(tree: Any, name: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {name: tree}
+    return {key: value for part, inner in tree.items()
+            for key, value in _flat(inner, f"{name}.{part}" if name else part).items()}
+
+
+def pins(cache: Path | None) -> dict[str, Any]:
+    """What a cache is, for artefacts made from it: {path: {sha256, maker}}."""
+    return {} if cache is None else {cache.as_posix(): {"sha256": file_sha256(cache), "maker": Cache(cache).maker}}
+
+
+def versions() -> dict[str, str]:
+    """The packages that results depend on."""
+    return {name: version(name) for name in ("torch", "torchvision", "numpy", "opencv-python-headless")}

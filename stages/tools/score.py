@@ -1,0 +1,121 @@
+"""Scores of features that someone else computed: python -m stages.tools.score pytorch_result.mat
+
+Reads .npz and .mat files (docs/evaluation.md has their layouts) and features.h5 files of this project. Prints rank-k,
+mAP, mINP and PR-AUC with 95 % intervals; needs neither params.yaml nor a data set.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.base.errors import InputError
+from pipeline.base.files import write_json
+from pipeline.retrieval.external_features import read_external
+from pipeline.retrieval.features import read_features
+from pipeline.retrieval.ranking import Matching, Side, evaluate, save_distances
+from pipeline.retrieval.reranking import Reranking, evaluate_reranked
+from pipeline.retrieval.scores import LEVELS, Scores, data_set_metrics
+
+RERANKING = Reranking()
+NAMES = {"mAP": "mAP", "mINP": "mINP", "PR_AUC": "PR-AUC"}
+
+
+def run(given: argparse.Namespace) -> None:
+    """Score `given.file`, print the metrics and write what else is asked for."""
+    if given.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device: is cuda, and torch finds no GPU here; leave it out")
+    trials = _read(given)
+    if given.save_distances is not None:
+        if len(trials) > 1:
+            raise InputError(f"{str(given.file)!r}: has {len(trials)} trials, and --save-distances writes one matrix; "
+                             "leave it out")
+        save_distances(given.save_distances, *trials[0], device=given.device)
+    scores = [_score(*trial, given) for trial in trials]
+    metrics = data_set_metrics(scores)
+    cmc = np.mean([trial.cmc(max(given.ranks)) for trial in scores], axis=0)
+    metrics |= {f"rank{rank}": round(100 * float(cmc[rank - 1]), 2) for rank in given.ranks}
+
+    print("\n".join(_lines(metrics | metrics["details"][0], given.ranks)))
+    if given.json is not None:
+        write_json(given.json, metrics | _how(trials[0][2], given))
+
+
+def _read(given: argparse.Namespace) -> list[tuple[Side, Side, Matching]]:
+    """Query, gallery and matching of each trial."""
+    if given.file.suffix.lower() not in (".h5", ".hdf5"):
+        return [read_external(given.file, distance=given.distance or "cosine", reduction=given.reduction or "mean")]
+    if given.distance or given.reduction:
+        raise InputError(f"{str(given.file)!r}: says itself how its features are compared; leave --distance and "
+                         "--reduction out")
+    return [(trial.query, trial.gallery, trial.matching) for trial in read_features(given.file).trials()]
+
+
+def _score(query: Side, gallery: Side, matching: Matching, given: argparse.Namespace) -> Scores:
+    options: dict[str, Any] = {"device": given.device, "trapezoid": given.trapezoid, "pairs": True}
+    if given.rerank:
+        return evaluate_reranked(query, gallery, matching, Reranking(given.k1, given.k2, given.weight), **options)
+    return evaluate(query, gallery, matching, **options)
+
+
+def _how(matching: Matching, given: argparse.Namespace) -> dict[str, Any]:
+    """What the metrics rest on, for the JSON."""
+    reranking = {"k1": given.k1, "k2": given.k2, "lambda": given.weight} if given.rerank else None
+    return {"distance": matching.distance, "reduction": matching.reduction, "sizes": list(matching.sizes),
+            "average_precision": "trapezoid" if given.trapezoid else "step", "reranking": reranking}
+
+
+def _lines(metrics: dict[str, float | int], ranks: Sequence[int]) -> list[str]:
+    names = {f"rank{rank}": f"rank-{rank}" for rank in ranks} | NAMES
+    width = max(map(len, names.values()))
+    lines = []
+    for name, shown in names.items():
+        interval = f"  95 % interval {metrics[f'{name}_low']:.2f} - {metrics[f'{name}_high']:.2f}" \
+            if f"{name}_low" in metrics else ""
+        lines.append(f"{shown:{width}} {metrics[name]:6.2f}{interval}")
+    for low, high in LEVELS:
+        if f"queries_hidden_{low}_{high}" in metrics:
+            rank1, mean, count = (metrics[f"{name}_hidden_{low}_{high}"] for name in ("rank1", "mAP", "queries"))
+            lines.append(f"{low}-{high} % of the body hidden: rank-1 {rank1:.2f}, mAP {mean:.2f} ({count} queries)")
+    trials = f" in {metrics['trials']} trials, means over them" if "trials" in metrics else ""
+    lines.append(f"percent; {metrics['queries']} queries scored, {metrics['skipped']} skipped, {metrics['gallery']} "
+                 f"gallery images{trials}")
+    return lines
+
+
+def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path, help="features: .npz, .mat or features.h5")
+    parser.add_argument("--json", type=Path, help="write the metrics here too")
+    parser.add_argument("--distance", choices=["cosine", "euclidean"], help="of two parts' features (cosine)")
+    parser.add_argument("--reduction", choices=["mean", "sum"], help="over parts (mean)")
+    parser.add_argument("--ranks", type=_rank, nargs="+", default=[1, 5, 10], help="places k of rank-k (1 5 10)")
+    parser.add_argument("--trapezoid", action="store_true",
+                        help="average precision as Market-1501's own code has it, 0.1-1.3 points below the step sum")
+    parser.add_argument("--rerank", action="store_true", help="k-reciprocal re-ranking before scoring")
+    parser.add_argument("--k1", type=int, default=RERANKING.k1, help="its neighbours (20)")
+    parser.add_argument("--k2", type=int, default=RERANKING.k2, help="its neighbours averaged over (6)")
+    parser.add_argument("--lambda", type=float, default=RERANKING.weight, dest="weight",
+                        help="share of the old distance in it, 0..1 (0.3)")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where products are computed (cpu)")
+    parser.add_argument("--save-distances", type=Path, metavar="FILE.npy",
+                        help="write all distances, before re-ranking, queries by gallery, float32")
+    return parser.parse_args(words)
+
+
+def _rank(word: str) -> int:
+    if int(word) < 1:
+        raise argparse.ArgumentTypeError(f"{word} is no place; the first is 1")
+    return int(word)
+
+
+if __name__ == "__main__":
+    try:
+        run(parse_arguments())
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,53 @@
+"""A project of profiles alone, and the command `python -m stages.compose` run in it in-process."""
+
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from stages import compose
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended: its exit status and what it printed."""
+
+    status: int
+    out: str
+    error: str
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Path:
+    """A folder with the profiles and dvc.yaml, in which the test runs."""
+    shutil.copytree(ROOT / "profiles", tmp_path / "profiles")
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def command(project, monkeypatch, capsys) -> Callable[..., Ended]:
+    """command("market", "--force"): what `python -m stages.compose market --force` does in `project`."""
+    def run(*arguments: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["compose", *arguments])
+        capsys.readouterr()
+        try:
+            compose.main()
+            status = 0
+        except SystemExit as end:
+            status = int(end.code or 0)
+        printed = capsys.readouterr()
+        return Ended(status, printed.out, printed.err)
+    return run
+
+
+def experiments() -> list[str]:
+    """Every profile that is an experiment, not recipes for others."""
+    recipes = ("recipes", "small", "market-recipes", "paper-recipes", "synthetic")
+    return sorted(path.stem for path in (ROOT / "profiles").glob("*.yaml") if path.stem not in recipes)

@@ -1,0 +1,329 @@
+"""Composition: what each profile gives, who owns it, and that nothing of it depends on what lies on the disk."""
+
+import contextlib
+import itertools
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.base.errors import InputError
+from pipeline.config.compose import Composed, compose, outputs
+from pipeline.config.loader import load_experiment, parse
+from pipeline.config.plan import Plan
+from pipeline.config.schema import Params
+from pipeline.config.writer import params_text, plan_text
+from tests.config.conftest import ROOT, experiments
+
+WORKSPACE = ("default", "ci", "seeds", "tables", "sweeps-sgsfa", "market", "study-market", "figures")
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+
+
+@pytest.fixture(scope="module")
+def every() -> dict[str, Composed]:
+    with contextlib.chdir(ROOT):
+        return {name: compose(name) for name in experiments()}
+
+
+def together(every: dict[str, Composed], name: str) -> dict[str, Any]:
+    """Sections of plan.yaml of an experiment and of those it stands on."""
+    found: dict[str, Any] = {}
+    for base in every[name].plan["plan"]["on"]:
+        for section, entries in together(every, base).items():
+            found.setdefault(section, {}).update(entries)
+    for section, entries in every[name].plan["plan"].items():
+        if isinstance(entries, dict):
+            found.setdefault(section, {}).update(entries)
+    return found
+
+
+@pytest.mark.parametrize("name", experiments())
+def test_every_profile_composes_to_what_stages_read(project, name, every):
+    folder = Path() if name == "default" else Path("experiments", name)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "params.yaml").write_text(params_text(every[name].params, name, None))
+    (folder / "plan.yaml").write_text(plan_text(every[name].plan, name, None))
+    experiment = load_experiment(name)
+    assert experiment.params == parse(Params, every[name].params, "")
+    assert experiment.plan == parse(Plan, every[name].plan["plan"], "")
+
+
+@pytest.mark.parametrize("name", experiments())
+def test_each_stage_has_an_entry_of_parameters_and_the_plan_s_names_hang_together(every, name):
+    """The params that dvc.yaml names are there for each key, and whatever an entry reads is made or is the user's."""
+    plan, params = every[name].plan["plan"], every[name].params
+    assert set(STAGES) == {key for key, value in plan.items() if key in STAGES}
+    for stage, section in (("render", "render"), ("prepare", "datasets"), ("occlude", "occlude"),
+                           ("train_parser", "parsers"), ("train_photographs", "photographs"), ("parse", "caches"),
+                           ("warp", "warps"), ("train", "runs")):
+        assert list(plan[stage]) == list(params[section]), stage
+    assert set(plan["parse_external"]) | set(plan["parse_described"]) == set(params["external"])
+    embeds = [*plan["embed"].values(), *plan["embed_seen"].values()]
+    assert {embed["result"] for embed in embeds} <= set(params["results"])
+
+    whole = together(every, name)
+    made = {f"data/index/{key}.csv" for key in whole["prepare"]}
+    made |= {f"data/raw/{key}" for key in [*whole.get("occlude", {}), *rendered(every, name)]}
+    made |= {f"data/raw/{key}/labels.h5" for key in rendered(every, name)}
+    made |= {f"data/parsers/{key}/weights.safetensors" for stage in ("train_parser", "train_photographs")
+             for key in whole[stage]}
+    made |= {f"data/cache/{key}/parts.h5" for stage in ("parse", "parse_external", "parse_described")
+             for key in whole[stage]}
+    made |= {f"data/cache/{key}/dsap.h5" for key in whole["warp"]}
+    made |= {f"data/runs/{key}/weights.safetensors" for key in whole["train"]}
+    given = set(every[name].folders.values())
+    for stage in ("prepare", "occlude", "train_parser", "train_photographs", "parse", "warp", "train", "embed",
+                  "embed_seen"):
+        for key, entry in plan[stage].items():
+            for field in ("raw", "index", "source", "parts", "reads", "weights", "seen_by"):
+                if field in entry and entry[field] not in made | given:
+                    assert stage.startswith("parse_"), (stage, key, field)
+
+
+def rendered(every: dict[str, Composed], name: str) -> list[str]:
+    return [*every[name].plan["plan"]["render"],
+            *itertools.chain.from_iterable(rendered(every, base) for base in every[name].plan["plan"]["on"])]
+
+
+def test_no_output_has_two_owners(every):
+    """Whatever is composed side by side: all profiles together, each against each."""
+    owners: dict[tuple[str, str], str] = {}
+    for name, composed in every.items():
+        for output in outputs(parse(Plan, composed.plan["plan"], "")):
+            assert owners.setdefault(output, name) == name, output
+    assert len(owners) > 300
+
+
+def test_a_second_owner_is_refused_by_name(command):
+    Path("profiles/mine.yaml").write_text("include: [small]\non: [default]\nruns: {sorn-2: {like: small-sorn}}\n")
+    Path("profiles/other.yaml").write_text("include: [small]\non: [default]\nruns: {sorn-2: {like: small-sorn}}\n")
+    assert command("mine").status == 0
+    ended = command("other")
+    assert ended.status == 2 and not Path("experiments/other").exists()
+    assert "'profiles/other.yaml': the result 'sorn-2' belongs to experiment mine; take it from there (on: [mine])" \
+        in ended.error
+    Path("profiles/other.yaml").write_text("include: [small]\non: [mine]\nbeside: [sorn-2]\n")
+    assert command("other").status == 0
+    plan = load_experiment("other").plan
+    assert plan.train == plan.embed == {} and list(plan.evaluate) == ["sorn-2"]
+
+
+def test_the_workspace_has_at_most_400_stages(every):
+    stages = {name: sum(len(every[name].plan["plan"][stage]) for stage in STAGES) for name in WORKSPACE}
+    assert sum(stages.values()) <= 400, stages
+    assert {path.name for path in (ROOT / "experiments").iterdir() if path.is_dir()} <= {*experiments()}
+
+
+@pytest.mark.parametrize("name", ["market", "paper", "paper-sorn", "study-market", "folder", "lip"])
+def test_what_is_composed_does_not_depend_on_the_disk(project, name):
+    def texts(kept):
+        composed = compose(name, kept)
+        return params_text(composed.params, name, kept), plan_text(composed.plan, name, kept), composed.folders
+
+    folders = compose(name).folders
+    for kept in (None, tuple(list(folders)[:1]), tuple(folders)):
+        with_nothing = texts(kept)
+        for folder in folders.values():
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            Path(folder, "a.jpg").touch()
+        assert texts(kept) == with_nothing
+        shutil.rmtree("data")
+
+
+def test_what_is_not_kept_is_left_out_with_all_that_needs_it(every):
+    with contextlib.chdir(ROOT):
+        without, alone = compose("market", ()), compose("market", ("market1501-dev",))
+    assert without.params["runs"] == without.params["caches"] == without.params["datasets"] == {}
+    assert not any(without.plan["plan"][stage] for stage in STAGES)
+    assert list(alone.params["runs"]) == [f"market-{name}" for name in ("histogram", "untrained", "baseline", "sorn")]
+    assert list(alone.params["caches"]) == ["market1501-dev", "market1501-dev-occluded"]
+
+
+def test_what_stands_on_what_is_left_out_is_left_out_too(project):
+    """A run, another `of` it, a cache, a warp, an occluded set, a figure, a report and what is shown beside."""
+    Path("profiles/mine.yaml").write_text("""
+include: [small]
+on: [default]
+datasets: {here: {layout: market, raw: data/raw/here}, there: {layout: market, raw: data/raw/there}}
+occlude: {hidden: {dataset: there, stream: a, seed: 0, low: 0.1, high: 0.2}}
+parsers:
+  photos: {architecture: lraspp, layout: lip, raw: data/raw/photos, init: none, height: 128, width: 64, image_steps: 8,
+           batch: 8, lr: 0.01, augment: flip, seed: 0, workers: 1}
+caches:
+  here: {like: parse, dataset: here}
+  there: {like: parse, dataset: there}
+  here-photos: {like: parse, dataset: here, weights: photos}
+warps: {there: {like: warp, dataset: there}, here: {like: warp, dataset: here}}
+runs:
+  a: {like: small-sorn, train_on: here, eval_on: [here, there, hidden, synth-partial]}
+  b: {like: small-sorn, train_on: there, eval_on: [here]}
+  b-z: {of: b, eval_on: [here]}
+  c: {like: small-sorn, train_on: here, cache: here-photos, eval_on: [there]}
+  d: {of: a, visible_by: b, eval_on: [here]}
+  e: {of: sorn, visible_by: joints, eval_on: [here, synth-partial]}
+report: {mine: {title: a, pictures: there, parser: lraspp}, photos: {title: b, pictures: here, parser: photos}}
+figures:
+  f: {kind: lists, title: a, shows: [a, b], names: [a, b], count: 1, dataset: here}
+  g: {kind: lists, title: a, shows: [a, sorn], names: [a, b], count: 1, dataset: synth-partial}
+  h: {kind: aggregation, title: a, shows: [c], names: [c], count: 1, dataset: here}
+  i: {kind: lists, title: a, shows: [a, d], names: [a, d], count: 1, dataset: here}
+""")
+    Path("profiles/more.yaml").write_text("include: [small]\non: [mine]\nbeside: [b-z, a, c]\n")
+    plan = compose("mine", ("here",)).plan["plan"]
+    assert list(plan["prepare"]) == list(plan["parse"]) == list(plan["warp"]) == ["here"] and plan["occlude"] == {}
+    assert list(plan["train"]) == ["a"] and list(plan["embed"]) == ["a-on-here", "a-on-synth-partial"]
+    assert list(plan["embed_seen"]) == ["e-on-synth-partial"] and list(plan["evaluate"]) == ["a", "e", "sorn"]
+    assert list(plan["figure_lists"]) == ["g"] and plan["figure_maps"] == plan["report"] == {}
+    assert list(compose("more", ("here",)).plan["plan"]["evaluate"]) == ["a"]
+    whole = compose("more").plan["plan"]["evaluate"]
+    assert {name: entry["datasets"] for name, entry in whole.items()} == {
+        "b-z": ["here"], "a": ["here", "there", "hidden", "synth-partial"], "c": ["there"]}
+
+
+def test_a_dropped_name_drops_nothing_of_another_kind(project):
+    Path("profiles/mine.yaml").write_text("""
+include: [small]
+on: [default]
+datasets: {sorn: {layout: market, raw: data/raw/sorn}}
+runs: {mine: {of: sorn, match: {tau: 0.5}, eval_on: [sorn, synth-partial]}}
+""")
+    assert list(compose("mine", ()).plan["plan"]["embed"]) == ["mine-on-synth-partial"]
+
+
+def test_one_experiment_s_threads_device_and_precision_touch_nothing_of_another(project):
+    Path("profiles/mine.yaml").write_text("include: [small]\non: [default]\nthreads: 1\ndevice: cpu\n"
+                                          "precision: float32\nruns: {mine: {like: small-sorn}}\n")
+    mine = compose("mine")
+    assert mine.params["threads"] == 1
+    assert not any(mine.plan["plan"][stage] for stage in ("train_parser", "parse", "warp"))
+    assert compose("default").params["threads"] == 2
+
+
+def test_a_run_says_what_it_reads_and_another_experiment_s_run_whose_it_is(every):
+    plan = every["figures"].plan["plan"]
+    assert plan["owners"] == {"esa": "default", "sorn": "default", "sorn-no-ls": "tables",
+                              "sorn-segmentation": "tables"}
+    train = every["default"].plan["plan"]["train"]
+    assert {name: entry["reads"] for name, entry in train.items()} == {
+        "histogram": "data/raw/synth-occluded", "untrained": "data/raw/synth-occluded",
+        "baseline": "data/raw/synth-occluded", "dsa": "data/cache/synth-occluded/dsap.h5",
+        **{name: "data/cache/synth-occluded/parts.h5" for name in ("sorn", "esa", "sgsfa", "sgam")}}
+    reads = {name: entry["reads"] for name, entry in every["default"].plan["plan"]["embed"].items()}
+    assert reads["sgam-on-synth-partial"] == "data/cache/synth-partial/parts.h5"
+    assert reads["sorn-on-synth-partial"] == reads["dsa-on-synth-partial"] == "data/raw/synth-partial"
+
+
+def test_parsers_from_outside_and_parsers_of_photographs_have_their_own_sections(every):
+    for name, source, stage, description in (
+            ("precomputed", "data/raw/parses", "parse_external", None),
+            ("huggingface", "data/raw/checkpoint", "parse_external", None),
+            ("densepose", "data/raw/densepose/model_final_162be9.pkl", "parse_described",
+             "data/raw/densepose/densepose_rcnn_R_50_FPN_s1x.yaml")):
+        composed = every[f"folder-{name}"]
+        params, plan = parse(Params, composed.params, ""), composed.plan["plan"]
+        (key, cache), = params.external.items()
+        assert key == f"pictures-{name}" and not (params.caches or params.parsers or params.render)
+        entry = plan[stage][key]
+        assert (cache.parser, entry["source"], entry["raw"]) == (name, source, "data/raw/pictures")
+        assert entry.get("description") == description
+        assert [warp["parts"] for warp in plan["warp"].values()] == (
+            [f"data/cache/{key}/parts.h5"] if name == "densepose" else [])
+    params, plan = every["photographs"].params, every["photographs"].plan["plan"]
+    assert params["photographs"]["ccp-lraspp"]["layout"] == "ccp" and not params["parsers"]
+    assert plan["parse"]["market1501-dev-ccp"]["source"] == "data/parsers/ccp-lraspp/weights.safetensors"
+    with contextlib.chdir(ROOT):
+        assert compose("photographs", ("market1501-dev",)).params["caches"] == {}
+
+
+def test_a_cache_may_name_its_weights_and_a_label_map_of_the_user_s(project):
+    Path("profiles/mine.yaml").write_text("""
+include: [small]
+on: [default]
+caches:
+  a: {like: parse, dataset: synth-partial, source: other/weights.safetensors}
+  b: {like: parse, dataset: synth-partial, parser: oracle}
+  c: {dataset: synth-partial, parser: precomputed, source: maps, labels: my.yaml, min_score: 0.5, height: 128,
+      width: 64, batch: 16, threads: 2}
+""")
+    plan = compose("mine").plan["plan"]
+    assert plan["parse"]["a"]["source"] == "other/weights.safetensors"
+    assert plan["parse"]["b"]["source"] == "data/raw/synth-partial/labels.h5"
+    assert plan["parse_described"]["c"]["description"] == "my.yaml"
+
+
+TRIALS = """
+include: [default]
+datasets:
+  cuhk01: {layout: cuhk01-100, raw: data/raw/cuhk01, trials: 3}
+  cuhk01-more: {layout: market, raw: data/raw/m}
+caches: {cuhk01: {like: parse, dataset: cuhk01}}
+warps:
+  cuhk01: {like: warp, dataset: cuhk01}
+  cuhk01-csa: {like: warp, dataset: cuhk01, parts: cuhk01, alignment: csa}
+runs:
+  few: {like: small-dsa, train_on: cuhk01, eval_on: [cuhk01]}
+  few-fused: {of: few, match: {features: z}}
+  few-csa: {like: small-dsa, train_on: cuhk01, eval_on: [cuhk01], cache: cuhk01-csa}
+  sorn: {eval_on: [cuhk01, synth-occluded]}
+"""
+
+
+def test_trials_of_a_protocol_are_so_many_runs_of_one_result(project):
+    Path("profiles/few.yaml").write_text(TRIALS)
+    composed = compose("few")
+    params, plan = parse(Params, composed.params, ""), parse(Plan, composed.plan["plan"], "")
+    for trial in range(3):
+        data = f"cuhk01-{trial}"
+        assert params.datasets[data].layout == f"cuhk01-100-{trial}" and plan.prepare[data].raw == "data/raw/cuhk01"
+        assert plan.parse[data].dataset == plan.warp[data].dataset == data
+        assert plan.warp[data].parts == plan.warp[f"cuhk01-csa-{trial}"].parts == f"data/cache/{data}/parts.h5"
+        assert plan.train[f"few-csa-{trial}"].reads == f"data/cache/cuhk01-csa-{trial}/dsap.h5"
+        run, embed = plan.train[f"few-{trial}"], plan.embed[f"few-on-{data}"]
+        assert run.train_on == data and run.reads == f"data/cache/{data}/dsap.h5"
+        assert (embed.run, embed.result, embed.dataset) == (f"few-{trial}", "few", data)
+        fused = plan.embed[f"few-fused-on-{data}"]
+        assert (fused.run, fused.result, fused.protocol) == (f"few-{trial}", "few-fused", f"cuhk01-100-{trial}")
+        assert fused.reads == f"data/cache/{data}/dsap.h5" and params.results["few-fused"].match.features == "z"
+    every_trial = tuple(f"cuhk01-{trial}" for trial in range(3))
+    for result in ("few", "few-fused", "few-csa"):
+        assert plan.evaluate[result].datasets == every_trial
+        assert plan.evaluate[result].features == f"data/features/{result}"
+    assert plan.evaluate["sorn"].datasets == (*every_trial, "synth-occluded")
+    plain = compose("default")
+    assert set(params.runs) - set(plain.params["runs"]) == {f"{name}-{trial}" for name in ("few", "few-csa")
+                                                            for trial in range(3)}
+    assert set(plan.evaluate) - set(plain.plan["plan"]["evaluate"]) == {"few", "few-fused", "few-csa"}
+
+
+def test_trials_are_kept_by_their_data_set_s_name(project):
+    Path("profiles/few.yaml").write_text(TRIALS)
+    assert compose("few").folders == {"cuhk01": "data/raw/cuhk01", "cuhk01-more": "data/raw/m"}
+    without = compose("few", ("cuhk01-more",)).plan["plan"]
+    assert [name for name in without["prepare"] if "cuhk" in name] == ["cuhk01-more"]
+    assert not [name for name in without["train"] if "few" in name]
+    assert without["evaluate"]["sorn"]["datasets"] == ["synth-occluded"]
+    assert [name for name in compose("few", ("cuhk01",)).plan["plan"]["prepare"] if "cuhk" in name] == [
+        "cuhk01-0", "cuhk01-1", "cuhk01-2"]
+
+
+@pytest.mark.parametrize(("old", "new", "said"), [
+    ("eval_on: [cuhk01]}", "eval_on: [synth-partial]}", "runs.few.eval_on: few is trained once for each trial of .*"
+     "'synth-partial' has no such trials"),
+    ("runs:", "runs:\n  few-1: {like: small-sorn}", "runs.few-1: is one of the trials of 'few'; choose another name"),
+    ("cuhk01-more:", "cuhk01-2:", "datasets.cuhk01-2: there is a data set of that name already"),
+    ("trials: 3", "trials: 101", "datasets.cuhk01.trials: is 101; it is 1 to 100"),
+    ("few-fused: {of: few", "few-fused: {of: fw", "runs.few-fused.of: 'fw' is no run"),
+])
+def test_trials_that_cannot_be(project, old, new, said):
+    Path("profiles/few.yaml").write_text(TRIALS.replace(old, new, 1))
+    with pytest.raises(InputError, match=said):
+        compose("few")
+
+
+def test_a_rendered_set_is_drawn_from_its_stream_whatever_it_is_called(every):
+    """Pictures are drawn from (seed, stream): a renamed set has the same people."""
+    streams = [entry["stream"] for composed in every.values() for entry in composed.params["render"].values()]
+    assert len(streams) == len(set(streams))
+    assert every["default"].params["render"]["synth-occluded"]["stream"] == "default-synth-occluded"

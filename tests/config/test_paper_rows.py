@@ -1,0 +1,225 @@
+"""Every row that the papers print of their own methods is a run: none missing, none invented, no two the same."""
+
+import csv
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from pipeline.config.compose import Composed, compose
+from pipeline.config.paper_rows import counterpart, read_rows, run_name, wanted_rows
+from pipeline.config.profiles import load_profile
+from pipeline.datasets.layouts import LAYOUTS
+from tests.config.conftest import ROOT
+
+PAPERS = ("esa", "sgsfa", "sgam", "dsa", "sorn")
+# Labels under which one paper prints the same model, matched alike, in several tables.
+SYNONYMS = {"esa": [{"ESA-ReID(ours)", "our"}], "sorn": [{"SORN", "SORN (ours)"}],
+            "dsa": [{"DSA-reID", "DSA-reID(Only MF-Stream)", "DSA(Only MF-Stream)", "Elem-add"}]}
+# Input sizes and epochs, as printed or, where they are not, as ruled.
+PRINTED = {"esa": (384, 128, 70), "sgsfa": (256, 128, 120), "sgam": (384, 128, 80), "dsa": (256, 128, 320),
+           "sorn": (384, 128, 80)}
+JOINTS = "data/raw/occluded-dukemtmc.joints.h5"
+Entry = dict[str, Any]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def at_root():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        yield
+
+
+def together(name: str, kept: tuple[str, ...] | None = None) -> Entry:
+    """An experiment with those that it stands on: what an entry needs is in one of them."""
+    return merged(compose(name, kept))
+
+
+def merged(composed: Composed) -> Entry:
+    tree: Entry = {}
+    for base in composed.bases.values():
+        for section, entries in merged(base).items():
+            tree.setdefault(section, {}).update(entries)
+    plan = composed.plan["plan"]
+    own = composed.params | plan | {"embed": plan["embed"] | plan["embed_seen"]}
+    for section, entries in own.items():
+        if isinstance(entries, dict):
+            tree.setdefault(section, {}).update(entries)
+    return tree
+
+
+@pytest.fixture(scope="module")
+def rendered(at_root) -> Entry:
+    return together("tables")
+
+
+@pytest.fixture(scope="module")
+def papers(at_root) -> dict[str, Entry]:
+    return {paper: together(f"paper-{paper}") for paper in PAPERS}
+
+
+@pytest.fixture(scope="module")
+def own(at_root) -> dict[str, Composed]:
+    return {name: compose(name) for name in ("paper", *(f"paper-{paper}" for paper in PAPERS))}
+
+
+def wanted(profile: str) -> Entry:
+    return wanted_rows(load_profile(profile)["rows"])
+
+
+def test_the_rows_are_those_of_the_papers_tables():
+    with open(ROOT / "docs/papers/tables.csv", encoding="utf-8", newline="") as file:
+        printed = {(line["paper"], line["table"], line["row"], line["setting"], line["dataset"])
+                   for line in csv.DictReader(file) if line["is_own"] == "1"}
+    rows = [(row.paper, row.table, row.row, row.setting, row.dataset) for row in read_rows()]
+    assert set(rows) == printed and len(rows) == len(printed)
+    assert len({row[:4] for row in rows}) == 79
+
+
+def test_every_row_has_a_result_on_its_data_set(rendered):
+    counterparts = wanted("tables")["counterparts"]
+    for row in read_rows():
+        name = run_name(row.variant, counterparts[row.train_on], wanted("tables"))
+        embed = rendered["embed"][f"{name}-on-{counterparts[row.dataset]}"]
+        assert counterparts[row.dataset] in rendered["evaluate"][name]["datasets"]
+        assert rendered["runs"][embed["run"]]["train_on"] == counterparts[row.train_on]
+        assert rendered["runs"][embed["run"]]["image_steps"] > 0
+
+
+def test_one_model_has_one_label_or_listed_synonyms():
+    found: dict[tuple, set[str]] = {}
+    for row in read_rows():
+        found.setdefault((row.paper, row.train_on, row.variant), set()).add(row.row)
+    for (paper, *_), labels in found.items():
+        assert len(labels) == 1 or any(labels <= synonyms for synonyms in SYNONYMS.get(paper, [])), labels
+
+
+def results(tree: Entry) -> Iterator[tuple[str, str, Entry]]:
+    """(result, run, one of its embeddings) of each result, of trials the first."""
+    for key, embed in tree["embed"].items():
+        if key == next(other for other, entry in tree["embed"].items() if entry["result"] == embed["result"]):
+            yield embed["result"], embed["run"], embed
+
+
+def test_different_variants_are_different_parameters(rendered, papers):
+    for tree in (rendered, *papers.values()):
+        seen: dict[str, str] = {}
+        for result, run, embed in results(tree):
+            about = json.dumps([tree["runs"][run], tree["results"][result], embed.get("seen_by")], sort_keys=True)
+            assert seen.setdefault(about, result) == result, f"{result} and {seen[about]} are one model"
+
+
+def test_rows_that_differ_at_test_time_share_one_training(rendered):
+    trained = {result: run for result, run, _ in results(rendered)}
+    for result, run in {"sgam-2": "sgam", "sorn-no-spc-global": "sorn-no-spc", "sorn-unmasked": "sorn",
+                        "sorn-no-semantic-p": "sorn-no-semantic",
+                        "dsa-fused-synth-holistic": "dsa-synth-holistic"}.items():
+        assert trained[result] == run
+
+
+def test_every_row_is_a_run_at_its_paper_s_scale(papers):
+    """Of the paper's size and epochs, trained on its training set and scored on its test set, from data/raw/<name>."""
+    found = set()
+    for row in read_rows():
+        tree, rows = papers[row.paper], wanted(f"paper-{row.paper}")
+        name, test = run_name(row.variant, row.train_on, rows), counterpart(row.paper, row.dataset, rows)
+        numbers = [f"-{trial}" for trial in range(10)] if row.dataset == "cuhk01" else [""]  # averaged over ten splits
+        assert {f"{test}{number}" for number in numbers} <= set(tree["evaluate"][name]["datasets"])
+        for number in numbers:
+            embed = tree["embed"][f"{name}-on-{test}{number}"]
+            run = tree["runs"][embed["run"]]
+            assert (embed["dataset"], run["train_on"]) == (f"{test}{number}", f"{row.train_on}{number}")
+            assert (run["backbone"], run["init"]) == ("resnet50", "imagenet")
+            height, width, epochs = PRINTED[row.paper]
+            assert (run["height"], run["width"]) == (height, width)
+            published = LAYOUTS[tree["datasets"][run["train_on"]]["layout"]].published
+            assert run["image_steps"] == epochs * published["train"][0] if published else run["image_steps"] > 0
+            for dataset in (row.train_on, row.dataset):
+                key = f"{counterpart(row.paper, dataset, rows)}{number}"
+                assert tree["prepare"][key]["raw"] == f"data/raw/{dataset}"
+        found.add((row.paper, row.table, row.row, row.setting))
+    assert len(found) == 79
+
+
+def test_partial_reid_s_probes_are_those_the_paper_uses(papers):
+    for paper, probes in {"esa": {"partial-reid-partial"}, "sgam": {"partial-reid-partial"}, "dsa": set(),
+                          "sorn": {"partial-reid-occluded", "partial-reid-partial"},
+                          "sgsfa": {"partial-reid-occluded", "partial-reid-partial"}}.items():
+        tree = papers[paper]
+        assert {tree["datasets"][embed["dataset"]]["layout"] for result, run, _ in results(tree)
+                for embed in tree["embed"].values() if embed["result"] == result and result.startswith(paper)
+                and "partial-reid" in embed["dataset"]} == probes, paper
+
+
+def test_a_row_trains_for_itself_or_not_at_all(own, papers):
+    """How many trainings each paper needs is counted from its tables by hand."""
+    # {Baseline, ESA} x {Market, Duke, Drama} and {g, w, d} x {Market, Drama}; two on Occluded-Duke, P-Duke, Market,
+    # Duke; five on Occluded-Duke, Market, Duke; 3 baselines, two branches, 2 Single, joint, CSA, Concatenation+fc and
+    # three other sets, and CUHK01's ten splits; ten on Occluded-Duke and the segmentation of +S, Market, Duke
+    counted = {"esa": 12, "sgsfa": 5, "sgam": 7, "dsa": 22, "sorn": 13}
+    shared = own["paper"].params["runs"]
+    theirs = {paper: [*own[f"paper-{paper}"].params["runs"],
+                      *(key for key in shared if key.removesuffix("-market1501") in (paper, f"{paper}-baseline-re"))]
+              for paper in PAPERS}
+    assert {paper: len(runs) for paper, runs in theirs.items()} == counted
+    assert len(shared) == 6 and not any(set(shared) & set(own[f"paper-{paper}"].params["runs"]) for paper in PAPERS)
+    trained = {result: run for tree in papers.values() for result, run, _ in results(tree)}
+    for result, run in {"sgam-2-occluded-dukemtmc": "sgam-occluded-dukemtmc", "dsa-fused-market1501": "dsa-market1501",
+                        "dsa-global-joint-market1501": "dsa-market1501", "dsa-local-joint-market1501": "dsa-market1501",
+                        "sorn-2-unmasked-occluded-dukemtmc": "sorn-2-occluded-dukemtmc",
+                        "sorn-no-semantic-s-occluded-dukemtmc": "sorn-no-semantic-occluded-dukemtmc",
+                        "sorn-global-occluded-dukemtmc": "sorn-occluded-dukemtmc"}.items():
+        assert trained[result] == run
+
+
+def test_joints_of_a_real_set_lie_beside_its_folder_and_are_kept_by_name(own):
+    key = "sorn-no-semantic-p-occluded-dukemtmc"
+    composed = own["paper-sorn"]
+    assert composed.plan["plan"]["embed_seen"][f"{key}-on-occluded-dukemtmc"]["seen_by"] == JOINTS
+    assert composed.folders["occluded-dukemtmc-joints"] == JOINTS
+    without = compose("paper-sorn", tuple(name for name in composed.folders if name != "occluded-dukemtmc-joints"))
+    evaluated = (set(tree.plan["plan"]["evaluate"]) for tree in (composed, without))
+    assert set.difference(*evaluated) == {key}
+
+
+def test_nothing_is_trained_or_cached_without_a_result():
+    """With Market-1501 alone, ESA's rows g, w and d have no test set: they are not trained either."""
+    kept = ("market1501",)
+    tree = together("paper-esa", kept)
+    assert list(compose("paper-esa", kept).params["runs"]) == ["esa-baseline-market1501"]
+    assert list(tree["datasets"]) == list(tree["caches"]) == ["market1501"]
+    for paper in PAPERS:
+        composed = compose(f"paper-{paper}", kept)
+        plan = composed.plan["plan"]
+        used = {embed["run"] for embed in (plan["embed"] | plan["embed_seen"]).values()}
+        used |= {embed["seen_by"].split("/")[2] for embed in plan["embed_seen"].values()}
+        assert set(plan["train"]) <= used
+
+
+@pytest.mark.parametrize("name", ["tables", *(f"paper-{paper}" for paper in PAPERS)])
+def test_every_table_has_all_its_results(name):
+    composed = compose(name)
+    tables = composed.plan["plan"]["paper_tables"]["all"]["tables"]
+    paper = name.removeprefix("paper-")
+    assert {(table["paper"], table["table"]) for table in tables} == {
+        (row.paper, row.table) for row in read_rows() if row.paper == paper or name == "tables"}
+    evaluated = composed.plan["plan"]["evaluate"]
+    for table in tables:
+        printed = [(row.row, row.setting, row.dataset) for row in read_rows()
+                   if (row.paper, row.table) == (table["paper"], table["table"])]
+        assert [(row["row"], row["setting"], row["dataset"]) for row in table["rows"]] == printed
+        for row in table["rows"]:
+            data = "cuhk01-0" if row["data"] == "cuhk01" else row["data"]
+            assert row["missing"] == "" and data in evaluated[row["result"]]["datasets"]
+            assert all(seed in evaluated for seed in row["seeds"])
+        assert any(row["full"] for row in table["rows"])
+
+
+def test_a_table_says_what_it_lacks_and_how_to_get_it():
+    composed = compose("paper-sorn", ("market1501", "partial-reid"))
+    rows = [row for table in composed.plan["plan"]["paper_tables"]["all"]["tables"] for row in table["rows"]]
+    missing = {row["dataset"]: row["missing"] for row in rows}
+    assert missing["market1501"] == ""
+    assert missing["occluded-dukemtmc"] == ("put occluded-dukemtmc in data/raw/occluded-dukemtmc and compose with it")
+    assert compose("paper").plan["plan"]["paper_tables"] == {}, "a table would lack what the profile leaves out"

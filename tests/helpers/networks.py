@@ -1,0 +1,36 @@
+"""Networks as their recipes have them (profiles/recipes.yaml), small, and some of their settings changed."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+
+from models.backbone import Backbone
+from pipeline.config.profiles import like
+
+RECIPES = yaml.safe_load((Path(__file__).resolve().parents[2] / "profiles/recipes.yaml").read_text())["recipes"]
+
+
+def resnet18() -> Backbone:
+    return Backbone(architecture="resnet18", init="none")
+
+
+def network(recipe: str, *, seed: int = 0, **changes: Any) -> Any:
+    """A recipe's network on a ResNet-18 for eight people, drawn from the seed."""
+    entry = like(RECIPES[recipe], RECIPES, f"recipes.{recipe}")
+    settings = entry["model"] | {"match": entry["match"]["features"], "ids": 8}
+    name = settings.pop("name")
+
+    torch.manual_seed(seed)
+    if "backbone" not in changes:
+        settings["backbone"] = resnet18()
+    return getattr(importlib.import_module(f"models.{name}"), name.capitalize())(**(settings | changes))
+
+
+def same_weights(model: nn.Module, other: Any) -> Any:
+    """The other network, built to be matched otherwise, with the model's weights and in its mode."""
+    other.to(next(model.parameters()).dtype).load_state_dict(model.state_dict())
+    return other.train(model.training)

@@ -1,0 +1,186 @@
+"""Inspection: a sound cache passes, each kind of damage is found by the check that is meant for it and by no other."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import cv2
+import h5py
+import numpy as np
+import pytest
+
+from pipeline.base.errors import InputError
+from pipeline.caches.cache import Cache
+from pipeline.caches.warp import warp_images
+from pipeline.datasets.index import read_index, write_index
+from pipeline.inspection.soundness import inspect_cache
+from pipeline.parsing.engine import Job, parse_images
+from pipeline.parsing.oracle import Oracle
+from stages.tools.inspect_cache import main, report
+from tests.helpers.tiny_set import HEIGHT, WIDTH, write_set
+
+COUNT = 6
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """A parts.h5 of the oracle with one image without a person and one that failed; its dsap.h5."""
+    root = tmp_path_factory.mktemp("caches")
+    write_set(root, COUNT, nobody=2)
+    index = read_index(root / "index.csv")
+    (root / "raw" / index["path"][4]).write_bytes(b"")
+    maker = {"parser": "oracle", "taxonomy": "densepose24", "height": HEIGHT, "width": WIDTH, "exact": True}
+    job = Job(keys=index["image"].tolist(), paths=index["path"].tolist(), raw=root / "raw", maker=json.dumps(maker),
+              taxonomy="densepose24", uv=True, height=HEIGHT, width=WIDTH, batch=4, device="cpu")
+    failed = parse_images(job, Oracle(root / "raw/labels.h5", height=HEIGHT, width=WIDTH), root / "parts.h5",
+                          scratch=root / "scratch")
+    assert failed is not None and len(failed) == 1
+    return root
+
+
+@pytest.fixture
+def root(whole, tmp_path) -> Path:
+    shutil.copytree(whole, tmp_path / "set")
+    return tmp_path / "set"
+
+
+def keys(root: Path) -> list[str]:
+    return read_index(root / "index.csv")["image"].tolist()
+
+
+def broken(root: Path, index: list[str] | None = None) -> dict[str, int]:
+    """The rules that are broken, and how often."""
+    return {check.rule: check.wrong for check in inspect_cache(root / "parts.h5", index).checks if check.wrong}
+
+
+def test_a_sound_cache_passes_and_says_what_it_is(root):
+    inspection = inspect_cache(root / "parts.h5", keys(root))
+    assert inspection.sound
+    said = report(inspection)
+    assert "4 parsed, 1 no person, 1 failed" in said and f"{keys(root)[4]}: failed: is empty" in said
+    assert "maker: parser = oracle" in said and "FAILS" not in said and said.count("ok ") == len(inspection.checks)
+    assert "labels: 6 x 32 x 16 bytes" in said
+
+
+RULES = {
+    "native": ("native labels are below 25 (densepose24)", (1, 3, 3), 25),
+    "labels": ("labels follow from native", (1, 3, 3), None), "probs/parts8": ("sum to one", (1, 2, 1, 1), None),
+    "entropy": ("entropy is that of the probabilities", (1, 1, 1), 200),
+    "visibility": ("visibility is at least the highest mean", None, 0), "uv": ("u,v are 0 on background", None, 9)}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_changed_value_is_found(root, name):
+    rule, place, value = RULES[name]
+    with h5py.File(root / "parts.h5", "r+") as file:
+        if name == "visibility":
+            file[name][1] = value
+        elif name == "uv":
+            background = tuple(np.argwhere(file["native"][1] == 0)[0])
+            file[name][(1, *background)] = value
+        else:
+            file[name][place] = (int(file[name][place]) + 7) % 256 if value is None else value
+    found = broken(root)
+    assert any(rule in broken_rule for broken_rule in found), found
+    assert set(found.values()) == {1}
+    # labels that do not follow and wrong sums break entropy or labels too; nothing else does
+    allowed = {"native": {"labels follow"}, "probs/parts8": {"entropy", "visibility"}}.get(name, set())
+    assert all(rule in other or any(other.startswith(word) for word in allowed) for other in found), found
+
+
+def test_a_failed_row_left_unsaid_is_found(root):
+    with h5py.File(root / "parts.h5", "r+") as file:
+        file["status"][4] = b"parsed"
+        file["status"][1] = b"failed: not really"
+        file["status"][0] = b"no person"
+        file["status"][3] = b"odd"
+    found = broken(root)
+    assert found["no failed row is left unsaid"] == 4 and found["status is parsed, no person or failed: why"] == 1
+
+
+def test_keys_are_compared_with_the_index(root):
+    names = keys(root)
+    rule = "keys are the index's, in its order"
+    assert broken(root, [*names, "query/new.jpg"]) == {rule: 1}
+    assert broken(root, names[1:]) == {rule: 1}
+    assert broken(root, [names[1], names[0], *names[2:]]) == {rule: 1}
+    with h5py.File(root / "parts.h5", "r+") as file:
+        file["key"][1] = names[0].encode()
+    assert broken(root)["every key stands once"] == 1
+
+
+def test_missing_and_misshapen_arrays_are_found(root):
+    with h5py.File(root / "parts.h5", "r+") as file:
+        del file["entropy"]
+        labels = file["labels"][:, :-1]
+        del file["labels"]
+        file["labels"] = labels
+    assert broken(root) == {"every array is there, is bytes and has its shape": 2}
+
+
+def test_a_flipped_bit_is_found(root):
+    path = root / "parts.h5"
+    data = bytearray(path.read_bytes())
+    data[data.index(Cache(path).chunk("labels", 3)) + 9] ^= 1
+    path.write_bytes(data)
+    assert broken(root) == {"every row can be read": 1}
+
+
+def test_what_is_no_cache_is_one_sentence(root):
+    (root / "text.h5").write_text("no cache")
+    (root / "cut.h5").write_bytes((root / "parts.h5").read_bytes()[:3000])
+    with h5py.File(root / "bare.h5", "w") as file:
+        file.attrs["maker"] = json.dumps({"parser": "x"})
+        file["key"], file["labels"] = np.array([b"a"]), np.zeros((1, 4, 4), np.uint8)
+    for name, words in (("text", "damaged or no cache"), ("cut", "damaged or no cache"), ("none", "no such cache"),
+                        ("bare", "does not say how it was made")):
+        with pytest.raises(InputError, match=rf"{name}\.h5.*{words}") as caught:
+            inspect_cache(root / f"{name}.h5")
+        assert "\n" not in str(caught.value)
+
+
+def test_a_dsap_file_is_inspected_too(root):
+    index = read_index(root / "index.csv").drop(index=4)
+    warp_images(Cache(root / "parts.h5"), index["image"].tolist(), index["path"].tolist(), root / "raw",
+                root / "dsap.h5", maker='{"texels": 8}', height=HEIGHT, width=WIDTH, texels=8, scratch=root / "scratch")
+    inspection = inspect_cache(root / "dsap.h5", index["image"].tolist())
+    assert inspection.sound and len(inspection.checks) == 6
+    with h5py.File(root / "dsap.h5", "r+") as file:
+        place = tuple(np.argwhere(file["valid"][1] == 0)[0])
+        file["dsap"][(1, *place, 2)] = 5
+        file["valid"][3, 0, 0, 0] = 2
+    found = {check.rule: check.wrong for check in inspect_cache(root / "dsap.h5").checks if check.wrong}
+    assert found == {"valid is 0 or 1": 1, "texels that are not valid are 0": 1}
+
+
+@pytest.fixture
+def command(root, monkeypatch, capsys):
+    """`python -m stages.tools.inspect_cache` in the folder: exit status, stdout, stderr."""
+    monkeypatch.chdir(root)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["inspect", *arguments])
+        try:
+            main()
+            status = 0
+        except SystemExit as done:
+            status = int(done.code or 0)
+        return status, *capsys.readouterr()
+
+    return call
+
+
+def test_the_command_exits_with_0_1_or_2_and_draws_maps(root, command):
+    status, said, _ = command("parts.h5", "--index", "index.csv")
+    assert status == 0 and "1 failed" in said
+    write_index(read_index(root / "index.csv").iloc[1:], root / "fewer.csv")
+    status, said, _ = command("parts.h5", "--index", "fewer.csv")
+    assert status == 1 and "FAILS keys are the index's, in its order: 1" in said
+    status, _, error = command("none.h5")
+    assert status == 2 and error.startswith("error: 'none.h5': no such cache")
+    status, _, error = command("parts.h5", "--export", "nobody", "--out", "maps.png")
+    assert status == 2 and "holds no image 'nobody'" in error and not (root / "maps.png").exists()
+    assert command("parts.h5", "--export", keys(root)[1], "--out", "maps.png")[0] == 0
+    picture = cv2.imread(str(root / "maps.png"))
+    assert picture.shape[0] > 300 and picture.std() > 20

@@ -1,0 +1,197 @@
+"""From disk to batches: the same whatever loads them, with what the caches hold, and errors that name files."""
+
+import dataclasses
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from pipeline.base.body_parts import PARTS8_TO_PARTS4
+from pipeline.base.errors import InputError
+from pipeline.base.images import IMAGENET_MEAN, IMAGENET_STD, fit, read_image, write_image
+from pipeline.datasets.index import read_index
+from pipeline.loading.augmentation import Chance
+from pipeline.loading.dataset import (
+    Images,
+    embedding_rows,
+    images_sha256,
+    ordered_batches,
+    training_batches,
+    training_rows,
+)
+from pipeline.loading.device_batch import finished, normalise
+from pipeline.loading.samplers import Batches
+from tests.helpers.fake_set import (
+    HEIGHT,
+    LEVELS,
+    WIDTH,
+    fake_dsap,
+    fake_labels,
+    fake_probabilities,
+    write_fake_caches,
+    write_fake_set,
+)
+
+CHANCE = Chance(seed=0, flip=0.5, pad=4, erase=0.5, fill="imagenet")
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def fake(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fake")
+    frame = write_fake_set(folder / "raw", folder / "index.csv")
+    write_fake_caches(folder, folder / "raw", frame)
+    return folder
+
+
+def _pictures(folder, cache=None, rows=lambda index: training_rows(index, max_ids=0), **more) -> Images:
+    frame = rows(read_index(folder / "index.csv"))
+    return Images(frame, raw=folder / "raw", cache=cache and folder / cache, height=HEIGHT, width=WIDTH, **more)
+
+
+def _steps(pictures: Images, *, workers: int, start: int = 0) -> list[dict[str, torch.Tensor]]:
+    batches = Batches(pictures.targets, batch=6, ids_per_batch=3, seed=0)
+    return list(training_batches(pictures, batches, start=start, stop=7, workers=workers, device=CPU))
+
+
+def _one(pictures: Images, number: int, row: int) -> dict[str, np.ndarray]:
+    """What a network gets of one picture."""
+    batch = finished(pictures.load([(number, row)]), CPU, pieces=pictures.pieces)
+    return {name: tensor[0].numpy() for name, tensor in batch.items()}
+
+
+def _assert_equal(left: list, right: list) -> None:
+    assert len(left) == len(right) > 0
+    for one, other in zip(left, right, strict=True):
+        assert one.keys() == other.keys()
+        for name in one:
+            assert one[name].dtype == other[name].dtype and torch.equal(one[name], other[name]), name
+
+
+@pytest.mark.parametrize("cache", ["parts.h5", "dsap.h5"])
+def test_workers_and_resuming_change_nothing(fake, cache):
+    pictures = _pictures(fake, cache, chance=CHANCE)
+    alone = _steps(pictures, workers=0)
+    _assert_equal(_steps(pictures, workers=2), alone)
+    _assert_equal(_steps(pictures, workers=2, start=4), alone[4:])
+    other = _pictures(fake, cache, chance=dataclasses.replace(CHANCE, seed=1))
+    assert not torch.equal(_steps(other, workers=0)[0]["image"], alone[0]["image"])
+
+
+def test_a_picture_is_augmented_anew_each_time(fake):
+    pictures = _pictures(fake, chance=CHANCE)
+    first = [_one(pictures, number, 3)["image"] for number in range(8)]
+    assert len({image.tobytes() for image in first}) > 5
+
+
+def test_batches_hold_what_is_on_disk(fake):
+    pictures = _pictures(fake, "parts.h5", arrays=("labels",))
+    frame = training_rows(read_index(fake / "index.csv"), max_ids=0)
+    batch = _steps(pictures, workers=0)[0]
+    for place, row in enumerate(batch["row"].tolist()):
+        line = frame.iloc[row]
+        assert batch["pid"][place] == line["pid"] and batch["camid"][place] == line["camid"]
+        np.testing.assert_array_equal(batch["labels"][place], fake_labels(line["image"])[::4, ::4])
+    dsap = _one(_pictures(fake, "dsap.h5", arrays=("dsap",)), -1, 5)
+    values, valid = fake_dsap(frame["image"][5])
+    np.testing.assert_array_equal(dsap["valid"], valid == 1)
+    back = (dsap["dsap"].transpose(0, 2, 3, 1) * IMAGENET_STD + IMAGENET_MEAN) * 255 * valid[..., None]
+    np.testing.assert_allclose(back, values, atol=0.01)
+
+
+def test_labels_follow_their_picture(fake, tmp_path):
+    """Images painted from their labels: after augmentation each cell of labels still names its pixels' grey."""
+    frame = training_rows(read_index(fake / "index.csv"), max_ids=0)
+    for key, path in zip(frame["image"], frame["path"], strict=True):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        write_image(tmp_path / path, LEVELS[fake_labels(key)][..., None].repeat(3, 2))
+    write_fake_caches(tmp_path, tmp_path, frame)
+    pictures = Images(frame, raw=tmp_path, cache=tmp_path / "parts.h5", height=HEIGHT, width=WIDTH, chance=CHANCE,
+                      arrays=("labels", "probs8", "probs4", "entropy"))
+    for number in range(48):
+        item = _one(pictures, number, number % len(frame))
+        grey = ((item["image"] * IMAGENET_STD[:, None, None] + IMAGENET_MEAN[:, None, None]) * 255)[0]
+        seen = np.abs(grey[..., None] - LEVELS.astype(float)).argmin(-1)
+        seen[(item["image"] == 0).all(0)] = 0
+        cells = seen.reshape(HEIGHT // 4, 4, WIDTH // 4, 4).transpose(0, 2, 1, 3).reshape(HEIGHT // 4, WIDTH // 4, 16)
+        counts = (cells[..., None] == np.arange(8)).sum(2)
+        np.testing.assert_array_equal(item["labels"], counts.argmax(-1))
+        np.testing.assert_allclose(item["probs8"], counts.transpose(2, 0, 1) / 16, atol=1e-6)
+        groups = (PARTS8_TO_PARTS4[cells][..., None] == np.arange(5)).sum(2)
+        np.testing.assert_allclose(item["probs4"], groups.transpose(2, 0, 1) / 16, atol=1e-6)
+        np.testing.assert_allclose(item["entropy"], cells.mean(-1) * 30 / 255, atol=1e-6)
+
+
+def test_a_crop_is_what_a_picture_cut_beforehand_gives(fake):
+    frame = training_rows(read_index(fake / "index.csv"), max_ids=0)
+    box, asked = (4, 0, 28, 12), []
+
+    def crop(probabilities, height, width):
+        asked.append((probabilities, height, width))
+        return box
+
+    cropped = _one(_pictures(fake, "parts.h5", arrays=("probs4",), crop=crop), -1, 3)
+    rgb = read_image(fake / "raw" / frame["path"][3])[4:28, 0:12]
+    expected = normalise(torch.from_numpy(fit(rgb, HEIGHT, WIDTH)))
+    np.testing.assert_array_equal(cropped["image"], expected.numpy())
+    np.testing.assert_array_equal(asked[0][0], fake_probabilities(frame["image"][3], PARTS8_TO_PARTS4))
+    assert asked[0][1:] == (HEIGHT, WIDTH)
+    pixels = fake_probabilities(frame["image"][3], PARTS8_TO_PARTS4).repeat(4, 1).repeat(4, 2)[:, 4:28, 0:12] / 255
+    fine = pixels.repeat(HEIGHT // 4, 1).repeat(WIDTH // 4, 2)  # 24 x 12 pixels into 8 x 4 cells, by means
+    cells = fine.reshape(5, HEIGHT // 4, 24, WIDTH // 4, 12).mean((2, 4))
+    np.testing.assert_allclose(cropped["probs4"], cells, atol=1e-6)
+
+
+def test_classes_count_the_training_people(fake):
+    index = read_index(fake / "index.csv")
+    index.loc[index["pid"] == 1, "pid"] = -1
+    frame = training_rows(index, max_ids=3)
+    assert sorted(set(zip(frame["pid"], frame["target"], strict=True))) == [(0, 0), (2, 1), (3, 2)]
+    assert set(frame["split"]) == {"train"}
+    with pytest.raises(InputError, match="no training images"):
+        training_rows(index[index["split"] != "train"], max_ids=0)
+    with pytest.raises(InputError, match="no query and gallery images"):
+        embedding_rows(index[index["split"] == "train"])
+
+
+def test_the_last_batch_repeats_its_last_picture(fake):
+    pictures = _pictures(fake, rows=embedding_rows)
+    rows = [batch["row"].tolist() for batch in ordered_batches(pictures, batch=8, workers=0, device=CPU)]
+    assert [len(batch) for batch in rows] == [8] * 4
+    assert sum(rows, []) == list(range(30)) + [29, 29]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_bad_image_is_one_sentence_with_its_name(fake, workers):
+    pictures = _pictures(fake)
+    pictures.paths[4] = "train/nowhere.png"
+    with pytest.raises(InputError) as error:
+        list(ordered_batches(pictures, batch=5, workers=workers, device=CPU))
+    assert "train/nowhere.png" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_labels_that_are_no_parts_are_refused(fake, tmp_path):
+    shutil.copy(fake / "parts.h5", tmp_path / "parts.h5")
+    with h5py.File(tmp_path / "parts.h5", "r+") as file:
+        file["labels"][3, 0, 0] = 8
+    frame = training_rows(read_index(fake / "index.csv"), max_ids=0)
+    pictures = Images(frame, raw=fake / "raw", cache=tmp_path / "parts.h5", height=HEIGHT, width=WIDTH,
+                        arrays=("labels",))
+    with pytest.raises(InputError, match="parts.h5.*has a label 8, and the 8 parts end at 7"):
+        list(ordered_batches(pictures, batch=6, workers=0, device=CPU))
+
+
+def test_caches_of_other_images_are_refused(fake, tmp_path):
+    index = read_index(fake / "index.csv")
+    frame = training_rows(index, max_ids=0)
+    assert images_sha256(frame, fake / "raw", fake / "parts.h5") == images_sha256(frame, fake / "raw", None)
+    lacking = frame.assign(image=frame["image"].replace(frame["image"][7], "train/other.jpg"))
+    with pytest.raises(InputError, match="parts.h5.*train/other.jpg"):
+        images_sha256(lacking, fake / "raw", fake / "parts.h5")
+    with pytest.raises(InputError, match="dsap.h5.*train/other.jpg"):
+        Images(lacking, raw=fake / "raw", cache=fake / "dsap.h5", height=HEIGHT, width=WIDTH)
+    exchanged = frame.assign(path=frame["path"].replace(frame["path"][7], frame["path"][8]))
+    with pytest.raises(InputError, match="parts.h5.*was made from another image"):
+        images_sha256(exchanged, fake / "raw", fake / "parts.h5")

@@ -1,0 +1,102 @@
+"""Staleness: which edits make trainings stale and which do not, on stubs."""
+
+from pathlib import Path
+
+from benchmarks.project import ROOT, Project
+from tests.helpers.stubs import stale
+
+GEM = '''"""Generalised-mean pooling."""
+
+from models.backbone import Backbone
+
+
+class Gem:
+    def __init__(self, *, backbone: Backbone, ids: int, match: str, p: float):
+        self.backbone, self.p = backbone, p
+'''
+PARAMETERS = '''@dataclass(frozen=True)
+class GemParams:
+    """Generalised-mean pooling."""
+
+    name: str = doc("the network: models/<name>.py")
+    p: float = doc("the power; 1 is the mean", low=1)
+
+    def cache_file(self, features: str | None) -> str | None:
+        return None
+
+    def arrays(self) -> tuple[str, ...]:
+        return ()
+
+
+'''
+PROFILE = """
+include: [small]
+on: [default]
+recipes: {small-gem: {like: small-baseline, model: {name: gem, p: 3.0}, eval_on: [synth-occluded]}}
+runs: {gem: {like: small-gem}}
+"""
+
+
+def trained(project: Project) -> set[str]:
+    """The stale stages that train, embed or parse."""
+    return {name for name in stale(project) if name.split("@")[0] in (
+        "train", "embed", "train_parser", "parse", "warp", "render", "prepare")}
+
+
+def append(project: Project, name: str, text: str) -> None:
+    path = project.folder / name
+    with path.open("a", encoding="utf-8") as file:
+        file.write(text)
+
+
+def replace(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert text.count(old) == 1, (path, old)
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def add_network(project: Project) -> None:
+    """docs/adding-a-network.md, literally: two files, a profile with recipe and run."""
+    (project.folder / "models/gem.py").write_text(GEM, encoding="utf-8")
+    schema = project.folder / "pipeline/config/schema.py"
+    replace(schema, "@dataclass(frozen=True)\nclass BaselineParams:", f"{PARAMETERS}@dataclass(frozen=True)\n"
+            "class BaselineParams:")
+    replace(schema, "ModelParams = (", "ModelParams = (GemParams | ")
+    replace(schema, '"baseline": BaselineParams', '"gem": GemParams, "baseline": BaselineParams')
+    (project.folder / "profiles/gem.yaml").write_text(PROFILE, encoding="utf-8")
+    for name in ("gem", "default", "one", "two"):
+        project.run("python", "-m", "stages.compose", name)
+
+
+def test_what_trains_nothing_makes_no_training_stale(house):
+    """A comment in compose, rows of the tables' lists, a line in reporting, notes in rooms, another network."""
+    assert stale(house) == set()
+    append(house, "pipeline/config/compose.py", "# a comment\n")
+    append(house, "profiles/tables/rows.csv", "\n")
+    append(house, "docs/papers/tables.csv", "\n")
+    append(house, "pipeline/reporting/plots.py", "A_LINE = 1\n")
+    for room in ("loading", "caches", "base", "training"):
+        (house.folder / "pipeline" / room / "note.md").write_text("a note")
+    add_network(house)
+
+    found = trained(house)
+    assert {name for name in found if "gem" not in name} == set()
+    assert found == {"train@gem", "embed@gem-on-synth-occluded"}  # they are new
+    assert {name for name in stale(house) if name.split("@")[0] == "report"} == {"report@rendered", "report@two"}
+
+
+def test_a_line_in_loading_makes_all_that_trains_stale(house):
+    append(house, "pipeline/loading/dataset.py", "A_LINE = 1\n")
+    expected = {"baseline", "sorn", "dsa", "esa", "sgsfa", "sgam", "one-sorn", "two-baseline"}
+    assert {name.split("@")[1] for name in stale(house) if name.startswith("train@")} == expected
+
+
+def test_a_line_in_a_network_makes_its_own_runs_stale(house):
+    append(house, "models/sorn.py", "A_LINE = 1\n")
+    assert {name for name in stale(house) if name.startswith("train@")} == {"train@sorn", "train@one-sorn"}
+
+
+def test_the_page_on_adding_a_network_names_what_this_test_adds():
+    page = (ROOT / "docs/adding-a-network.md").read_text(encoding="utf-8")
+    words = ("models/gem.py", "class GemParams:", '"gem": GemParams', "small-gem", "small-baseline")
+    assert all(word in page for word in words)

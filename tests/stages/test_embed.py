@@ -1,0 +1,202 @@
+"""The stages train and embed on a made-up set: features that depend on their image alone, and refusals."""
+
+import itertools
+import json
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from models.histogram import Histogram
+from pipeline.base.body_parts import PARTS8_TO_PARTS4
+from pipeline.base.errors import InputError
+from pipeline.base.files import file_sha256
+from pipeline.config.loader import Experiment
+from pipeline.config.paths import cache, weights
+from pipeline.datasets.index import read_index
+from pipeline.loading.dataset import Images, embedding_rows, ordered_batches, training_rows
+from pipeline.retrieval.features import embed_images, read_features
+from pipeline.training.checkpoints import load_weights, read_weights
+from stages import embed, train
+from stages.shared.trained_run import open_run
+from tests.helpers.bare_params import bare_experiment, embed_entry
+from tests.helpers.fake_runs import DATA, MODELS, RAW, READS, fake_experiment, fake_sections
+from tests.helpers.fake_set import HEIGHT, WIDTH, fake_probabilities, write_fake_caches, write_fake_set
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A folder where each network was trained and has embedded the made-up set."""
+    folder = tmp_path_factory.mktemp("project")
+    frame = write_fake_set(folder / "data/raw", folder / f"data/index/{DATA}.csv")
+    write_fake_caches(folder / f"data/cache/{DATA}", folder / "data/raw", frame)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name in MODELS:
+            train.run(fake_experiment(), name)
+            embed.run(fake_experiment(), f"{name}-on-{DATA}")
+        yield folder
+    torch.use_deterministic_algorithms(False)
+
+
+def opened(run: str, experiment: Experiment) -> Any:
+    """A trained run's network."""
+    return open_run(experiment.run(run), key=run, weights=weights(run), match=experiment.params.results[run].match
+                    ).network
+
+
+def _features(name: str) -> h5py.File:
+    return h5py.File(f"data/features/{name}/{DATA}.h5")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_features_are_what_evaluation_reads(project, name):
+    found = read_features(f"data/features/{name}/{DATA}.h5")
+    index = read_index(f"data/index/{DATA}.csv")
+    assert found.query_key.tolist() == index.loc[index["split"] == "query", "image"].tolist()
+    assert found.gallery.pid.tolist() == index.loc[index["split"] == "gallery", "pid"].tolist()
+    assert found.provenance["weights_sha256"] == file_sha256(f"data/runs/{name}/weights.safetensors")
+    assert found.provenance["model"] == name and found.provenance["train_on"] == DATA
+    assert list(found.provenance["caches"]) == ([str(cache(DATA, READS[name]))] if name in READS else [])
+
+
+@pytest.mark.parametrize("name", ["baseline", "sorn", "sgam"])
+def test_training_again_gives_the_same_bytes(project, name):
+    paths = [f"data/runs/{name}/weights.safetensors", f"data/runs/{name}/train.json",
+             f"data/features/{name}/{DATA}.h5"]
+    before = [file_sha256(path) for path in paths]
+    train.run(fake_experiment(workers=1), name)
+    embed.run(fake_experiment(workers=1), f"{name}-on-{DATA}")
+    assert [file_sha256(path) for path in paths] == before
+
+
+def test_training_leaves_its_record_and_nothing_unfinished(project):
+    record = json.loads((project / "data/runs/sorn/train.json").read_text())
+    assert record["ids"] == 6 and record["images"] == 24
+    assert record["index_sha256"] == file_sha256(f"data/index/{DATA}.csv")
+    parts = str(cache(DATA, "parts.h5"))
+    assert record["caches"][parts]["sha256"] == file_sha256(parts)
+    logged = (project / "data/runs/sorn/live/plots/metrics/loss.tsv").read_text().splitlines()
+    assert len(logged) == 1 + 3 and record["final"]["loss"] == float(logged[-1].split("\t")[1])
+    assert not list((project / "scratch").glob("train/*"))
+
+
+def test_stripes_can_be_told_from_outside(project):
+    """SORN Table III: joints (+P), and the mask of a network that only segments (+S)."""
+    params, plan = fake_sections()
+    segments = params["runs"]["sorn"] | {"model": MODELS["sorn"] | {"use_global": False, "use_local": False}}
+    params["runs"]["segments"], params["results"]["segments"] = segments, params["results"]["sorn"]
+    params["results"]["told"] = params["results"]["sorn"]
+    plan["train"]["segments"] = plan["train"]["sorn"]
+    train.run(bare_experiment(params=params, plan=plan), "segments")
+    frame = embedding_rows(read_index(f"data/index/{DATA}.csv"))
+    joints = np.zeros((len(frame), 18, 3), np.float32)
+    joints[:, 0] = 3, 2, 1                                # one in the upper stripe
+    joints[::3, 1] = 3, HEIGHT - 2, 1                     # and of every third image one in the lower
+    with h5py.File("data/raw/labels.h5", "w") as file:
+        file["path"], file["joints"] = frame["path"].tolist(), joints
+        file["size"] = np.full((len(frame), 2), (HEIGHT, WIDTH))
+
+    def visibility(seen_by):
+        entry = embed_entry("sorn", model="sorn", dataset=DATA, raw=RAW, result="told", seen_by=seen_by)
+        embed.run(bare_experiment(params=params, plan=plan | {"embed_seen": {"told-on-fake": entry}}), "told-on-fake")
+        with h5py.File(f"data/features/told/{DATA}.h5") as file:
+            return file["visibility"][:]
+
+    np.testing.assert_array_equal(visibility("data/raw/labels.h5")[:, 1:],
+                                  np.stack([np.ones(len(frame)), np.arange(len(frame)) % 3 == 0], 1))
+    told = visibility("data/runs/segments/weights.safetensors")
+    network = opened("segments", bare_experiment(params=params, plan=plan))
+    images = Images(frame, raw=RAW, cache=None, height=HEIGHT, width=WIDTH)
+    with torch.no_grad():
+        for batch in itertools.islice(ordered_batches(images, batch=1, workers=0, device=CPU), 0, None, 7):
+            image, row = batch["image"], int(batch["row"])
+            mask = network.eval().maps({"image": image})[1][0]
+            shares = [float(half.mean()) for half in mask.split(len(mask) // 2)]
+            assert told[row].tolist() == [1.0, *(float(share >= 0.15) for share in shares)]
+    with pytest.raises(ValueError, match="segment only"):
+        network.embed({"image": image})
+    entry = embed_entry("baseline", model="baseline", dataset=DATA, raw=RAW, seen_by="data/raw/labels.h5")
+    with pytest.raises(InputError, match="baseline has no stripes that could be told from outside"):
+        embed.run(bare_experiment(params=params, plan=plan | {"embed_seen": {"x": entry}}), "x")
+
+
+def test_what_training_measured_stays_with_the_weights(project):
+    """SGAM's crop and medians, SGSFA's medians: from the cache's own numbers."""
+    frame = training_rows(read_index(f"data/index/{DATA}.csv"), max_ids=0)
+    areas = np.stack([fake_probabilities(key, PARTS8_TO_PARTS4)[1:].mean((1, 2)) / 255 for key in frame["image"]])
+    medians = [np.median(column[column > 0]) for column in areas.T]
+    tensors, provenance = read_weights("data/runs/sgam/weights.safetensors")
+    np.testing.assert_allclose(provenance["crop"]["medians"], medians)
+    assert provenance["crop"]["thresholds"] == [0.2] * 4 and (tensors["medians"] > 0).all()
+    tensors, provenance = read_weights("data/runs/sgsfa/weights.safetensors")
+    np.testing.assert_allclose(tensors["medians"], medians, rtol=1e-5)
+    assert "crop" not in provenance
+
+
+def test_features_are_the_network_s_own(project):
+    """Against each image alone, through the plain colour histogram."""
+    frame = embedding_rows(read_index(f"data/index/{DATA}.csv"))
+    images = Images(frame, raw=RAW, cache=None, height=HEIGHT, width=WIDTH)
+    network = Histogram(stripes=2, bins=4, match="all")
+    with _features("histogram") as file:
+        for row, batch in enumerate(ordered_batches(images, batch=1, workers=0, device=CPU)):
+            np.testing.assert_allclose(file["features"][row], network.embed(batch)[0][0], atol=1e-6)
+            assert file["key"].asstr()[row] == frame["image"][row]
+
+
+def test_an_image_s_features_do_not_depend_on_its_neighbours(project):
+    network = opened("baseline", fake_experiment())
+    frame = embedding_rows(read_index(f"data/index/{DATA}.csv"))
+    few = frame[3::7].reset_index(drop=True)
+    found = []
+    for rows in (frame, few):
+        images = Images(rows, raw=RAW, cache=None, height=HEIGHT, width=WIDTH)
+        batches = ordered_batches(images, batch=8, workers=0, device=CPU)
+        found.append(embed_images(network, batches, count=len(rows), device=CPU)[0])
+    np.testing.assert_array_equal(found[0][3::7], found[1])
+
+
+def test_weights_of_another_run_are_refused(project):
+    params, plan = fake_sections()
+    params["runs"]["other"], params["results"]["other"] = params["runs"]["sorn"], params["results"]["sorn"]
+    plan["embed"]["x"] = embed_entry("other", model="sorn", dataset=DATA, raw=RAW)
+    (project / "data/runs/other").mkdir()
+    (project / "data/runs/other/weights.safetensors").write_bytes(
+        (project / "data/runs/baseline/weights.safetensors").read_bytes())
+    with pytest.raises(InputError, match="run 'baseline' .model 'baseline'.*run 'other' .model 'sorn'"):
+        embed.run(bare_experiment(params=params, plan=plan), "x")
+    with pytest.raises(InputError, match="trained with seed 0, and runs.baseline says 1"):
+        embed.run(fake_experiment(seed=1), "baseline-on-fake")
+
+
+def test_weights_that_do_not_fit_are_refused(project):
+    tensors, _ = read_weights("data/runs/baseline/weights.safetensors")
+    with pytest.raises(InputError, match="other.*backbone.bn1.bias.*is absent"):
+        load_weights(opened("baseline", fake_experiment()),
+                     {key: value for key, value in tensors.items() if key != "backbone.bn1.bias"}, "other")
+
+
+@pytest.mark.parametrize(("change", "match"), [
+    ({"ids_per_batch": 8}, "baseline: there are 6 identities and ids_per_batch is 8"),
+    ({"height": 40}, "baseline: height is 40; make it a multiple of 16"),
+    ({"backbone": "vgg"}, "baseline.backbone: is 'vgg'; it is one of resnet18, resnet50"),
+    ({"max_ids": 3, "batch": 4}, "baseline: there are 3 identities")])
+def test_runs_that_cannot_be_trained_are_refused(project, change, match):
+    with pytest.raises(InputError, match=match):
+        train.run(fake_experiment(**change), "baseline")
+
+
+def test_a_run_without_its_cache_is_refused(project):
+    params, plan = fake_sections()
+    for key, entry in (("sorn", plan["train"]), ("dsa-on-fake", plan["embed"])):
+        entry[key]["reads"] = RAW
+    experiment = bare_experiment(params=params, plan=plan)
+    with pytest.raises(InputError, match=r"runs.sorn.cache: is none, and sorn .* reads a parts.h5"):
+        train.run(experiment, "sorn")
+    with pytest.raises(InputError, match="embed.dsa-on-fake.reads: .* reads a dsap.h5"):
+        embed.run(experiment, "dsa-on-fake")

@@ -1,0 +1,169 @@
+"""Parsers from outside through the stage parse: each into a parts.h5 that inspection finds sound."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.base.errors import InputError
+from pipeline.base.images import write_image
+from pipeline.caches.cache import Cache
+from pipeline.config.loader import Experiment
+from pipeline.datasets.index import read_index, write_index
+from pipeline.inspection.soundness import inspect_cache
+from stages import parse as stage
+from stages.shared.external_parsers import External, external_parser
+from tests.helpers import fake_detectron2 as fake
+from tests.helpers.bare_params import Entry, bare_experiment
+from tests.helpers.tiny_set import HEIGHT, WIDTH, write_set
+
+COUNT = 6
+COMMON: Entry = {"height": HEIGHT, "width": WIDTH, "batch": 4, "threads": 1}
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    write_index(write_set(tmp_path, COUNT, nobody=2), tmp_path / "data/index/tiny.csv")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def make(root, name: str, source, **more) -> External:
+    index = read_index(root / "index.csv")
+    return external_parser(name, source=str(source), raw=root / "raw", paths=index["path"].tolist(), height=HEIGHT,
+                           width=WIDTH, device="cpu", **{"labels": "", **more})
+
+
+def experiment(source: str, *, description: str = "", **cache: Any) -> Experiment:
+    """One cache of the set; description: the file beside the source that says what it is."""
+    plan = {"dataset": "tiny", "index": "data/index/tiny.csv", "raw": "raw", "source": source}
+    section, more = ("parse_described", {"description": description}) if description else ("parse_external", {})
+    return bare_experiment(params={"external": {"tiny": COMMON | cache}}, plan={section: {"tiny": plan | more}})
+
+
+def parse(wanted: Experiment) -> Cache:
+    """The stage's parts.h5, which is the same when it is made anew and when it is left as it is."""
+    path = Path("data/cache/tiny/parts.h5")
+    made = []
+    for _ in range(2):
+        stage.run(wanted, "tiny")
+        made.append(path.read_bytes())
+    path.unlink()
+    stage.run(wanted, "tiny")
+    assert path.read_bytes() == made[0] == made[1]
+
+    inspection = inspect_cache(path, read_index("data/index/tiny.csv")["image"].tolist())
+    assert inspection.sound, [check for check in inspection.checks if check.wrong]
+    return Cache(path)
+
+
+def precomputed(labels: str, **more: Any) -> Experiment:
+    return experiment("maps", parser="precomputed", labels=labels, min_score=0.5, **more)
+
+
+def write_maps(root, count: int):
+    from PIL import Image
+    index = read_index(root / "index.csv")
+    random = np.random.default_rng(0)
+    maps = random.integers(0, count, (COUNT, HEIGHT // 4, WIDTH // 4)).repeat(4, 1).repeat(4, 2).astype(np.uint8)
+    (root / "maps/query").mkdir(parents=True)
+    for path, labels in zip(index["path"], maps, strict=True):
+        Image.fromarray(labels).save((root / "maps" / path).with_suffix(".png"))
+    return maps
+
+
+@pytest.mark.parametrize(("labels", "count"), [("lip20", 20), ("ccp59", 59), ("pascal7", 7)])
+def test_label_pngs_become_a_sound_cache(root, labels, count):
+    maps = write_maps(root, count)
+    cache = parse(precomputed(labels))
+    assert "uv" not in cache and cache.maker["exact"] is False
+    if labels == "lip20":
+        np.testing.assert_array_equal(np.stack([cache.read("native", row) for row in range(COUNT)]), maps)
+    if labels == "pascal7":  # whose labels are the first 7 of the 8 parts
+        np.testing.assert_array_equal(np.stack([cache.read("labels", row) for row in range(COUNT)]), maps)
+    assert cache.maker["labels"] == labels and len(cache.maker["labels_sha256"]) == 64
+    assert len(cache.maker["source_sha256"]) == 64 and "min_score" not in cache.maker
+
+
+def test_a_label_map_of_one_s_own_is_the_plan_s(root):
+    """What DVC depends on and what is read are one file: another one in params.yaml is an error, not a stale cache."""
+    maps = write_maps(root, 2)
+    (root / "mine.yaml").write_text("taxonomy: lip20\nlabels:\n  - [nothing, background]\n  - [cap, hat]\n")
+    cache = parse(precomputed("mine.yaml", description="mine.yaml"))
+    np.testing.assert_array_equal(np.stack([cache.read("native", row) for row in range(COUNT)]), maps)  # hat is 1
+    for labels, described, said in (("other.yaml", "mine.yaml", "is 'other.yaml', and plan.yaml has 'mine.yaml'"),
+                                    ("mine.yaml", "", "is 'mine.yaml', and plan.yaml has ''")):
+        with pytest.raises(InputError, match=f"external.tiny.labels: {said}"):
+            stage.run(precomputed(labels, description=described), "tiny")
+
+
+def test_densepose_pngs_become_a_sound_and_exact_cache(root):
+    maps = write_maps(root, 25)
+    uv = np.random.default_rng(1).integers(0, 256, (*maps.shape, 2), np.uint8) * (maps > 0)[..., None]
+    for path, labels, pair in zip(read_index(root / "index.csv")["path"], maps, uv, strict=True):
+        write_image((root / "maps" / path).with_suffix(".png"), np.dstack([labels, pair]))
+    cache = parse(precomputed("iuv-rgb"))
+    assert (cache.maker["exact"], cache.maker["taxonomy"]) == (True, "densepose24")
+    for row in range(COUNT):
+        np.testing.assert_array_equal(cache.read("native", row), maps[row])
+        np.testing.assert_array_equal(cache.read("uv", row), uv[row])
+    with pytest.raises(InputError, match="try iuv-rgb"):
+        stage.run(precomputed("iuv"), "tiny")
+
+
+def test_another_parse_of_one_image_makes_all_rows_anew(root):
+    """The source's hash stands in the maker: nothing of the old file is kept."""
+    write_maps(root, 20)
+    before = parse(precomputed("lip20"))
+    native, sha = before.read("native", 1).copy(), before.maker["source_sha256"]
+    before.close()
+    place = (root / "maps" / read_index(root / "index.csv")["path"][0]).with_suffix(".png")
+    place.write_bytes((root / "maps" / read_index(root / "index.csv")["path"][1]).with_suffix(".png").read_bytes())
+    after = parse(precomputed("lip20"))
+    assert after.maker["source_sha256"] != sha
+    np.testing.assert_array_equal(after.read("native", 0), native)
+
+
+def test_densepose_becomes_a_sound_cache(root, monkeypatch):
+    fake.install(monkeypatch)
+    (root / "model.yaml").write_text("INPUT:\n  MIN_SIZE_TEST: 16\n")
+    torch.manual_seed(3)
+    torch.save(fake.TinyRCNN().state_dict(), root / "weights.pth")
+    external = make(root, "densepose", root / "weights.pth", config=str(root / "model.yaml"))
+    assert (external.taxonomy, external.uv, external.exact) == ("densepose24", True, True)
+    cache = parse(experiment("weights.pth", description="model.yaml", parser="densepose", boxes="whole",
+                             input_height=0, input_width=0, min_score=0.5))
+    assert cache.maker["boxes"] == "whole" and cache.maker["input"] == [32, 16] and cache.read("uv", 0).any()
+    other = make(root, "densepose", root / "weights.pth", config=str(root / "model.yaml"), input_height=64,
+                 input_width=32)
+    assert other.made["input"] == [64, 32]
+    (root / "model.yaml").write_text("INPUT:\n  MIN_SIZE_TEST: 16\n  FORMAT: RGB\n")
+    again = make(root, "densepose", root / "weights.pth", config=str(root / "model.yaml"))
+    assert again.made["config_sha256"] != external.made["config_sha256"]
+
+
+def test_a_checkpoint_becomes_a_sound_cache(root):
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    torch.manual_seed(0)
+    config = transformers.SegformerConfig(hidden_sizes=[8, 8, 16, 16], depths=[1] * 4, num_attention_heads=[1] * 4,
+                                          decoder_hidden_size=16, num_labels=18)
+    transformers.SegformerForSemanticSegmentation(config).save_pretrained(root / "checkpoint")
+    external = make(root, "huggingface", root / "checkpoint", labels="atr18", input_height=64, input_width=32)
+    assert (external.taxonomy, external.uv, external.exact) == ("lip20", False, False)
+    cache = parse(experiment("checkpoint", parser="huggingface", labels="atr18", input_height=64, input_width=32))
+    assert (cache.maker["transformers"], cache.maker["input"]) == (transformers.__version__, [64, 32])
+    with pytest.raises(InputError, match="has 18 labels where the label map 'lip20' has 20"):
+        make(root, "huggingface", root / "checkpoint", labels="lip20")
+
+
+def test_mistakes_are_one_sentence(root):
+    write_maps(root, 20)
+    for name, more, words in (("schp", {}, "unknown parser 'schp'.*densepose, huggingface, precomputed"),
+                              ("precomputed", {"labels": "lip"}, "unknown label map 'lip'"),
+                              ("densepose", {}, "not installed|cannot be read|no configuration"),
+                              ("huggingface", {"labels": "lip20"}, "not installed|no semantic segmentation")):
+        with pytest.raises(InputError, match=words) as caught:
+            make(root, name, root / "maps", **more)
+        assert "\n" not in str(caught.value)

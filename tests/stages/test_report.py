@@ -1,0 +1,191 @@
+"""The stage report: what its tables and pictures show is what the experiment's results and the caches hold."""
+
+import base64
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.base.errors import InputError
+from pipeline.base.images import write_image
+from pipeline.config import paths
+from pipeline.config.loader import Experiment
+from pipeline.datasets.index import write_index
+from stages import report as stage
+from tests.helpers.bare_params import bare_experiment
+from tests.reporting.test_results import CHANGES, PARSER, PROVENANCE, read_page
+
+NAME, KEY, DATA = "toy", "rendered", "people"
+RUNS = {name: CHANGES[name] for name in ("histogram", "untrained", "baseline", "amethod")}
+FOLDER = paths.report(NAME, KEY)
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Path:
+    """A folder as the stages before leave it: 5 people with 3 images each, caches, four results."""
+    monkeypatch.chdir(tmp_path)
+    draw = np.random.default_rng(0)
+    names = [(f"{person:04d}_c{number + 1}s1_{number:06d}_00.jpg", person, number)
+             for person in range(5) for number in range(3)]
+    rows = [(f"{split}/{name}", f"{split}/{name}", person, number + 1, split) for name, person, number in names
+            for split in [("query", "gallery", "train")[number]]]
+    for split in ("query", "gallery", "train"):
+        Path("raw", split).mkdir(parents=True)
+    for _, path, *_ in rows:
+        write_image(Path("raw", path), draw.integers(0, 256, (32, 16, 3)).astype(np.uint8))
+    write_index(pd.DataFrame(rows, columns=["image", "path", "pid", "camid", "split"]), paths.index(DATA))
+
+    for name, arrays in (("parts.h5", {"labels": (32, 16), "entropy": (8, 4)}),
+                         ("dsap.h5", {"dsap": (24, 8, 8, 3), "valid": (24, 8, 8)})):
+        paths.cache(DATA, name).parent.mkdir(parents=True, exist_ok=True)
+        with h5py.File(paths.cache(DATA, name), "w") as file:
+            file.create_dataset("key", data=sorted(row[0] for row in rows), dtype=h5py.string_dtype("utf-8", 64))
+            for array, shape in arrays.items():
+                file[array] = draw.integers(0, 2 if array == "valid" else 8, (15, *shape)).astype(np.uint8)
+
+    for number, (name, changes) in enumerate(RUNS.items()):
+        entry = {"rank1": 10.0 * number, "mAP": 40.0 - number, "mINP": 1.25, "details": [
+            {"rank5": 50.5, "rank10": 60.0, "queries": 4, "skipped": 1, "gallery": 5}]}
+        write(paths.metrics(NAME, name), json.dumps({DATA: entry, "provenance": [PROVENANCE | changes]}))
+        write(paths.curve(NAME, name), "run,dataset,rank,cmc\n" + "".join(
+            f"{name},{DATA},{rank},{min(1, 0.1 * number + 0.05 * rank):.4f}\n" for rank in range(1, 51)))
+        write(paths.ranks(NAME, name), "dataset,query,position,gallery,distance,match\n" + "".join(
+            f"{DATA},query/{person:04d}_c1s1_000000_00.jpg,{place},gallery/{other:04d}_c2s1_000001_00.jpg,0.5,"
+            f"{int(person == other)}\n" for person in range(5)
+            for place, other in enumerate([(person + number) % 5, (person + number + 1) % 5], 1)))
+    write(paths.parser_scores("lraspp"), json.dumps(PARSER))
+    return tmp_path
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def toy(*more: str, datasets: tuple[str, ...] = (DATA,)) -> Experiment:
+    """The experiment of the four results and `more` of them; the first data set's people are rendered."""
+    evaluate = {name: {"features": f"data/features/{name}", "datasets": datasets, "rendered": [DATA]}
+                for name in (*RUNS, *more)}
+    report = {"title": "A <toy> & more", "parser": "lraspp", "parsed_on": "parsing", "cache": DATA, "dataset": DATA,
+              "index": paths.index(DATA).as_posix(), "raw": "raw"}
+    return bare_experiment(NAME, plan={"evaluate": evaluate, "report": {KEY: report}})
+
+
+def test_the_page_holds_everything_and_loads_nothing(project):
+    stage.run(toy(), KEY)
+    text = (FOLDER / "index.html").read_text()
+    seen = read_page(text)
+    anchors = [load for load in seen.loads if load.startswith("#")]
+    assert {f'id="{anchor[1:]}"' in text for anchor in anchors} == {True}
+    inside = {base64.b64decode(load.split(",")[1]) for load in seen.loads if load.startswith("data:image/")}
+    assert len(inside) == len(seen.loads) - len(anchors)
+    assert inside == {path.read_bytes() for path in (FOLDER / "pictures").iterdir()}
+    assert {path.name for path in (FOLDER / "pictures").iterdir()} == {
+        "parse.png", "dsap-2.png", "dsap-4.png", "cmc-people.svg", "ranks-baseline.png", "ranks-amethod.png"}
+    assert "A <toy> & more" in seen.text
+    for said in ("4 queries scored, 1 skipped, against 5 gallery images", "5 images of 5 people", "rendered people",
+                 "Market-1501's rule", "NOT all made by the same versions", "amethod: torch 2.14",
+                 "parts.h5 0123456789ab..."):
+        assert said in seen.text, said
+    assert "withdrawn" not in seen.text
+
+
+def test_the_table_is_the_same_on_the_page_in_markdown_and_in_csv(project):
+    stage.run(toy(), KEY)
+    table = list(csv.reader((FOLDER / "tables/people.csv").read_text().splitlines()))
+    assert [row[0] for row in table[1:]] == ["histogram", "untrained", "baseline", "amethod"], "controls stand first"
+    for row in table[1:]:
+        entry = json.loads(paths.metrics(NAME, row[0]).read_text())[DATA]
+        entry |= entry["details"][0]
+        assert [float(cell) for cell in row[1:6]] == [entry[name] for name in
+                                                      ("rank1", "rank5", "rank10", "mAP", "mINP")]
+    assert table[1][6:] == ["-", "-", "-", "-"] and table[2][6:] == ["-", "-", "random", "0"]
+    assert table[4][6:] == ["people", "640", "imagenet", "0"]
+    lines = (FOLDER / "tables/people.md").read_text().splitlines()
+    marked = [line.strip("| ").split(" | ") for line in lines if line.startswith("|") and "---" not in line]
+    shown = read_page((FOLDER / "index.html").read_text())
+    assert marked == table == shown.tables[0]
+    assert shown.tables[1] == [["parser", "mean IoU", "background", "head", "foot", "pixel accuracy", "u,v error"],
+                               ["lraspp", "0.750", "0.950", "0.550", "-", "0.900", "0.050"]]
+
+
+def test_variants_and_other_seeds_stand_below_the_methods(project):
+    for path in (paths.metrics, paths.curve, paths.ranks):
+        text = path(NAME, "amethod").read_text()
+        path(NAME, "amethod-seed1").write_text(text.replace("amethod", "amethod-seed1"))
+    stage.run(toy("amethod-seed1"), KEY)
+    methods, further = (list(csv.reader((FOLDER / f"tables/people{name}.csv").read_text().splitlines()))
+                        for name in ("", "-further"))
+    assert [row[0] for row in methods[1:]] == ["histogram", "untrained", "baseline", "amethod"]
+    assert [row[0] for row in further[1:]] == ["amethod-seed1"] and further[1][1:] == methods[4][1:]
+    curves = (FOLDER / "pictures/cmc-people.svg").read_text()
+    assert "amethod-seed1" not in curves and not (FOLDER / "pictures/ranks-amethod-seed1.png").exists()
+    assert read_page((FOLDER / "index.html").read_text()).tables[:2] == [methods, further]
+
+
+def test_the_same_results_give_the_same_bytes(project):
+    def files() -> dict[str, bytes]:
+        return {path.as_posix(): path.read_bytes() for path in sorted(paths.REPORTS.rglob("*")) if path.is_file()}
+    stage.run(toy(), KEY)
+    before = files()
+    stage.run(toy(), KEY)
+    assert files() == before and len(before) == 11
+
+
+def test_results_of_other_experiments_are_not_shown(project):
+    """Of the folder of results those are read that the experiment's plan names, and of no other folder."""
+    for name in (NAME, "other"):
+        write(paths.metrics(name, "stray"), json.dumps({DATA: {"rank1": 99.0}, "provenance": [PROVENANCE]}))
+    stage.run(toy(), KEY)
+    page = (FOLDER / "index.html").read_text()
+    assert "stray" not in page and "the results of experiment toy" in page
+
+
+def test_wrong_results_are_named(project):
+    def stops(message: str, experiment: Experiment | None = None) -> None:
+        with pytest.raises(InputError, match=message):
+            stage.run(experiment or toy(), KEY)
+
+    stage.run(toy(), KEY)
+    before = (FOLDER / "index.html").read_bytes()
+    ranks = paths.ranks(NAME, "baseline")
+    ranks.write_text(ranks.read_text().replace("gallery/0003", "gallery/0999"))
+    stops("baseline.csv': 'gallery/0999_c2s1_000001_00.jpg' is not in the index of 'people'")
+    ranks.write_text("dataset,query,position\n")
+    stops("baseline.csv': lacks the column 'gallery'")
+    paths.curve(NAME, "amethod").unlink()
+    ranks.write_text(paths.ranks(NAME, "amethod").read_text())
+    stops("amethod.csv': cannot be read as CSV")
+    write(paths.metrics(NAME, "other"), json.dumps({"loss": 0.5}))
+    stops("other.json': is no result of `evaluate`", toy("other"))
+    write(paths.metrics(NAME, "other"), "{")
+    stops("other.json': cannot be read as JSON", toy("other"))
+    shutil.rmtree(paths.RESULTS / NAME)
+    stops("histogram.json': cannot be read as JSON .*make it again with `dvc repro`")
+    stops("holds? no|no result is named", bare_experiment(NAME, plan={"report": toy().plan.report}))
+    assert (FOLDER / "index.html").read_bytes() == before, "the last good report stays"
+
+
+@pytest.mark.parametrize("name", ["dukemtmc", "hidden"])
+def test_real_and_withdrawn_sets_are_named_so(project, name):
+    """Known by the data set's name or by its own protocol."""
+    protocols = {DATA: "market", name: "occluded-duke" if name == "hidden" else "market"}
+    for path in (paths.RESULTS / NAME).glob("*.json"):
+        content = json.loads(path.read_text())
+        content[name] = content[DATA]
+        content["provenance"][0]["protocols"] = protocols
+        path.write_text(json.dumps(content))
+    for path in (paths.CURVES / NAME).glob("*.csv"):
+        text = path.read_text()
+        path.write_text(text + text.partition("\n")[2].replace(DATA, name))
+
+    stage.run(toy(datasets=(DATA, name)), KEY)
+    seen = read_page((FOLDER / "index.html").read_text())
+    assert len(seen.tables) == 3 and "withdrawn by its authors" in seen.text
+    assert f"{name} (a data set of real people)" in seen.text
+    assert ("Protocol occluded-duke." in seen.text) == (name == "hidden")

@@ -1,0 +1,171 @@
+"""Scoring features of others: the figures are the engine's, whatever file they come in; bad files are named."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import scipy.io
+
+from pipeline.base.errors import InputError
+from pipeline.retrieval.external_features import read_external
+from pipeline.retrieval.ranking import Matching, Side, evaluate, pair_distances
+from pipeline.retrieval.reranking import Reranking, evaluate_reranked
+from pipeline.retrieval.scores import data_set_metrics
+from stages.tools import score
+from tests.retrieval.test_ranking import write_features
+
+
+def arrays(parts: int = 1) -> dict[str, np.ndarray]:
+    """Eight people in three cameras, six numbers a part; some gallery images are nobody's."""
+    draw = np.random.default_rng(4)
+    centres, found = draw.standard_normal((8, 6 * parts)), {}
+    for part, count in (("query", 12), ("gallery", 50)):
+        pid = draw.integers(0, 8, count)
+        features = centres[pid] + 1.5 * draw.standard_normal((count, 6 * parts))
+        found |= {f"{part}_features": features.astype(np.float32),
+                  f"{part}_pid": pid, f"{part}_camid": draw.integers(0, 3, count)}
+    found["gallery_pid"][::9] = -1
+    return found
+
+
+def sides(given: dict[str, np.ndarray], **more) -> tuple[Side, Side]:
+    return tuple(Side(given[f"{part}_features"], more.get(f"{part}_visibility", np.ones((count, 1), np.float32)),
+                      given[f"{part}_pid"], given[f"{part}_camid"], more.get(f"{part}_occlusion"))
+                 for part, count in (("query", 12), ("gallery", 50)))
+
+
+def save_mat(path, given: dict[str, np.ndarray]) -> None:
+    short = {"features": "f", "pid": "label", "camid": "cam"}
+    scipy.io.savemat(path, {f"{key.split('_')[0]}_{short[key.split('_')[1]]}": values for key, values in given.items()})
+
+
+def call(*words) -> None:
+    score.run(score.parse_arguments([str(word) for word in words]))
+
+
+@pytest.mark.parametrize("ending", ["npz", "mat"])
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+def test_figures_are_the_engine_s(tmp_path, capsys, ending, distance):
+    given, path = arrays(), tmp_path / f"result.{ending}"
+    np.savez(path, **given) if ending == "npz" else save_mat(path, given)
+    call(path, "--json", tmp_path / "out.json", "--distance", distance)
+    found = json.loads((tmp_path / "out.json").read_text())
+    expected = data_set_metrics([evaluate(*sides(given), Matching((6,), distance, "mean"), pairs=True)])
+    assert expected.items() <= found.items()
+    expected |= expected["details"][0]
+    assert found["distance"] == distance and found["reranking"] is None and found["average_precision"] == "step"
+    shown = capsys.readouterr().out
+    for name, value in (("rank-1", "rank1"), ("mAP", "mAP"), ("PR-AUC", "PR_AUC")):
+        assert any(line.startswith(name) and f" {expected[value]:.2f}" in line for line in shown.splitlines()), shown
+    assert f"{expected['queries']} queries scored, {expected['skipped']} skipped" in shown
+
+
+def test_parts_visibilities_and_occlusion(tmp_path, capsys):
+    given, draw = arrays(parts=2), np.random.default_rng(0)
+    more = {"query_visibility": draw.random((12, 2)).round(), "gallery_visibility": draw.random((50, 2)),
+            "query_occlusion": np.where(np.arange(12) < 5, 0.2, 0.7)}
+    np.savez(tmp_path / "f.npz", **given, **more, sizes=np.array([4, 8]))
+    call(tmp_path / "f.npz", "--json", tmp_path / "out.json", "--reduction", "sum", "--trapezoid")
+    matching = Matching((4, 8), "cosine", "sum")
+    expected = data_set_metrics([evaluate(*sides(given, **more), matching, pairs=True, trapezoid=True)])
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert expected.items() <= found.items() and found["sizes"] == [4, 8]
+    rank1 = expected["details"][0]["rank1_hidden_10_30"]
+    assert f"10-30 % of the body hidden: rank-1 {rank1:.2f}" in capsys.readouterr().out
+
+
+def test_reranking_ranks_and_distances(tmp_path, capsys):
+    given = arrays()
+    np.savez(tmp_path / "f.npz", **given)
+    call(tmp_path / "f.npz", "--json", tmp_path / "out.json", "--rerank", "--k1", 7, "--k2", 2, "--lambda", 0.4,
+         "--ranks", 1, 3, "--save-distances", tmp_path / "d.npy")
+    matching = Matching((6,), "cosine", "mean")
+    scores = evaluate_reranked(*sides(given), matching, Reranking(7, 2, 0.4), pairs=True)
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert data_set_metrics([scores]).items() <= found.items()
+    assert found["rank3"] == round(100 * float(scores.cmc(3)[2]), 2)
+    assert found["reranking"] == {"k1": 7, "k2": 2, "lambda": 0.4}
+    np.testing.assert_array_equal(np.load(tmp_path / "d.npy"), pair_distances(*sides(given), matching))
+    assert "rank-3" in capsys.readouterr().out
+
+
+def test_features_of_this_project(tmp_path, capsys):
+    path = write_features(tmp_path / "features.h5")
+    call(path, "--json", tmp_path / "out.json")
+    assert json.loads((tmp_path / "out.json").read_text())["details"][0]["queries"] == 6
+    with pytest.raises(InputError, match="features.h5.*says itself how its features are compared"):
+        call(path, "--distance", "cosine")
+    trials = write_features(tmp_path / "trials.h5", trial=np.arange(24) // 12)
+    with pytest.raises(InputError, match="trials.h5.*has 2 trials"):
+        call(trials, "--save-distances", tmp_path / "d.npy")
+    call(trials)
+    assert "in 2 trials, means over them" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    ({"query_pid": None}, "lacks the array 'query_pid'; it has gallery_camid"),
+    ({"query_pid": np.arange(5)}, r"query_pid has shape \(5,\), and there are 12 query images"),
+    ({"gallery_camid": np.full(50, 0.5)}, "gallery_camid must hold whole numbers"),
+    ({"gallery_pid": np.array(["a"] * 50)}, "gallery_pid is <U1 of shape"),
+    ({"query_features": np.ones((12, 5))}, "features of queries have 5 columns and those of the gallery 6"),
+    ({"query_features": np.ones(12)}, r"query_features is float64 of shape \(12,\)"),
+    ({"gallery_features": np.where(np.arange(300).reshape(50, 6) == 8, np.nan, 1)}, "row 1 of gallery_features is not"),
+    ({"query_features": np.ones((0, 6)), "query_pid": [], "query_camid": []}, "holds no query image"),
+    ({"sizes": np.array([4, 4])}, r"sizes are \[4, 4\] and the features have 6 columns"),
+    ({"query_visibility": np.full((12, 1), 1.5)}, "query_visibility has shape .* values from 1.5"),
+    ({"query_visibility": np.ones((12, 3))}, r"it must be \(12, 1\)"),
+    ({"query_occlusion": np.full(12, 40)}, "query_occlusion must hold numbers within 0..1"),
+    ({"query_pid": np.array([None] * 12)}, "no .npz file of plain numbers")])
+def test_bad_arrays(tmp_path, change, said):
+    given = {key: values for key, values in (arrays() | change).items() if values is not None}
+    np.savez(tmp_path / "bad.npz", **given)
+    with pytest.raises(InputError, match=f"bad.npz.*{said}"):
+        read_external(tmp_path / "bad.npz", distance="cosine", reduction="mean")
+
+
+def test_bad_files(tmp_path):
+    np.savez(tmp_path / "good.npz", **arrays())
+    save_mat(tmp_path / "good.mat", arrays())
+    np.save(tmp_path / "one.npy", np.ones(3))
+    (tmp_path / "one.npy").rename(tmp_path / "one.npz")
+    for ending in ("npz", "mat"):
+        whole = (tmp_path / f"good.{ending}").read_bytes()
+        for name, content in (("cut", whole[:len(whole) // 2]), ("empty", b""), ("text", b"rank-1 is 99 %\n" * 40)):
+            (tmp_path / f"{name}.{ending}").write_bytes(content)
+            with pytest.raises(InputError, match=f"{name}.{ending}.*damaged or no .{ending} file"):
+                read_external(tmp_path / f"{name}.{ending}", distance="cosine", reduction="mean")
+        with pytest.raises(InputError, match=f"absent.{ending}': no such file"):
+            read_external(tmp_path / f"absent.{ending}", distance="cosine", reduction="mean")
+    with pytest.raises(InputError, match="one.npz.*no .npz file"):
+        read_external(tmp_path / "one.npz", distance="cosine", reduction="mean")
+    with pytest.raises(InputError, match="x.csv.*read from .npz and .mat files"):
+        read_external(tmp_path / "x.csv", distance="cosine", reduction="mean")
+    scipy.io.savemat(tmp_path / "other.mat", {"x": 1})
+    with pytest.raises(InputError, match="other.mat.*lacks the array 'query_f'; it has x"):
+        read_external(tmp_path / "other.mat", distance="cosine", reduction="mean")
+
+
+def test_whole_numbers_in_other_types_are_read(tmp_path):
+    """As MATLAB saves them: labels as doubles, big-endian or column-major features, whole-numbered features."""
+    given = arrays()
+    query, gallery = sides(given)
+    odd = given | {"query_pid": given["query_pid"][None].astype(float),
+                   "query_features": given["query_features"].astype(">f4"),
+                   "gallery_features": np.asfortranarray(given["gallery_features"])}
+    np.savez(tmp_path / "odd.npz", **odd)
+    found = read_external(tmp_path / "odd.npz", distance="cosine", reduction="mean")
+    assert found[0].pid.tolist() == query.pid.tolist() and found[0].pid.dtype == np.int64
+    for side, expected in zip(found[:2], (query, gallery), strict=True):
+        np.testing.assert_array_equal(side.features, expected.features)
+        assert side.features.flags["C_CONTIGUOUS"] and side.features.dtype == np.float32
+    np.savez(tmp_path / "odd.npz", **given | {"query_features": np.arange(72).reshape(12, 6)})
+    assert read_external(tmp_path / "odd.npz", distance="cosine", reduction="mean")[0].features[1, 0] == 6
+
+
+def test_a_bad_file_is_one_line_and_status_2(tmp_path):
+    done = subprocess.run([sys.executable, "-m", "stages.tools.score", str(tmp_path / "absent.mat")],
+                          capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.count("\n") == 1 and "absent.mat': no such file" in done.stderr
