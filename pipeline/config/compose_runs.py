@@ -49,6 +49,8 @@ def _add(made: Composition, key: str, entry: Entry) -> None:
         return _drop(made, key, result)
 
     made.params["results"][result] = {"match": match, "dtype": dtype}
+    if base == key:  # a trial's network is built by its own name, though its result bears another
+        made.params["results"][key] = {"match": match, "dtype": dtype}
     known.results.setdefault(result, [])
     known.result_runs[result] = base
     model = parse(ModelParams, known.runs[base].model, f"{place}.model")

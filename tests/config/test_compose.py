@@ -327,3 +327,10 @@ def test_a_rendered_set_is_drawn_from_its_stream_whatever_it_is_called(every):
     streams = [entry["stream"] for composed in every.values() for entry in composed.params["render"].values()]
     assert len(streams) == len(set(streams))
     assert every["default"].params["render"]["synth-occluded"]["stream"] == "default-synth-occluded"
+
+
+@pytest.mark.parametrize("name", experiments())
+def test_every_training_finds_how_its_run_is_matched(name):
+    """stages/train.py builds the network by the run's own name: the trials of CUHK01, whose result has another, too."""
+    composed = compose(name)
+    assert composed.plan["plan"]["train"].keys() <= composed.params["results"].keys()
