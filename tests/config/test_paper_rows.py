@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.base.errors import InputError
 from pipeline.config.compose import Composed, compose
 from pipeline.config.paper_rows import counterpart, read_rows, run_name, wanted_rows
 from pipeline.config.profiles import load_profile
@@ -223,3 +224,16 @@ def test_a_table_says_what_it_lacks_and_how_to_get_it():
     assert missing["market1501"] == ""
     assert missing["occluded-dukemtmc"] == ("put occluded-dukemtmc in data/raw/occluded-dukemtmc and compose with it")
     assert compose("paper").plan["plan"]["paper_tables"] == {}, "a table would lack what the profile leaves out"
+
+
+def test_what_shows_a_row_s_run_that_is_not_trained_is_left_out_with_it(project):
+    """ESA's row g has no test set where Market-1501 alone is kept: its picture is left out, a mistyped one named."""
+    figure = ("figures: {a: {kind: entropy, title: a, shows: [esa-%s-market1501], names: [a], count: 1, "
+              "dataset: market1501}}\n")
+    text = "include: [paper-recipes]\non: [paper]\nrows: {papers: [esa]}\n"
+    (project / "profiles/mine.yaml").write_text(text + figure % "g")
+    assert list(compose("mine").plan["plan"]["figure_maps"]) == ["a"]
+    assert compose("mine", ("market1501",)).plan["plan"]["figure_maps"] == {}
+    (project / "profiles/mine.yaml").write_text(text + figure % "gg")
+    with pytest.raises(InputError, match="figures.a.shows: 'esa-gg-market1501' is no run"):
+        compose("mine", ("market1501",))
