@@ -21,14 +21,10 @@ METRICS = {"rank1": "rank-1", "mAP": "mAP"}
 
 def values_of(experiment: str, run: str, dataset: str, metric: str) -> np.ndarray | None:
     """The metric under each seed, percent (3,); None where a run is missing."""
-    files = [paths.metrics(experiment, f"{run}-seed{seed}" if seed else run) for seed in SEEDS]
+    files = [paths.metrics(experiment, f"{run}-seed{seed}" if seed else run) / f"{dataset}.json" for seed in SEEDS]
     if not all(file.is_file() for file in files):
         return None
-
-    contents = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-    if not all(dataset in content for content in contents):
-        return None
-    return np.array([content[dataset][metric] for content in contents])
+    return np.array([json.loads(file.read_text(encoding="utf-8"))[metric] for file in files])
 
 
 def interval(differences: np.ndarray) -> tuple[float, float, float]:

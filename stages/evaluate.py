@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from pipeline.base.errors import InputError
-from pipeline.base.files import write_json, write_text
+from pipeline.base.files import new_folder, write_json, write_text
 from pipeline.config import paths
 from pipeline.config.loader import Experiment, pick
 from pipeline.retrieval.features import Embedded, read_features
@@ -35,9 +35,9 @@ class _Judged:
 
 
 def run(experiment: Experiment, key: str) -> None:
-    """Write the result's JSON, its CMC curves and its rank lists.
+    """Write the result's metrics, one JSON per data set, its CMC curves and its rank lists.
 
-    Data sets that are trials of one protocol (cuhk01-0 .. cuhk01-9, each with a network of its own) have one entry
+    Data sets that are trials of one protocol (cuhk01-0 .. cuhk01-9, each with a network of its own) have one file
     together, named without the number.
     """
     plan = pick(experiment.plan.evaluate, key, "plan.evaluate")
@@ -55,11 +55,12 @@ def run(experiment: Experiment, key: str) -> None:
         others.append(_Judged(dataset, embedded.provenance, scores, [] if others else _rank_lists(dataset, trials[0])))
     sets = {name if len(parts) > 1 else parts[0].dataset: parts for name, parts in judged.items()}
 
-    metrics: dict[str, Any] = {"provenance": [_provenance(sets)]}  # DVC shows no lists
+    metrics: dict[str, dict[str, Any]] = {}
     curves: list[tuple] = []
     for dataset, parts in sets.items():
         scores = [trial for part in parts for trial in part.scores]
-        metrics[dataset] = data_set_metrics(scores)
+        made = {field: parts[0].provenance.get(field) for field in PROVENANCE}
+        metrics[dataset] = data_set_metrics(scores) | {"provenance": [made]}  # DVC shows no lists
         cmc = np.mean([trial.cmc(CURVE) for trial in scores], axis=0)
         curves += [(key, dataset, rank, f"{share:.4f}") for rank, share in enumerate(cmc, 1)]
     ranks = [row for parts in sets.values() for row in parts[0].ranks]
@@ -67,7 +68,9 @@ def run(experiment: Experiment, key: str) -> None:
     write_text(paths.curve(experiment.name, key), _csv(curves, ["run", "dataset", "rank", "cmc"]))
     write_text(paths.ranks(experiment.name, key),
                _csv(ranks, ["dataset", "query", "position", "gallery", "distance", "match"]))
-    write_json(paths.metrics(experiment.name, key), metrics)
+    with new_folder(paths.metrics(experiment.name, key)) as folder:
+        for dataset, content in metrics.items():
+            write_json(folder / f"{dataset}.json", content)
 
 
 def _read(path: Path, result: str, dataset: str) -> Embedded:
@@ -77,15 +80,6 @@ def _read(path: Path, result: str, dataset: str) -> Embedded:
             raise InputError(f"{str(path)!r}: was made for {field} {embedded.provenance.get(field)!r}, not "
                              f"{expected!r}; delete it and run `dvc repro embed`")
     return embedded
-
-
-def _provenance(sets: dict[str, list[_Judged]]) -> dict[str, Any]:
-    """What made the metrics: the first file's provenance, and each data set's protocol where they differ."""
-    made = {dataset: parts[0].provenance for dataset, parts in sets.items()}
-    first = next(iter(made.values()))
-    protocols = {dataset: provenance.get("protocol") for dataset, provenance in made.items()}
-    differing = {"protocols": protocols} if len(set(protocols.values())) > 1 else {}
-    return {field: first.get(field) for field in PROVENANCE} | differing
 
 
 def _rank_lists(dataset: str, embedded: Embedded) -> list[tuple]:

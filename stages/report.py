@@ -34,7 +34,7 @@ from pipeline.reporting.results import (
     leading,
     parser_table,
     read_csv,
-    read_json,
+    read_parser_scores,
     read_results,
 )
 from stages import main
@@ -177,7 +177,8 @@ def _table(table: Table, work: Path) -> str:
 
 
 def _parser(plan: ReportPlan, work: Path) -> Section:
-    table = parser_table(read_json(paths.parser_scores(plan.parser)), parser=plan.parser, data=plan.parsed_on)
+    scores = read_parser_scores(paths.parser_scores(plan.parser))
+    table = parser_table(scores, parser=plan.parser, data=plan.parsed_on)
     return "parser", "The parser", _table(table, work)
 
 

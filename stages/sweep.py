@@ -19,7 +19,7 @@ NAMES = {"esa": "ESA-ReID", "sgsfa": "SGSFA", "sgam": "SGAM", "dsa": "DSA-reID",
 def run(experiment: Experiment, key: str) -> None:
     """Write the folder beside its place and put it there whole."""
     plan = pick(experiment.plan.sweep, key, "plan.sweep")
-    points = [point(value, result, read_metrics(paths.metrics(experiment.name, result))[0], plan.dataset)
+    points = [point(value, result, read_metrics(paths.metrics(experiment.name, result)), plan.dataset)
               for value, result in zip(plan.values, plan.results, strict=True)]
     figure = sweep_figure(points, title=_title(plan), what=plan.what, axis=plan.axis, best=plan.best)
 

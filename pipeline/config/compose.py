@@ -66,7 +66,7 @@ def _compose(name: str, profile: Entry, bases: dict[str, Composed], kept: tuple[
     root = name == "default"
     plan: Entry = {"name": name, "root": "." if root else "../..",
                    "folder": "" if root else f"{paths.experiment_folder(name).as_posix()}/",
-                   "on": profile.get("on", []), "owners": {}}
+                   "on": profile.get("on", []), "owners": {}, "link": {}}
     known = together(base.known for base in bases.values())
     profile, rows = add_rows(profile, runs=known.runs.keys() | known.results.keys(), warps=known.warps.keys(),
                              results=known.results.keys())
@@ -86,9 +86,36 @@ def _compose(name: str, profile: Entry, bases: dict[str, Composed], kept: tuple[
     add_evaluations(made)
     add_reports(made)
     add_papers(made, rows)
+    add_links(made, bases)
 
     params, _ = parse(Params, made.params, ""), parse(Plan, made.plan, "plan")
     return Composed(without_neutral(params), {"plan": made.plan}, made.known, made.folders, bases)
+
+
+def add_links(made: Composition, bases: dict[str, Composed]) -> None:
+    """What users put or link under data/, for DVC's jobs in folders of their own; what others have is theirs.
+
+    Not the photographs that parsers learn from: several experiments may each train one, and an output has one owner.
+    """
+    given = {name: path for name, path in made.folders.items()
+             if name not in made.plan["train_photographs"] and (made.kept is None or name in made.kept)}
+    for section in ("parse_external", "parse_described"):
+        for name, plan in made.plan[section].items():
+            given |= {f"{name}-{field}": plan[field] for field in ("source", "description") if field in plan}
+    taken = {entry["path"] for base in bases.values() for entry in all_links(base)}
+    made_here = {path.as_posix() for path in (paths.PARSERS, paths.CACHE)}
+    for name, path in given.items():
+        mine = path.startswith(f"{paths.DATA.as_posix()}/") and not path.startswith(tuple(made_here))
+        if mine and path not in taken:
+            made.plan["link"][name] = {"path": path}
+            taken.add(path)
+
+
+def all_links(composed: Composed) -> Iterator[Entry]:
+    """The links of an experiment and of those it stands on."""
+    yield from composed.plan["plan"]["link"].values()
+    for base in composed.bases.values():
+        yield from all_links(base)
 
 
 KINDS = {"rendered or occluded set": ("render", "occlude"), "data set": ("prepare",),
@@ -101,5 +128,6 @@ def outputs(plan: Any) -> Iterator[tuple[str, str]]:
     for kind, sections in KINDS.items():
         for section in sections:
             yield from ((kind, name) for name in getattr(plan, section))
+    yield from (("user's folder", entry.path) for entry in plan.link.values())
     embeds = [*plan.embed.values(), *plan.embed_seen.values()]
     yield from (("result", name) for name in dict.fromkeys(entry.result for entry in embeds))

@@ -38,7 +38,8 @@ def add_caches(made: Composition) -> None:
     made.params["caches"], made.params["external"] = {}, {}
     for section in ("parse", "parse_external", "parse_described"):
         made.plan[section] = {}
-    for name, entry in by_trial("caches", entries(made.profile, "caches"), made.known.trials).items():
+    written = per_dataset(entries(made.profile, "caches"))
+    for name, entry in by_trial("caches", written, made.known.trials).items():
         place = f"caches.{name}"
         check_new(made.known, "caches", name, place)
         dataset = find(made.known, "datasets", take(entry, "dataset", place), f"{place}.dataset")
@@ -57,6 +58,24 @@ def add_caches(made: Composition) -> None:
         else:
             made.plan["parse" if own else "parse_external"][name] = plan
         made.known.caches[name] = dataset
+
+
+def per_dataset(written: dict[str, Entry]) -> dict[str, Entry]:
+    """Caches with those of several data sets written out: `lip: {datasets: [a, b], ...}` is a-lip and b-lip.
+
+    >>> list(per_dataset({"lip": {"datasets": ["a", "b"], "parser": "deeplabv3"}, "c": {"dataset": "c"}}))
+    ['a-lip', 'b-lip', 'c']
+    """
+    found: dict[str, Entry] = {}
+    for name, entry in written.items():
+        several = entry.pop("datasets", None)
+        for dataset in [None] if several is None else several:
+            key = name if dataset is None else f"{dataset}-{name}"
+            if key in found or (dataset is not None and (key in written or "dataset" in entry)):
+                raise InputError(f"caches.{name}: with `datasets` it makes {key!r}, which is written too, or it has a "
+                                 "`dataset` beside; take one out")
+            found[key] = {**entry} if dataset is None else {**entry, "dataset": dataset}
+    return found
 
 
 def _source(made: Composition, entry: Entry, dataset: str | None, place: str) -> str | None:

@@ -40,6 +40,7 @@ def _add(made: Composition, key: str, entry: Entry) -> None:
 
     whole = _of(known.runs[base], entry, place) if "of" in entry else copy.deepcopy(entry)
     whole.pop("result", None)
+    named = whole.get("cache")
     train_on = find(known, "datasets", take(whole, "train_on", place), f"{place}.train_on")
     tests = dict.fromkeys(take(whole, "eval_on", place))
     sets = [name for name in tests if find(known, "datasets", name, f"{place}.eval_on") is not None]
@@ -54,7 +55,11 @@ def _add(made: Composition, key: str, entry: Entry) -> None:
     known.results.setdefault(result, [])
     known.result_runs[result] = base
     model = parse(ModelParams, known.runs[base].model, f"{place}.model")
-    _embed(made, result, base, model.cache_file(match.get("features")), sets, seen_by, place)
+    cached = model.cache_file(match.get("features"))
+    if cached == "parts.h5" and named:
+        raise InputError(f"{place}.cache: is {named!r}, and {model.name} reads masks in matching too, of other "
+                         f"data sets; name the kind of cache instead, `masks: [KIND]` for DATASET-KIND")
+    _embed(made, result, base, cached, sets, seen_by, place)
     note_owner(made, base)
 
 
@@ -80,15 +85,17 @@ def _of(run: Run, entry: Entry, place: str) -> Entry:
 def _train(made: Composition, key: str, entry: Entry, train_on: str, written: Entry) -> bool:
     """A run and its training. False where the cache that it reads is left out."""
     place, known = f"runs.{key}", made.known
-    settings, named = take(entry, "model", place), entry.pop("cache", None)
+    settings, named, wanted = take(entry, "model", place), entry.pop("cache", None), entry.pop("masks", [])
     kind = concrete(ModelParams, settings, f"{place}.model")
     cached = parse(kind, settings, f"{place}.model").cache_file(None)
 
-    cache, raw = "none", known.datasets[train_on].raw
+    cache, masks, raw = "none", "", known.datasets[train_on].raw
     reads = raw
     if cached:
         section = "caches" if cached == "parts.h5" else "warps"
-        found = find(known, section, named or train_on, f"{place}.cache")
+        if section == "caches" and not named:
+            masks = _masks(made, wanted, train_on, place)
+        found = find(known, section, named or cache_of(train_on, masks), f"{place}.cache")
         if found is None:
             return False
         made_of = getattr(known, section)[found]
@@ -100,8 +107,23 @@ def _train(made: Composition, key: str, entry: Entry, train_on: str, written: En
     made.params["runs"][key] = {**entry, "model": settings, "train_on": train_on, "cache": cache}
     made.plan["train"][key] = {"model": settings["name"], "train_on": train_on, "cache": cache,
                                "index": paths.index(train_on).as_posix(), "raw": raw, "reads": reads}
-    known.runs[key] = Run(made.name, settings, train_on, written)
+    known.runs[key] = Run(made.name, settings, train_on, masks, written)
     return True
+
+
+def _masks(made: Composition, wanted: list[str], dataset: str, place: str) -> str:
+    """The first of the kinds of cache that a run would read, in its order, which the data set has here; else "".
+
+    InputError for a kind that no cache of the data set is, left out here or not.
+    """
+    there = [kind for kind in wanted
+             if find(made.known, "caches", cache_of(dataset, kind), f"{place}.masks: {kind}") is not None]
+    return there[0] if there else ""
+
+
+def cache_of(dataset: str, masks: str) -> str:
+    """The name of a data set's cache, or of that of its kind `masks`."""
+    return f"{dataset}-{masks}" if masks else dataset
 
 
 def _embed(made: Composition, result: str, run: str, cached: str | None, sets: list[str], seen_by: str | None,
@@ -110,12 +132,13 @@ def _embed(made: Composition, result: str, run: str, cached: str | None, sets: l
     for dataset in sets:
         name, data = f"{result}-on-{dataset}", made.known.datasets[dataset]
         section = "caches" if cached == "parts.h5" else "warps"
+        cache = cache_of(dataset, made.known.runs[run].masks)
         seen = _seen_by(made, seen_by, data, f"{place}.visible_by") if seen_by else None
-        if (seen_by and not seen) or (cached and not find(made.known, section, dataset, f"{place}.eval_on")):
+        if (seen_by and not seen) or (cached and not find(made.known, section, cache, f"{place}.eval_on")):
             drop(made.known, "embeddings", name)
             continue
 
-        reads = paths.cache(dataset, cached).as_posix() if cached else data.raw
+        reads = paths.cache(cache, cached).as_posix() if cached else data.raw
         plan = {"result": result, "run": run, "model": made.known.runs[run].model["name"], "dataset": dataset,
                 "index": paths.index(dataset).as_posix(), "raw": data.raw, "reads": reads,
                 "weights": paths.weights(run).as_posix(), "protocol": data.layout}

@@ -32,6 +32,7 @@ class Run:
     owner: str
     model: Entry
     train_on: str
+    masks: str  # the kind of cache that it reads, DATASET-MASKS; empty: the data set's own
     entry: Entry  # as in the profile, recipes copied in: what `of` starts from
 
 

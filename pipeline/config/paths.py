@@ -6,9 +6,24 @@ DATA = Path("data")
 RAW, INDEX, CACHE, PARSERS = DATA / "raw", DATA / "index", DATA / "cache", DATA / "parsers"
 RUNS, FEATURES, RESULTS, REPORTS = DATA / "runs", DATA / "features", DATA / "results", DATA / "reports"
 CURVES, RANKS = DATA / "curves", DATA / "ranks"
-SCRATCH = Path("scratch")  # unfinished work, keyed by all that it depends on
 EXPERIMENTS = Path("experiments")
 PARSER_RESULTS = "parsers"  # no experiment's name
+QUEUE = (".dvc", "tmp", "exps")  # below it `dvc exp run --temp` and `--queue` make a folder for each job
+
+
+def main_checkout(here: Path | None = None) -> Path:
+    """The way to where git-ignored files lie: the checkout itself, from the folder of a DVC job the one it belongs to.
+
+    >>> main_checkout(Path("/home/me/semalign/.dvc/tmp/exps/tmp0a1b2c")).as_posix(), main_checkout(Path("/home/me"))
+    ('/home/me/semalign', PosixPath('.'))
+    """
+    for folder in (here or Path.cwd()).parents:
+        if folder.parts[-3:] == QUEUE:
+            return folder.parents[2]
+    return Path()
+
+
+SCRATCH = main_checkout() / "scratch"  # unfinished work, keyed by all that it depends on; outlives a DVC job
 
 
 def experiment_folder(name: str) -> Path:
@@ -61,7 +76,8 @@ def features(result: str, dataset: str) -> Path:
 
 
 def metrics(experiment: str, result: str) -> Path:
-    return RESULTS / experiment / f"{result}.json"
+    """The folder of a result's metrics, DATASET.json each: so DVC shows a line per data set and not a column."""
+    return RESULTS / experiment / result
 
 
 def curve(experiment: str, result: str) -> Path:

@@ -24,6 +24,11 @@ class FolderPlan:
 
 
 @dataclass(frozen=True)
+class LinkPlan:
+    path: str  # what a user put or linked under data/
+
+
+@dataclass(frozen=True)
 class OccludePlan:
     index: str
     raw: str
@@ -204,6 +209,7 @@ class Plan:
     folder: str  # the experiment's folder from there, with a slash; empty for the default
     on: tuple[str, ...]  # experiments whose data sets, caches and runs it uses
     owners: dict[str, str]  # the experiment of each run that is another's
+    link: dict[str, LinkPlan]
     render: tuple[str, ...]
     prepare: dict[str, FolderPlan]
     occlude: dict[str, OccludePlan]

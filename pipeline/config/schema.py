@@ -86,7 +86,9 @@ class ParserParams:
     width: int = count("pixels of the network's input", low=16, high=SIDE)
     image_steps: int = count("images seen in training")
     batch: int = count("images per step", low=2)
-    lr: float = doc("peak learning rate of AdamW; Muon's is twice that", low=0)
+    lr: float = doc("peak learning rate: of AdamW, Muon's is twice that; or of SGD", low=0)
+    optimizer: str = doc("muon: Muon and AdamW, cosine; sgd: SGAM's, a tenth from half-way on",
+                         choices=("muon", "sgd"), neutral="muon")
     augment: str = doc("all: flips, moves, light, hidden rectangles, blur, noise, JPEG", choices=("flip", "all"))
     seed: int = count("initialisation, order and augmentation", low=0, high=SEED)
     workers: int = count("data loading processes; results do not depend on it", low=0, high=256)
@@ -102,7 +104,9 @@ class PhotographsParams:
     width: int = count("pixels of the network's input", low=16, high=SIDE)
     image_steps: int = count("images seen in training")
     batch: int = count("images per step", low=2)
-    lr: float = doc("peak learning rate of AdamW; Muon's is twice that", low=0)
+    lr: float = doc("peak learning rate: of AdamW, Muon's is twice that; or of SGD", low=0)
+    optimizer: str = doc("muon: Muon and AdamW, cosine; sgd: SGAM's, a tenth from half-way on",
+                         choices=("muon", "sgd"), neutral="muon")
     augment: str = doc("all: flips, moves, light, hidden rectangles, blur, noise, JPEG", choices=("flip", "all"))
     seed: int = count("initialisation, order and augmentation", low=0, high=SEED)
     workers: int = count("data loading processes; results do not depend on it", low=0, high=256)

@@ -97,4 +97,20 @@ def _joined(names: Collection[str]) -> str:
 def _budget(provenance: Mapping[str, Any]) -> str:
     start = "random weights" if provenance["init"] == "none" else f"weights {provenance['init']}"
     return (f"trained on {data_name(provenance['train_on'])} with {provenance['image_steps']:,} image steps from "
-            f"{start}, seed {provenance['seed']}")
+            f"{start}, seed {provenance['seed']}{_masks_by(provenance.get('caches') or {})}")
+
+
+def _masks_by(caches: Mapping[str, Mapping[str, Any]]) -> str:
+    """Which parser made what a run read, in words; empty where it read no cache.
+
+    >>> _masks_by({"a/parts.h5": {"maker": {"parser": "deeplabv3", "source_sha256": "01ab" * 16, "exact": False}}})
+    ', masks by deeplabv3 (weights 01ab01ab01ab, its 8 parts approximate)'
+    """
+    makers = []
+    for cache in caches.values():
+        maker = cache["maker"].get("parts", cache["maker"])  # a warp's is that of the u,v it was made by
+        weights = str(maker.get("source_sha256", "unknown"))[:12]
+        said = f"{maker.get('parser')} (weights {weights}{'' if maker.get('exact') else ', its 8 parts approximate'})"
+        if said not in makers:
+            makers.append(said)
+    return f", masks by {_joined(makers)}" if makers else ""

@@ -89,7 +89,7 @@ def read_own(own: Collection[Own], *, results: str | os.PathLike, curves: str | 
              ) -> tuple[dict[str, Seeds], dict[str, dict[str, Any]]]:
     """Of every result that a table's own rows name: its seeds' scores, and what made it.
 
-    Read are RESULTS/NAME.json and CURVES/NAME.csv of `result` and `seeds`, of rows where nothing is missing.
+    Read are RESULTS/NAME/*.json and CURVES/NAME.csv of `result` and `seeds`, of rows where nothing is missing.
     """
     names = {row.result: row.seeds for row in own if not row.missing}
     scores, provenance = {}, {}
@@ -122,16 +122,17 @@ def read_seeds(names: Sequence[str], *, results: str | os.PathLike, curves: str 
 
 
 def read_scores(name: str, *, results: str | os.PathLike, curves: str | os.PathLike) -> tuple[Scores, dict[str, Any]]:
-    """A result's scores on each of its data sets, and what made it, from RESULTS/NAME.json and CURVES/NAME.csv.
+    """A result's scores on each of its data sets, and what made it, from RESULTS/NAME/*.json and CURVES/NAME.csv.
 
     InputError if a file is missing or damaged.
     """
-    sections, provenance = read_metrics(Path(results) / f"{name}.json")
+    sections = read_metrics(Path(results) / name)
+    provenance = next(made for _, made in sections.values())
     curve = read_csv(Path(curves) / f"{name}.csv", CURVES).set_index(["dataset", "rank"])["cmc"]
     try:
-        return {data: dict(_scores(metrics, curve.loc[data])) for data, metrics in sections.items()}, provenance
+        return {data: dict(_scores(metrics, curve.loc[data])) for data, (metrics, _) in sections.items()}, provenance
     except (ValueError, LookupError, TypeError) as error:
-        raise InputError(f"'{Path(results) / name}.json' and '{Path(curves) / name}.csv': do not hold what a table "
+        raise InputError(f"{str(Path(results) / name)!r} and '{Path(curves) / name}.csv': do not hold what a table "
                          f"shows ({error!r}); make them again with `dvc repro evaluate@{name}`") from error
 
 

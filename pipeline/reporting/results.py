@@ -43,38 +43,44 @@ class Table:
 
 
 def read_results(folder: str | os.PathLike, names: Sequence[str]) -> list[Result]:
-    """The results FOLDER/NAME.json of an experiment, controls first. InputError if one is missing or damaged."""
+    """The results FOLDER/NAME of an experiment, controls first. InputError if one is missing or damaged."""
     if not names:
         raise InputError(f"{os.fspath(folder)!r}: no result is named; let the experiment's runs be evaluated on a data "
                          "set (eval_on)")
 
-    results = [result for name in names for result in _read(Path(folder) / f"{name}.json", name)]
+    results = [result for name in names for result in _read(Path(folder) / name, name)]
     return sorted(results, key=lambda result: (_place(result), result.name))
 
 
-def _read(path: Path, name: str) -> list[Result]:
+def _read(folder: Path, name: str) -> list[Result]:
     """A result on each of its data sets."""
-    sections, provenance = read_metrics(path)
-    if not all(metrics.keys() >= {*METRICS, *COUNTS} for metrics in sections.values()):
-        raise InputError(f"{str(path)!r}: is no result of `evaluate`; run `dvc repro evaluate@{name}` again")
-
-    protocols = provenance.pop("protocols", {})  # of each data set, where they differ
-    return [Result(name, dataset, metrics,
-                   provenance | ({"protocol": protocols[dataset]} if dataset in protocols else {}))
-            for dataset, metrics in sections.items()]
+    results = [Result(name, dataset, metrics, made) for dataset, (metrics, made) in read_metrics(folder).items()]
+    for result in results:
+        if not result.metrics.keys() >= {*METRICS, *COUNTS}:
+            raise InputError(f"'{folder / result.dataset}.json': is no result of `evaluate`; run "
+                             f"`dvc repro evaluate@{name}` again")
+    return results
 
 
-def read_metrics(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """A result's file: data set -> all of its metrics, the details among them; and what made them.
+def read_metrics(folder: Path) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+    """A result's folder: data set -> all of its metrics, the details among them, and what made them.
 
-    InputError if it is missing, damaged or no result.
+    InputError if there is none, if a file is damaged or no result.
     """
-    content = read_json(path)
-    try:
-        provenance = dict(content.pop("provenance")[0])
-        return {dataset: metrics | metrics["details"][0] for dataset, metrics in content.items()}, provenance
-    except (LookupError, TypeError, ValueError) as error:
-        raise InputError(f"{str(path)!r}: is no result of `evaluate`; run `dvc repro evaluate` again") from error
+    files = sorted(folder.glob("*.json"))
+    if not files:
+        raise InputError(f"{str(folder)!r}: has no metrics; make them with `dvc repro evaluate@{folder.name}`")
+
+    sections = {}
+    for path in files:
+        content = read_json(path)
+        try:
+            made, details = dict(content.pop("provenance")[0]), dict(content.pop("details")[0])
+        except (LookupError, TypeError, ValueError) as error:
+            raise InputError(f"{str(path)!r}: is no result of `evaluate`; run `dvc repro evaluate@{folder.name}` "
+                             "again") from error
+        sections[path.stem] = content | details, made
+    return sections
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -171,6 +177,14 @@ def _note(dataset: str, results: Sequence[Result], *, rendered: Collection[str],
     sentences.append("Metrics are percent. Image steps count the images seen in training; start is what the backbone's "
                      "weights were before it.")
     return " ".join(sentences)
+
+
+def read_parser_scores(path: Path) -> dict[str, Any]:
+    """A parser's scores on held-out people. InputError if the file is missing, damaged or holds none."""
+    try:
+        return dict(read_json(path)["details"][0])
+    except (LookupError, TypeError, ValueError) as error:
+        raise InputError(f"{str(path)!r}: has no scores of a parser; run `dvc repro train_parser` again") from error
 
 
 def parser_table(scores: Mapping[str, Any], *, parser: str, data: str) -> Table:

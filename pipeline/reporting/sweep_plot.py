@@ -30,10 +30,10 @@ class Point:
     queries: int
 
 
-def point(value: float, result: str, sections: Mapping[str, Mapping[str, Any]], dataset: str) -> Point:
+def point(value: float, result: str, sections: Mapping[str, tuple[Mapping[str, Any], Any]], dataset: str) -> Point:
     """From what `results.read_metrics` gives. InputError if it lacks the data set or one of the metrics."""
     try:
-        section = sections[dataset]
+        section, _ = sections[dataset]
         metrics = {name + end: float(section[name + end]) for name in DRAWN for end in ("", "_low", "_high")}
         return Point(value, result, metrics, int(section["queries"]))
     except (LookupError, TypeError, ValueError) as error:

@@ -1,6 +1,5 @@
 """Training of a human parser, what stages train_parser and train_photographs share: learn, measure, write."""
 
-import dataclasses
 import functools
 import shutil
 from importlib.metadata import version
@@ -16,14 +15,16 @@ from pipeline.base.errors import InputError
 from pipeline.base.files import write_json
 from pipeline.base.seeds import torch_seed
 from pipeline.config import paths
-from pipeline.config.schema import Params, ParserParams, PhotographsParams
+from pipeline.config.schema import Params, ParserParams, PhotographsParams, without_neutral
 from pipeline.parsing.rendered_set import LabelledSet, label_shares
 from pipeline.parsing.training import Objective, evaluate, learning_rate, make_optimizer, training_batches
-from pipeline.training.loop import fingerprint, fit
+from pipeline.training import loop
+from pipeline.training.loop import Stepper, fingerprint, fit
 from stages.shared.device import choose_device, choose_precision, machine
 
 SCRATCH = paths.SCRATCH / "train-parser"
 EVALUATION_BATCH = 32
+SGAM_RATE: dict[str, Any] = {"milestones": (0.5,), "gamma": 0.1}  # 0.1, after 40 of 80 epochs 0.01 (SGAM, L490-492)
 Settings = ParserParams | PhotographsParams
 GROUPS: dict[str, tuple[np.ndarray, tuple[str, ...]]] = {  # what the held-out IoU is told for
     "densepose24": (DENSEPOSE24_TO_PARTS8, PARTS8), "lip20": (np.arange(len(LIP20)), LIP20)}
@@ -50,7 +51,8 @@ def learn(params: Params, settings: Settings, learned: LabelledSet, held_out: La
                       coarser=coarser)
     scores |= {"architecture": settings.architecture, "image_steps": steps * settings.batch}
     save_parser(parser, paths.parser_weights(key), made=made)
-    write_json(paths.parser_scores(key), scores)
+    mean = next(name for name in scores if name.startswith("miou"))
+    write_json(paths.parser_scores(key), {"mIoU": scores[mean], "details": [scores]})  # DVC shows no lists
     shutil.rmtree(scratch, ignore_errors=True)
 
 
@@ -81,10 +83,15 @@ def train(parser: Parser, learned: LabelledSet, settings: Settings, *, key: str,
     objective = Objective(parser, shares=label_shares(learned))
     print(f"{key}: {len(learned)} pictures, {steps * settings.batch} image-steps on {device.type} in {precision}, "
           f"backbone's start: {settings.init}")
-    optimizer = make_optimizer(parser, dtype=getattr(torch, muon_precision))
+    if settings.optimizer == "sgd":
+        optimizer = sgam_optimizer(parser, pretrained=settings.init != "none")
+        rate = functools.partial(loop.learning_rate, lr=settings.lr, warmup=0.0, warmup_start=1.0, **SGAM_RATE)
+    else:
+        optimizer = make_optimizer(parser, dtype=getattr(torch, muon_precision))
+        rate = functools.partial(learning_rate, lr=settings.lr)
     fit(objective, optimizer, steps=steps, batch_size=settings.batch, seed=settings.seed, device=device,
         precision=precision,
-        rate=functools.partial(learning_rate, lr=settings.lr), scratch=scratch, live=scratch / "live",
+        rate=rate, scratch=scratch, live=scratch / "live",
         keys=learned.paths,
         batches=lambda start: training_batches(learned, seed=settings.seed, batch=settings.batch, start=start,
                                                stop=steps, workers=settings.workers,
@@ -92,6 +99,14 @@ def train(parser: Parser, learned: LabelledSet, settings: Settings, *, key: str,
     return steps
 
 
+def sgam_optimizer(parser: Parser, *, pretrained: bool) -> Stepper:
+    """SGAM's own: SGD with momentum 0.9 and weight decay 5e-4, a pretrained backbone at a tenth of the rate."""
+    backbone = list(parser.backbone.parameters()) if pretrained else []
+    known = {id(weight) for weight in backbone}
+    rest = [weight for weight in parser.parameters() if id(weight) not in known]
+    return loop.make_optimizer(backbone, rest, name="sgd", weight_decay=5e-4, pretrained_lr_factor=0.1)
+
+
 def recorded(settings: Settings) -> dict[str, Any]:
     """The parameters that the result depends on."""
-    return {name: value for name, value in dataclasses.asdict(settings).items() if name not in ("workers", "raw")}
+    return {name: value for name, value in without_neutral(settings).items() if name not in ("workers", "raw")}

@@ -53,7 +53,7 @@ def test_optimiser_sizes_batches_and_augmentation(name):
     assert PRINTED[name] == (optimizer["name"], optimizer["pretrained_lr_factor"], recipe["height"], recipe["width"],
                              recipe["batch"], recipe["ids_per_batch"], augment["flip"], augment["pad"],
                              augment["erase"])
-    assert optimizer["weight_decay"] == 5e-4
+    assert optimizer["weight_decay"] == 5e-4  # ruled: no paper prints one
     assert recipe["backbone"] == "resnet50" and recipe["init"] == "imagenet"
 
 

@@ -31,7 +31,7 @@ def test_an_experiment_runs_what_its_change_makes_stale_and_can_be_compared(rest
     lines = restored.run("dvc", "params", "diff", "HEAD").stdout.splitlines()
     assert len(lines) == 2 and lines[1].split() == ["params.yaml", "runs.sorn.optimizer.lr", "0.001", "1e-05"], lines
     metrics = json.loads(restored.run("dvc", "metrics", "diff", "--all", "--json").stdout)
-    assert {"old", "new"} <= metrics["data/results/default/sorn.json"]["synth-occluded.mAP"].keys()
+    assert {"old", "new"} <= metrics["data/results/default/sorn/synth-occluded.json"]["mAP"].keys()
     restored.run("dvc", "plots", "diff", "-o", "plots", "HEAD")
     assert "vega" in (restored.folder / "plots" / "index.html").read_text().lower()
 

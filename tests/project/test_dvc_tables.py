@@ -1,6 +1,5 @@
 """The papers' tables as a stage: what they stand on, and that they are made again when a result changes."""
 
-import json
 import re
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 from benchmarks.project import Project, new_project
 from pipeline.config import paths
 from pipeline.config.loader import load_plan
+from tests.helpers.results import write_result
 
 NAME = "sorn-tables"
 PROFILE = """
@@ -45,8 +45,7 @@ def test_tables_are_made_once_and_again_when_a_result_changes(project):
     evaluated = load_plan(project.folder / FOLDER / "plan.yaml").evaluate
     for name, plan in evaluated.items():
         entry = {"rank1": 80.0, "mAP": 50.0, "mINP": 30.0, "details": [{"rank5": 90.0, "rank10": 95.0}]}
-        write(project.folder / paths.metrics(NAME, name),
-              json.dumps(dict.fromkeys(plan.datasets, entry) | {"provenance": [PROVENANCE] * len(plan.datasets)}))
+        write_result(project.folder / paths.metrics(NAME, name), dict.fromkeys(plan.datasets, entry), PROVENANCE)
         write(project.folder / paths.curve(NAME, name), "run,dataset,rank,cmc\n" + "".join(
             f"{name},{dataset},{rank},0.{80 + rank}\n" for dataset in plan.datasets for rank in range(1, 20)))
 
@@ -55,7 +54,8 @@ def test_tables_are_made_once_and_again_when_a_result_changes(project):
     assert "80.00" in page.read_text() and "71.25" not in page.read_text()
     assert "Running stage" not in project.run("dvc", "repro", "-s", STAGE).stdout
 
-    changed = project.folder / paths.metrics(NAME, next(iter(evaluated)))
+    name, plan = next(iter(evaluated.items()))
+    changed = project.folder / paths.metrics(NAME, name) / f"{plan.datasets[0]}.json"
     changed.write_text(changed.read_text().replace("80.0", "71.25"))
     project.run("dvc", "repro", "-s", STAGE)
     assert "71.25" in page.read_text()

@@ -33,10 +33,10 @@ def test_every_run_has_weights_features_and_metrics(tiny):
             assert len(file["key"]) == (index["split"] != "train").sum()
             assert np.isfinite(file["features"][:]).all()
             assert file["features"].shape[1] == file["sizes"][:].sum()
-        metrics = json.loads((tiny.folder / paths.metrics("default", run)).read_text())
-        counts = metrics[DATA]["details"][0]
+        metrics = json.loads((tiny.folder / paths.metrics("default", run) / f"{DATA}.json").read_text())
+        counts = metrics["details"][0]
         assert counts["queries"] + counts["skipped"] == (index["split"] == "query").sum()
-        assert 0 <= metrics[DATA]["rank1"] <= counts["rank5"] <= 100
+        assert 0 <= metrics["rank1"] <= counts["rank5"] <= 100
         assert metrics["provenance"][0]["image_steps"] == 32
 
 

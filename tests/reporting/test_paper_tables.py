@@ -3,7 +3,6 @@
 import csv
 import doctest
 import itertools
-import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -27,6 +26,7 @@ from pipeline.reporting.paper_tables import (
     read_seeds,
 )
 from pipeline.reporting.table_formats import as_html, as_latex, as_markdown, latex, show
+from tests.helpers import results
 
 ROOT = Path(__file__).resolve().parents[2]
 PRINTED, NOTES = ROOT / "docs/papers/tables.csv", ROOT / "docs/papers/notes.csv"
@@ -244,7 +244,7 @@ def write_result(folders, name, metrics, *, rank3=0.5, **about):
     content = {data: {"rank1": rank1, "mAP": mean, "mINP": 1.0, "details": [
         {"rank5": 90.0, "rank10": 95.0, "PR_AUC": 31.25, "rank1_low": rank1 - 1, "rank1_high": rank1 + 1,
          "mAP_low": mean - 2, "mAP_high": mean + 2}]} for data, (rank1, mean) in metrics.items()}
-    (folders["results"] / f"{name}.json").write_text(json.dumps(content | {"provenance": [ABOUT | about]}))
+    results.write_result(folders["results"] / name, content, ABOUT | about)
     (folders["curves"] / f"{name}.csv").write_text("run,dataset,rank,cmc\n" + "".join(
         f"{name},{data},{rank},{rank3:.4f}\n" for data in metrics for rank in (1, 2, 3)))
 
@@ -396,7 +396,7 @@ def test_latex_escapes_are_undone_by_their_meaning():
 def test_unknown_tables_and_damaged_results_are_named(folders):
     with pytest.raises(InputError, match="has no table 'VII' of paper 'sorn'"):
         read_printed(PRINTED, "sorn", "VII")
-    with pytest.raises(InputError, match="sorn-synth-holistic.json.*make it again"):
+    with pytest.raises(InputError, match="sorn-synth-holistic.: has no metrics; make them with"):
         table(folders, "sorn", "V", sorn_v())
     write_result(folders, "sorn-synth-holistic", {"synth-holistic": (1.0, 1.0)})
     with pytest.raises(InputError, match="has no rank1 on 'synth-partial'"):

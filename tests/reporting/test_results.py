@@ -26,6 +26,7 @@ from pipeline.reporting.results import (
     parser_table,
     read_results,
 )
+from tests.helpers.results import write_result
 
 PROVENANCE = {"model": "baseline", "seed": 0, "image_steps": 640, "init": "none", "train_on": "people", "caches": {},
               "distance": "euclidean", "reduction": "mean", "protocol": "market", "versions": {"torch": "2.13"}}
@@ -41,20 +42,17 @@ PARSER = {"miou8": 0.75, "pixel_accuracy": 0.9, "uv_error": 0.05,
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """Five results on one data set, as `evaluate` writes them, and a file that is none."""
+    """Five results on one data set, as `evaluate` writes them, and one that is none."""
     for number, (name, changes) in enumerate(CHANGES.items()):
-        write(tmp_path / f"{name}.json", {"people": metrics(number)}, **changes)
-    (tmp_path / "other.json").write_text(json.dumps({"loss": 0.5}))
+        write_result(tmp_path / name, {"people": metrics(number)}, PROVENANCE | changes)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/people.json").write_text(json.dumps({"loss": 0.5}))
     return tmp_path
 
 
 def metrics(number: int, **counts: int) -> dict:
     return {"rank1": 10.0 * number, "mAP": 40.0 - number, "mINP": 1.25, "details": [
         {"rank5": 50.5, "rank10": 60.0} | {"queries": 4, "skipped": 1, "gallery": 5} | counts]}
-
-
-def write(path: Path, sections: dict, **changes) -> None:
-    path.write_text(json.dumps(sections | {"provenance": [PROVENANCE | changes]}))
 
 
 class Reader(HTMLParser):
@@ -101,8 +99,8 @@ def test_the_named_results_are_read_controls_first(folder):
     assert [result.name for result in results] == ["histogram", "untrained", "baseline", "amethod", "amethod-seed1"]
     assert [result.name for result in leading(results)] == ["histogram", "untrained", "baseline", "amethod"]
     for result in results:
-        content = json.loads((folder / f"{result.name}.json").read_text())
-        shown = content["people"] | content["people"]["details"][0]
+        content = json.loads((folder / result.name / "people.json").read_text())
+        shown = content | content["details"][0]
         assert {name: result.metrics[name] for name in METRICS} == {name: shown[name] for name in METRICS}
         assert result.provenance == content["provenance"][0]
     assert [result.name for result in read_results(folder, ["amethod"])] == ["amethod"], "nothing else is looked at"
@@ -128,8 +126,8 @@ def test_the_table_is_the_same_on_the_page_in_markdown_and_in_csv(folder):
 
 def test_who_is_rendered_is_said_and_not_guessed(folder):
     """A rendered set may bear any name, and so may a real one."""
-    write(folder / "a.json", {"synth-real": metrics(1), "market": metrics(2)},
-          protocols={"synth-real": "market", "market": "occluded-duke"})
+    write_result(folder / "a", {"synth-real": metrics(1)}, PROVENANCE)
+    write_result(folder / "a", {"market": metrics(2)}, PROVENANCE | {"protocol": "occluded-duke"})
     notes = {result.dataset: dataset_table(result.dataset, [result], rendered=("market",), trained={}).note
              for result in read_results(folder, ["a"])}
     assert "synth-real (a data set of real people)" in notes["synth-real"] and "Market-1501's" in notes["synth-real"]
@@ -156,12 +154,12 @@ def test_wrong_results_are_named(folder):
             read_results(folder, names)
 
     stops("no result is named")
-    stops("absent.json': cannot be read as JSON", "baseline", "absent")
-    stops("other.json': is no result of `evaluate`", "other")
-    (folder / "other.json").write_text("{")
-    stops("other.json': cannot be read as JSON", "other")
-    write(folder / "old.json", {"people": {"rank1": 1.0, "mAP": 1.0, "mINP": 1.0, "details": [{}]}})
-    stops("old.json': is no result of `evaluate`; run `dvc repro evaluate@old`", "old")
+    stops("absent': has no metrics; make them with `dvc repro evaluate@absent`", "baseline", "absent")
+    stops("other/people.json': is no result of `evaluate`; run `dvc repro evaluate@other`", "other")
+    (folder / "other/people.json").write_text("{")
+    stops("other/people.json': cannot be read as JSON", "other")
+    write_result(folder / "old", {"people": {"rank1": 1.0, "mAP": 1.0, "mINP": 1.0, "details": [{}]}}, PROVENANCE)
+    stops("old/people.json': is no result of `evaluate`; run `dvc repro evaluate@old`", "old")
 
 
 def test_tables_of_odd_cells():
@@ -173,7 +171,7 @@ def test_tables_of_odd_cells():
 
 
 def test_rows_counted_differently_are_said_so(folder):
-    write(folder / "few.json", {"people": metrics(1, queries=3, skipped=0)})
+    write_result(folder / "few", {"people": metrics(1, queries=3, skipped=0)}, PROVENANCE)
     note = dataset_table("people", read_results(folder, ["few", "baseline"]), rendered=(), trained={}).note
     assert "3 queries scored, 0 skipped, against 5 gallery images or, where runs differ, 4 queries scored" in note
 

@@ -14,8 +14,9 @@ from pipeline.reporting.sweep_plot import DRAWN, Point, as_csv, as_png, as_svg, 
 
 def sections(rank1, mean, dataset="synth-occluded"):
     """A result's metrics as `read_metrics` gives them."""
-    return {dataset: {"rank1": rank1, "mAP": mean, "queries": 120, "rank1_low": rank1 - 6, "rank1_high": rank1 + 7,
-                      "mAP_low": mean - 3, "mAP_high": mean + 2}}
+    metrics = {"rank1": rank1, "mAP": mean, "queries": 120, "rank1_low": rank1 - 6, "rank1_high": rank1 + 7,
+               "mAP_low": mean - 3, "mAP_high": mean + 2}
+    return {dataset: (metrics, {})}
 
 
 def points(values=(0.001, 0.1, 1.0)):

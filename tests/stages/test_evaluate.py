@@ -28,18 +28,17 @@ def test_stage_writes_what_the_loop_finds(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = write_features(Path("data/features/toy-net/toy.h5"))
     stage.run(toy(), "toy-net")
-    outputs = [Path("data/results/toy/toy-net.json"), Path("data/curves/toy/toy-net.csv"),
+    outputs = [Path("data/results/toy/toy-net/toy.json"), Path("data/curves/toy/toy-net.csv"),
                Path("data/ranks/toy/toy-net.csv")]
     before = [output.read_bytes() for output in outputs]
     found = read_features(path)
     distances = loop_distances(found.query, found.gallery, found.matching)
     _, precision, _ = loop_scores(found.query, found.gallery, distances)
     metrics = json.loads(before[0])
-    assert metrics["toy"]["mAP"] == pytest.approx(100 * np.mean(precision), abs=0.006)
+    assert metrics["mAP"] == pytest.approx(100 * np.mean(precision), abs=0.006)
     assert metrics["provenance"][0]["image_steps"] == 640 and metrics["provenance"][0]["protocol"] == "market"
-    assert "protocols" not in metrics["provenance"][0]
     curve = before[1].decode().splitlines()
-    assert curve[1].startswith("toy-net,toy,1,") and float(curve[1].split(",")[3]) * 100 == metrics["toy"]["rank1"]
+    assert curve[1].startswith("toy-net,toy,1,") and float(curve[1].split(",")[3]) * 100 == metrics["rank1"]
     lists = [line.split(",") for line in before[2].decode().splitlines()[1:]]
     order = loop_list(found.query, found.gallery, 0, distances)[:10]
     assert [line[3] for line in lists[:10]] == found.gallery_key[order].tolist()
@@ -53,7 +52,7 @@ def test_stage_writes_occlusion_levels_intervals_and_area(tmp_path, monkeypatch)
     hidden = np.where(np.arange(24) < 12, 0.05, 0.4)
     path = write_features(Path("data/features/toy-net/toy.h5"), occlusion=hidden)
     stage.run(toy(), "toy-net")
-    metrics = json.loads(Path("data/results/toy/toy-net.json").read_text())["toy"]
+    metrics = json.loads(Path("data/results/toy/toy-net/toy.json").read_text())
     assert set(metrics["details"][0]) >= {"mAP_low", "rank1_high"}
     metrics |= metrics.pop("details")[0]
     found = read_features(path)
@@ -77,7 +76,7 @@ def test_stage_averages_over_trials(tmp_path, monkeypatch):
     trial = np.where(np.arange(24) < 12, 3, 1)
     path = write_features(Path("data/features/toy-net/toy.h5"), trial=trial)
     stage.run(toy(), "toy-net")
-    metrics = json.loads(Path("data/results/toy/toy-net.json").read_text())["toy"]
+    metrics = json.loads(Path("data/results/toy/toy-net/toy.json").read_text())
     found = read_features(path)
     means = []
     for number in (1, 3):
@@ -106,9 +105,10 @@ def test_stage_averages_over_data_sets_that_are_trials(tmp_path, monkeypatch):
         write_features(Path(f"data/features/toy-net/{name}.h5"), **columns, maker=MAKER | {
             "run": f"toy-{name}", "dataset": name, "protocol": name})
     stage.run(toy(*(name for name, _ in sets)), "toy-net")
-    metrics = json.loads(Path("data/results/toy/toy-net.json").read_text())
-    assert metrics.keys() == {"set", "else-1", "other-1", "provenance"}
-    assert metrics["provenance"][0]["run"] == "toy-set-0"
+    folder = Path("data/results/toy/toy-net")
+    assert {path.name for path in folder.iterdir()} == {"set.json", "else-1.json", "other-1.json"}
+    entry = json.loads((folder / "set.json").read_text())
+    assert entry["provenance"][0]["run"] == "toy-set-0"
     precision, hits = [], []
     for name in ("set-0", "set-1", "set-7"):
         found = read_features(f"data/features/toy-net/{name}.h5")
@@ -116,7 +116,6 @@ def test_stage_averages_over_data_sets_that_are_trials(tmp_path, monkeypatch):
                                            loop_distances(found.query, found.gallery, found.matching))
         precision.append(100 * sum(precisions) / len(precisions))
         hits.append(100 * sum(place == 1 for place in first) / len(first))
-    entry = metrics["set"]
     details = entry["details"][0]
     assert (details["trials"], details["queries"], details["gallery"]) == (3, 18, 18)
     for name, values in (("mAP", precision), ("rank1", hits)):
@@ -124,8 +123,9 @@ def test_stage_averages_over_data_sets_that_are_trials(tmp_path, monkeypatch):
         deviation = sqrt(sum((value - mean) ** 2 for value in values) / 2)
         assert entry[name] == pytest.approx(mean, abs=0.006) and deviation > 0.1
         assert details[f"{name}_sd"] == pytest.approx(deviation, abs=0.006)
-    assert metrics["provenance"][0]["protocols"] == {"set": "set-0", "else-1": "else-1", "other-1": "other-1"}
-    assert not {"trials", "mAP_sd"} & metrics["else-1"]["details"][0].keys()
+    other = json.loads((folder / "else-1.json").read_text())
+    assert (entry["provenance"][0]["protocol"], other["provenance"][0]["protocol"]) == ("set-0", "else-1")
+    assert not {"trials", "mAP_sd"} & other["details"][0].keys()
     curves, ranks = (pd.read_csv(f"data/{kind}/toy/toy-net.csv") for kind in ("curves", "ranks"))
     assert curves["dataset"].unique().tolist() == ["set", "else-1", "other-1"] and len(curves) == 3 * 50
     assert 100 * curves.loc[0, "cmc"] == pytest.approx(entry["rank1"], abs=0.006)

@@ -18,6 +18,7 @@ from pipeline.config.loader import Experiment
 from pipeline.datasets.index import write_index
 from stages import report as stage
 from tests.helpers.bare_params import bare_experiment
+from tests.helpers.results import write_result
 from tests.reporting.test_results import CHANGES, PARSER, PROVENANCE, read_page
 
 NAME, KEY, DATA = "toy", "rendered", "people"
@@ -51,14 +52,14 @@ def project(tmp_path, monkeypatch) -> Path:
     for number, (name, changes) in enumerate(RUNS.items()):
         entry = {"rank1": 10.0 * number, "mAP": 40.0 - number, "mINP": 1.25, "details": [
             {"rank5": 50.5, "rank10": 60.0, "queries": 4, "skipped": 1, "gallery": 5}]}
-        write(paths.metrics(NAME, name), json.dumps({DATA: entry, "provenance": [PROVENANCE | changes]}))
+        write_result(paths.metrics(NAME, name), {DATA: entry}, PROVENANCE | changes)
         write(paths.curve(NAME, name), "run,dataset,rank,cmc\n" + "".join(
             f"{name},{DATA},{rank},{min(1, 0.1 * number + 0.05 * rank):.4f}\n" for rank in range(1, 51)))
         write(paths.ranks(NAME, name), "dataset,query,position,gallery,distance,match\n" + "".join(
             f"{DATA},query/{person:04d}_c1s1_000000_00.jpg,{place},gallery/{other:04d}_c2s1_000001_00.jpg,0.5,"
             f"{int(person == other)}\n" for person in range(5)
             for place, other in enumerate([(person + number) % 5, (person + number + 1) % 5], 1)))
-    write(paths.parser_scores("lraspp"), json.dumps(PARSER))
+    write(paths.parser_scores("lraspp"), json.dumps({"mIoU": PARSER["miou8"], "details": [PARSER]}))
     return tmp_path
 
 
@@ -100,7 +101,7 @@ def test_the_table_is_the_same_on_the_page_in_markdown_and_in_csv(project):
     table = list(csv.reader((FOLDER / "tables/people.csv").read_text().splitlines()))
     assert [row[0] for row in table[1:]] == ["histogram", "untrained", "baseline", "amethod"], "controls stand first"
     for row in table[1:]:
-        entry = json.loads(paths.metrics(NAME, row[0]).read_text())[DATA]
+        entry = json.loads((paths.metrics(NAME, row[0]) / f"{DATA}.json").read_text())
         entry |= entry["details"][0]
         assert [float(cell) for cell in row[1:6]] == [entry[name] for name in
                                                       ("rank1", "rank5", "rank10", "mAP", "mINP")]
@@ -115,7 +116,8 @@ def test_the_table_is_the_same_on_the_page_in_markdown_and_in_csv(project):
 
 
 def test_variants_and_other_seeds_stand_below_the_methods(project):
-    for path in (paths.metrics, paths.curve, paths.ranks):
+    shutil.copytree(paths.metrics(NAME, "amethod"), paths.metrics(NAME, "amethod-seed1"))
+    for path in (paths.curve, paths.ranks):
         text = path(NAME, "amethod").read_text()
         path(NAME, "amethod-seed1").write_text(text.replace("amethod", "amethod-seed1"))
     stage.run(toy("amethod-seed1"), KEY)
@@ -140,7 +142,7 @@ def test_the_same_results_give_the_same_bytes(project):
 def test_results_of_other_experiments_are_not_shown(project):
     """Of the folder of results those are read that the experiment's plan names, and of no other folder."""
     for name in (NAME, "other"):
-        write(paths.metrics(name, "stray"), json.dumps({DATA: {"rank1": 99.0}, "provenance": [PROVENANCE]}))
+        write_result(paths.metrics(name, "stray"), {DATA: {"rank1": 99.0, "details": [{}]}}, PROVENANCE)
     stage.run(toy(), KEY)
     page = (FOLDER / "index.html").read_text()
     assert "stray" not in page and "the results of experiment toy" in page
@@ -161,12 +163,12 @@ def test_wrong_results_are_named(project):
     paths.curve(NAME, "amethod").unlink()
     ranks.write_text(paths.ranks(NAME, "amethod").read_text())
     stops("amethod.csv': cannot be read as CSV")
-    write(paths.metrics(NAME, "other"), json.dumps({"loss": 0.5}))
-    stops("other.json': is no result of `evaluate`", toy("other"))
-    write(paths.metrics(NAME, "other"), "{")
-    stops("other.json': cannot be read as JSON", toy("other"))
+    write(paths.metrics(NAME, "other") / "people.json", json.dumps({"loss": 0.5}))
+    stops("other/people.json': is no result of `evaluate`", toy("other"))
+    write(paths.metrics(NAME, "other") / "people.json", "{")
+    stops("other/people.json': cannot be read as JSON", toy("other"))
     shutil.rmtree(paths.RESULTS / NAME)
-    stops("histogram.json': cannot be read as JSON .*make it again with `dvc repro`")
+    stops("histogram': has no metrics; make them with `dvc repro evaluate@histogram`")
     stops("holds? no|no result is named", bare_experiment(NAME, plan={"report": toy().plan.report}))
     assert (FOLDER / "index.html").read_bytes() == before, "the last good report stays"
 
@@ -174,12 +176,10 @@ def test_wrong_results_are_named(project):
 @pytest.mark.parametrize("name", ["dukemtmc", "hidden"])
 def test_real_and_withdrawn_sets_are_named_so(project, name):
     """Known by the data set's name or by its own protocol."""
-    protocols = {DATA: "market", name: "occluded-duke" if name == "hidden" else "market"}
-    for path in (paths.RESULTS / NAME).glob("*.json"):
+    for path in list((paths.RESULTS / NAME).glob("*/*.json")):
         content = json.loads(path.read_text())
-        content[name] = content[DATA]
-        content["provenance"][0]["protocols"] = protocols
-        path.write_text(json.dumps(content))
+        content["provenance"][0]["protocol"] = "occluded-duke" if name == "hidden" else "market"
+        path.with_stem(name).write_text(json.dumps(content))
     for path in (paths.CURVES / NAME).glob("*.csv"):
         text = path.read_text()
         path.write_text(text + text.partition("\n")[2].replace(DATA, name))

@@ -1,7 +1,6 @@
 """Sweep as a picture: the stage, by hand and through DVC, on made-up metrics; what is drawn is what they hold."""
 
 import csv
-import json
 import os
 import shutil
 import subprocess
@@ -16,6 +15,7 @@ from pipeline.config import paths
 from pipeline.config.loader import Experiment
 from stages import sweep as stage
 from tests.helpers.bare_params import Entry, bare_experiment, write_experiment
+from tests.helpers.results import write_result
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY, NAME = "sorn-tau-on-synth-occluded", "sweeps-toy"
@@ -35,15 +35,14 @@ def toy(**changes: object) -> Experiment:
 
 
 def metrics(rank1: float, mean: float, dataset: str = "synth-occluded") -> Entry:
-    """A result's file as `evaluate` writes it."""
-    return {"provenance": [{}], dataset: {"rank1": rank1, "mAP": mean, "mINP": 1.0, "details": [
+    """A result's metrics as `evaluate` writes them."""
+    return {dataset: {"rank1": rank1, "mAP": mean, "mINP": 1.0, "details": [
         {"queries": 120, "rank1_low": rank1 - 6, "rank1_high": rank1 + 7, "mAP_low": mean - 3, "mAP_high": mean + 2}]}}
 
 
 def write_metrics(root: Path) -> None:
-    (root / paths.RESULTS / NAME).mkdir(parents=True)
     for number, name in enumerate(RESULTS):
-        (root / paths.metrics(NAME, name)).write_text(json.dumps(metrics(40.0 + number, 30.0)))
+        write_result(root / paths.metrics(NAME, name), metrics(40.0 + number, 30.0), {})
 
 
 def made(root: Path) -> list[tuple[str, str, str]]:
@@ -87,11 +86,12 @@ def test_missing_results_and_keys_are_named_and_the_old_picture_stays(tmp_path, 
     monkeypatch.chdir(tmp_path)
     write_metrics(tmp_path)
     stage.run(toy(), KEY)
-    paths.metrics(NAME, "sorn").write_text(json.dumps(metrics(1.0, 1.0, "another-set")))
+    shutil.rmtree(paths.metrics(NAME, "sorn"))
+    write_result(paths.metrics(NAME, "sorn"), metrics(1.0, 1.0, "another-set"), {})
     with pytest.raises(InputError, match="the metrics of 'sorn' hold no rank1 and mAP with intervals on 'synth-occl"):
         stage.run(toy(), KEY)
-    paths.metrics(NAME, "sorn").unlink()
-    with pytest.raises(InputError, match="sorn.json': cannot be read as JSON"):
+    shutil.rmtree(paths.metrics(NAME, "sorn"))
+    with pytest.raises(InputError, match="sorn': has no metrics; make them with `dvc repro evaluate@sorn`"):
         stage.run(toy(), KEY)
     with pytest.raises(InputError, match=f"plan.sweep: has no entry 'sorn-tua'.*there are: {KEY}"):
         stage.run(toy(), "sorn-tua")
@@ -122,6 +122,6 @@ def test_dvc_makes_the_picture_and_again_when_one_result_changes(tmp_path):
     dvc("init", "--no-scm", "-q", where=tmp_path)
     dvc("repro")
     assert made(tmp_path) == EXPECTED
-    (tmp_path / paths.metrics(NAME, "sorn")).write_text(json.dumps(metrics(12.0, 30.0)))
+    write_result(tmp_path / paths.metrics(NAME, "sorn"), metrics(12.0, 30.0), {})
     assert f"sweep@{KEY}" in dvc("repro")
     assert made(tmp_path)[2] == ("0.15", "sorn", "12.00")
