@@ -98,7 +98,7 @@ def add_links(made: Composition, bases: dict[str, Composed]) -> None:
     Not the photographs that parsers learn from: several experiments may each train one, and an output has one owner.
     """
     given = {name: path for name, path in made.folders.items()
-             if name not in made.plan["train_photographs"] and (made.kept is None or name in made.kept)}
+             if name not in made.known.parsers and (made.kept is None or name in made.kept)}
     for section in ("parse_external", "parse_described"):
         for name, plan in made.plan[section].items():
             given |= {f"{name}-{field}": plan[field] for field in ("source", "description") if field in plan}
