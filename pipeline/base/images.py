@@ -13,9 +13,6 @@ from pipeline.base.files import write_bytes
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
 
-IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)  # of RGB in [0, 1]
-IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
-
 
 def read_bytes(path: str | os.PathLike) -> bytes:
     """The file's bytes. InputError if it is missing, unreadable or empty."""
@@ -65,11 +62,22 @@ def write_image(path: str | os.PathLike, rgb: np.ndarray, quality: int = 92) -> 
 
 
 def fit(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize an image (H, W, 3) uint8: mean over areas where it shrinks, bilinear else."""
-    if image.shape[:2] == (height, width):
+    """Resize an image (H, W, 3) uint8, each axis by itself: mean over areas where it shrinks, bilinear where it grows.
+
+    The one rule for pictures. OpenCV's INTER_AREA takes the nearest pixel on all axes as soon as one grows, so one
+    that grows is never given to it.
+    """
+    rows, columns = image.shape[:2]
+    if (rows, columns) == (height, width):
         return image
-    shrinks = image.shape[0] > height or image.shape[1] > width
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    if rows <= height and columns <= width:
+        return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    if rows >= height and columns >= width:
+        return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+
+    shrunk = cv2.resize(image.astype(np.float32), (min(columns, width), min(rows, height)),
+                        interpolation=cv2.INTER_AREA)
+    return cv2.resize(shrunk, (width, height), interpolation=cv2.INTER_LINEAR).round().astype(np.uint8)
 
 
 def nearest(values: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -20,6 +20,7 @@ from pipeline.parsing.photograph_set import MARGIN, Photographs, largest, person
 from pipeline.parsing.published_sets import files_ccp, pick_labelled, read_ccp
 from pipeline.parsing.training import training_batches
 from tests.helpers.bare_params import bare_experiment
+from tests.helpers.plain_resize import plain_resize
 
 HEIGHT, WIDTH = 64, 32
 REAL = Path(__file__).resolve().parents[2] / "data/raw/clothing-co-parsing"
@@ -103,6 +104,12 @@ def test_lip_is_read_whole_and_as_it_is(tmp_path):
             np.testing.assert_array_equal(labels, written)
             np.testing.assert_array_equal(image, read_image(tmp_path / path))
             assert uv.shape == (90, 70, 2) and not uv.any()
+
+
+def test_a_photograph_s_sides_are_resized_each_by_itself(tmp_path):
+    found = pictures(write_lip(tmp_path), "lip", height=120, width=30)  # of 90x70
+    expected = plain_resize(read_image(tmp_path / found.paths[0]), 120, 30)
+    np.testing.assert_allclose(found.sample(0)[0], expected, atol=0.51)
 
 
 def test_cihp_is_its_largest_person_cut_out(tmp_path):
