@@ -5,6 +5,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import write_bytes
@@ -12,6 +13,8 @@ from pipeline.base.files import write_bytes
 # Of RGB in [0, 1]. models/backbone.py has its own, because pipeline and models import neither each other.
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
+
+ORIENTATION = 0x0112  # EXIF's tag: 1 is upright
 
 
 def read_bytes(path: str | os.PathLike) -> bytes:
@@ -46,6 +49,17 @@ def decode_image(data: bytes, name: str | os.PathLike) -> np.ndarray:
 def read_image(path: str | os.PathLike) -> np.ndarray:
     """An image file -> (H, W, 3) uint8 RGB. InputError if it is missing, empty or no image."""
     return decode_image(read_bytes(path), path)
+
+
+def image_size(path: str | os.PathLike) -> tuple[int, int]:
+    """Height and width that `read_image` gives, from the file's header where that is enough. InputError as there."""
+    try:
+        with Image.open(path) as image:
+            if image.getexif().get(ORIENTATION, 1) == 1:  # else it lies on its side, or OpenCV finds that it does
+                return image.height, image.width
+    except Exception:  # PIL raises many kinds; whether it is an image OpenCV says
+        pass
+    return read_image(path).shape[:2]
 
 
 def write_image(path: str | os.PathLike, rgb: np.ndarray, quality: int = 92) -> None:

@@ -189,6 +189,15 @@ def test_an_archives_folders_and_a_missing_list_do_not_matter(tmp_path):
     assert len(pictures(tmp_path / "LIP", "lip", "train")) == 5
 
 
+@pytest.mark.parametrize("layout", ["lip", "cihp", "ccp"])
+def test_two_photographs_do_not_share_their_labels(tmp_path, layout):
+    WRITE[layout](tmp_path)
+    path = tmp_path / pictures(tmp_path, layout).paths[0]
+    path.with_suffix(".png").write_bytes(path.read_bytes())
+    with pytest.raises(InputError, match=rf"'{path.name}' and '{path.stem}\.png' would have the same labels"):
+        pictures(tmp_path, layout)
+
+
 def test_damaged_and_foreign_files_are_named(tmp_path):
     write_ccp(tmp_path)
     found = pictures(tmp_path, "ccp")
