@@ -86,7 +86,7 @@ def build_external(cache: CacheParams, plan: ParsePlan, index: pd.DataFrame, dev
     """The same of a parser from outside, and what else the maker says of it."""
     from stages.shared.external_parsers import external_parser  # only here: other caches do not depend on that code
     options = {name: value for name, value in dataclasses.asdict(cache).items()
-               if name in ("labels", "boxes", "input_height", "input_width", "min_score")}
+               if name in ("labels", "boxes", "input_height", "input_width", "min_score", "scale")}
     described = plan.description if isinstance(plan, DescribedParsePlan) else ""
     if cache.parser == "densepose":
         options["config"] = described

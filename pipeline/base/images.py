@@ -5,6 +5,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import write_bytes
@@ -13,8 +14,7 @@ from pipeline.base.files import write_bytes
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
 
-IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)  # of RGB in [0, 1]
-IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
+ORIENTATION = 0x0112  # EXIF's tag: 1 is upright
 
 
 def read_bytes(path: str | os.PathLike) -> bytes:
@@ -51,6 +51,17 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     return decode_image(read_bytes(path), path)
 
 
+def image_size(path: str | os.PathLike) -> tuple[int, int]:
+    """Height and width that `read_image` gives, from the file's header where that is enough. InputError as there."""
+    try:
+        with Image.open(path) as image:
+            if image.getexif().get(ORIENTATION, 1) == 1:  # else it lies on its side, or OpenCV finds that it does
+                return image.height, image.width
+    except Exception:  # PIL raises many kinds; whether it is an image OpenCV says
+        pass
+    return read_image(path).shape[:2]
+
+
 def write_image(path: str | os.PathLike, rgb: np.ndarray, quality: int = 92) -> None:
     """(H, W, 3) uint8 RGB -> a file, whole or not at all; the ending chooses the format, `quality` (0-100) counts for
     JPEG. InputError if it cannot be written."""
@@ -65,11 +76,22 @@ def write_image(path: str | os.PathLike, rgb: np.ndarray, quality: int = 92) -> 
 
 
 def fit(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize an image (H, W, 3) uint8: mean over areas where it shrinks, bilinear else."""
-    if image.shape[:2] == (height, width):
+    """Resize an image (H, W, 3) uint8, each axis by itself: mean over areas where it shrinks, bilinear where it grows.
+
+    The one rule for pictures. OpenCV's INTER_AREA takes the nearest pixel on all axes as soon as one grows, so one
+    that grows is never given to it.
+    """
+    rows, columns = image.shape[:2]
+    if (rows, columns) == (height, width):
         return image
-    shrinks = image.shape[0] > height or image.shape[1] > width
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    if rows <= height and columns <= width:
+        return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    if rows >= height and columns >= width:
+        return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+
+    shrunk = cv2.resize(image.astype(np.float32), (min(columns, width), min(rows, height)),
+                        interpolation=cv2.INTER_AREA)
+    return cv2.resize(shrunk, (width, height), interpolation=cv2.INTER_LINEAR).round().astype(np.uint8)
 
 
 def nearest(values: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -144,6 +144,8 @@ class PrecomputedParams(CacheParams):
     parser: str = doc("parses that another tool wrote", choices=("precomputed",))
     labels: str = doc("a label map (lip20 | cihp20 | atr18 | pascal7 | ccp59 | a .yaml) | iuv | iuv-rgb | json")
     min_score: float = share("the least score of a JSON's detections")
+    scale: float = doc("pixels of the pictures that the tool saw over those of the images: 2 where they were twice as "
+                       "large", low=0.01, high=100, neutral=1.0)
 
 
 ExternalParams = DensePoseParams | HuggingFaceParams | PrecomputedParams

@@ -11,7 +11,7 @@ from pipeline.base.files import file_sha256
 from pipeline.base.images import fit, nearest, read_image
 from pipeline.parsing.augmentation import Sample
 from pipeline.parsing.label_map import label_map_sha256, read_label_map
-from pipeline.parsing.precomputed import read_label_png
+from pipeline.parsing.parse_png import read_label_png
 from pipeline.parsing.published_sets import Labelled, pick_labelled
 
 MARGIN = 0.05  # of the person's height and width, on each side

@@ -21,7 +21,7 @@ from pipeline.base.errors import InputError
 from pipeline.base.matlab import read_mat
 from pipeline.base.seeds import rng
 from pipeline.datasets.scan import image_names, locate, named, read_lines
-from pipeline.parsing.precomputed import read_label_png
+from pipeline.parsing.parse_png import read_label_png
 
 HELD_OUT = 5  # one of so many photographs, where nobody published a split
 
@@ -125,7 +125,13 @@ def _list(root: Path, name: str, folder: Path) -> list[str] | None:
 
 def _pairs(images: Path, labels: Path, names: list[str] | None, suffix: str = ".png") -> list[tuple[Path, Path]]:
     """Images and their labels by name: of `names`, or of all images. InputError counts and names what is missing."""
-    by_name = {Path(name).stem: images / name for name in image_names(images)}
+    by_name: dict[str, Path] = {}
+    for name in image_names(images):
+        other = by_name.setdefault(Path(name).stem, images / name)
+        if other.name != name:
+            raise InputError(f"{os.fspath(images)!r}: {other.name!r} and {name!r} would have the same labels; take one "
+                             "away")
+
     listed = sorted(by_name) if names is None else names
     if not listed:
         raise InputError(f"{os.fspath(images)!r}: holds no image; unpack the data set there, or change `raw`")

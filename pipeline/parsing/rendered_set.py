@@ -4,7 +4,6 @@ import hashlib
 from pathlib import Path
 from typing import Any, Protocol
 
-import cv2
 import h5py
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from pipeline.base.body_parts import TAXONOMIES
 from pipeline.base.errors import InputError
 from pipeline.base.files import file_sha256
 from pipeline.base.hdf5 import open_h5
-from pipeline.base.images import nearest, read_image
+from pipeline.base.images import fit, nearest, read_image
 from pipeline.base.seeds import rng
 from pipeline.parsing.augmentation import AUGMENTATIONS, Sample
 
@@ -102,14 +101,12 @@ class ParsingSet:
             raise InputError(f"{self.folder / 'labels.h5'}: row {row} has label {labels.max()}, and {self.taxonomy} "
                              f"ends at {len(TAXONOMIES[self.taxonomy]) - 1}; render the set again")
 
-        return self._resized(image, labels, uv)
+        if image.shape[:2] != labels.shape:
+            raise InputError(f"{self.folder / 'labels.h5'}: row {row} is {labels.shape[0]}x{labels.shape[1]} where "
+                             f"{self.paths[place]!r} is {image.shape[0]}x{image.shape[1]}; render the set again")
 
-    def _resized(self, image: np.ndarray, labels: np.ndarray, uv: np.ndarray) -> Sample:
-        if image.shape[:2] != (self.height, self.width):
-            shrinks = image.shape[0] > self.height
-            image = cv2.resize(image, (self.width, self.height),
-                               interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-        return image, nearest(labels, self.height, self.width), nearest(uv, self.height, self.width)
+        size = self.height, self.width
+        return fit(image, *size), nearest(labels, *size), nearest(uv, *size)
 
     def sha256(self) -> str:
         """Of labels.h5 and of this part's images."""

@@ -4,6 +4,7 @@ What makes each is imported only when it is asked for.
 """
 
 import hashlib
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -20,7 +21,7 @@ from pipeline.base.body_parts import DENSEPOSE24_TO_PARTS8, PARTS8
 from pipeline.base.errors import InputError
 from pipeline.parsing.engine import Forward
 from pipeline.parsing.label_map import LabelMap, label_map_sha256, read_label_map
-from pipeline.parsing.precomputed import IUV, Precomputed, source_sha256
+from pipeline.parsing.precomputed import IUV, READING, Precomputed, source_sha256
 
 NAMES = ("densepose", "huggingface", "precomputed")
 
@@ -40,13 +41,13 @@ class External:
 
 def external_parser(name: str, *, source: str, raw: Path, paths: Sequence[str], height: int, width: int, device: str,
                     labels: str = "", config: str = "", boxes: str = "whole", input_height: int = 0,
-                    input_width: int = 0, min_score: float = 0.5) -> External:
+                    input_width: int = 0, min_score: float = 0.5, scale: float = 1) -> External:
     """The parser `name` (densepose | huggingface | precomputed).
 
     source: weights, checkpoint or parses; labels: a label map, for precomputed also iuv | iuv-rgb | json (densepose
     needs none); config: densepose's configuration; boxes: its whole | detect; input_height, input_width: the network's
-    input, 0 its own choice (densepose takes the smaller one as its short side); min_score: of detections. InputError
-    names the file and the remedy.
+    input, 0 its own choice (densepose takes the smaller one as its short side); min_score: of detections; scale: of
+    the pictures that precomputed parses were made of. InputError names the file and the remedy.
     """
     try:
         if name == "densepose":
@@ -59,8 +60,14 @@ def external_parser(name: str, *, source: str, raw: Path, paths: Sequence[str], 
         raise InputError(str(error)) from error
     if name != "precomputed":
         raise InputError(f"unknown parser {name!r}; known here are {', '.join(NAMES)}")
-    parser = Precomputed(source, labels=labels, raw=raw, paths=paths, height=height, width=width, min_score=min_score)
-    made: dict[str, Any] = {"labels": labels} | ({"labels_sha256": label_map_sha256(labels)} if parser.map else {})
+
+    parser = Precomputed(source, labels=labels, raw=raw, paths=paths, height=height, width=width, min_score=min_score,
+                         scale=scale)
+    if remark := parser.remark():
+        print(remark, file=sys.stderr)
+    made: dict[str, Any] = {"labels": labels, "scale": scale, "reading": READING}
+    if parser.map:
+        made["labels_sha256"] = label_map_sha256(labels)
     if labels == "json":
         made["min_score"] = min_score
     return External(parser, parser.taxonomy, parser.uv, labels in IUV, source_sha256(source), made)

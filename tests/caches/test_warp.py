@@ -26,6 +26,7 @@ from pipeline.parsing.engine import Job, parse_images
 from pipeline.parsing.oracle import Oracle
 from stages import warp as stage
 from tests.helpers.bare_params import bare_experiment
+from tests.helpers.plain_resize import plain_resize
 from tests.helpers.tiny_set import HEIGHT, WIDTH, write_set
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -128,6 +129,14 @@ def test_csa_crops_are_each_parts_box_and_flip_with_the_picture():
     for ours, theirs in zip((crops, valid), mirrored, strict=True):
         flipped = flip_pieces(torch.from_numpy(ours)[None], FLIP)[0].numpy()
         assert np.abs(flipped.astype(int) - theirs).max() <= 1
+
+
+def test_a_part_s_box_is_resized_each_side_by_itself():
+    image = np.random.default_rng(0).integers(0, 256, (40, 20, 3)).astype(np.uint8)
+    index = np.zeros((40, 20), np.uint8)
+    index[3:35, 4:10] = 7  # 32 x 6 pixels for 16 x 16 texels
+    crops, _ = part_crops(image, index, texels=16)
+    np.testing.assert_allclose(crops[6], plain_resize(image[3:35, 4:10], 16, 16), atol=0.51)
 
 
 def test_flipping_twice_changes_nothing():

@@ -170,6 +170,7 @@ def test_every_leaf_is_held_to_its_type_its_range_and_its_choices(tree):
     ("runs", None, "runs: expected entries, got None (nothing); an empty section is written {}"),
     ("runs.sorn", 3, "runs.sorn: expected entries, got 3"),
     ("external.pictures-precomputed.min_score", 2, "0 to 1"),
+    ("external.pictures-precomputed.scale", 0, "0.01 to 100"),
     ("external.pictures-densepose.boxes", "all", "it is one of whole, detect"),
     ("external.pictures-huggingface.min_score", 0.5, "min_score: unknown parameter"),
     ("external.pictures-precomputed.parser", "schp", "unknown parser 'schp'"),

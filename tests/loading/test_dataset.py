@@ -10,7 +10,7 @@ import torch
 
 from pipeline.base.body_parts import PARTS8_TO_PARTS4
 from pipeline.base.errors import InputError
-from pipeline.base.images import IMAGENET_MEAN, IMAGENET_STD, fit, read_image, write_image
+from pipeline.base.images import IMAGENET_MEAN, IMAGENET_STD, read_image, write_image
 from pipeline.datasets.index import read_index
 from pipeline.loading.augmentation import Chance
 from pipeline.loading.dataset import (
@@ -21,7 +21,7 @@ from pipeline.loading.dataset import (
     training_batches,
     training_rows,
 )
-from pipeline.loading.device_batch import finished, normalise
+from pipeline.loading.device_batch import finished
 from pipeline.loading.samplers import Batches
 from tests.helpers.fake_set import (
     HEIGHT,
@@ -33,9 +33,11 @@ from tests.helpers.fake_set import (
     write_fake_caches,
     write_fake_set,
 )
+from tests.helpers.plain_resize import plain_resize
 
 CHANCE = Chance(seed=0, flip=0.5, pad=4, erase=0.5, fill="imagenet")
 CPU = torch.device("cpu")
+MEAN, STD = (np.array(values).reshape(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +126,15 @@ def test_labels_follow_their_picture(fake, tmp_path):
         np.testing.assert_allclose(item["entropy"], cells.mean(-1) * 30 / 255, atol=1e-6)
 
 
+def test_a_side_that_grows_while_the_other_shrinks_is_bilinear(fake, tmp_path):
+    rgb = np.random.default_rng(0).integers(0, 256, (HEIGHT // 2, 2 * WIDTH, 3)).astype(np.uint8)
+    write_image(tmp_path / "a.png", rgb)
+    frame = training_rows(read_index(fake / "index.csv"), max_ids=0).iloc[:1].assign(path="a.png")
+    shown = _one(Images(frame, raw=tmp_path, cache=None, height=HEIGHT, width=WIDTH), -1, 0)["image"]
+    expected = (plain_resize(rgb, HEIGHT, WIDTH).transpose(2, 0, 1) / 255 - MEAN) / STD
+    np.testing.assert_allclose(shown, expected, atol=0.51 / 255 / STD.min())
+
+
 def test_a_crop_is_what_a_picture_cut_beforehand_gives(fake):
     frame = training_rows(read_index(fake / "index.csv"), max_ids=0)
     box, asked = (4, 0, 28, 12), []
@@ -134,8 +145,8 @@ def test_a_crop_is_what_a_picture_cut_beforehand_gives(fake):
 
     cropped = _one(_pictures(fake, "parts.h5", arrays=("probs4",), crop=crop), -1, 3)
     rgb = read_image(fake / "raw" / frame["path"][3])[4:28, 0:12]
-    expected = normalise(torch.from_numpy(fit(rgb, HEIGHT, WIDTH)))
-    np.testing.assert_array_equal(cropped["image"], expected.numpy())
+    expected = (plain_resize(rgb, HEIGHT, WIDTH).transpose(2, 0, 1) / 255 - MEAN) / STD
+    np.testing.assert_allclose(cropped["image"], expected, atol=1.01 / 255 / STD.min())  # a byte: OpenCV rounds twice
     np.testing.assert_array_equal(asked[0][0], fake_probabilities(frame["image"][3], PARTS8_TO_PARTS4))
     assert asked[0][1:] == (HEIGHT, WIDTH)
     pixels = fake_probabilities(frame["image"][3], PARTS8_TO_PARTS4).repeat(4, 1).repeat(4, 2)[:, 4:28, 0:12] / 255

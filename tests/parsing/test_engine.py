@@ -26,6 +26,7 @@ from pipeline.parsing.engine import Job, parse_images, quantise
 from pipeline.parsing.oracle import Oracle
 from stages import parse as stage
 from tests.helpers.bare_params import bare_experiment
+from tests.helpers.plain_resize import plain_resize
 from tests.helpers.tiny_set import HEIGHT, WIDTH, write_set
 
 COUNT = 22  # six batches of four, the last padded
@@ -304,6 +305,16 @@ def test_shrinking_takes_means_of_areas():
     image = np.random.default_rng(0).integers(0, 256, (8, 6, 3)).astype(np.uint8)
     expected = image.reshape(4, 2, 3, 2, 3).mean((1, 3))
     np.testing.assert_allclose(fit(image, 4, 3), expected, atol=0.51)
+
+
+def test_a_side_that_grows_while_the_other_shrinks_is_bilinear(root):
+    job = make_job(root)
+    path, shape = root / "raw" / job.paths[0], (HEIGHT // 2, 3 * WIDTH)
+    write_image(path, np.random.default_rng(0).integers(0, 256, (*shape, 3)).astype(np.uint8))
+    seen = {}
+    parse(root, lambda images, paths: (seen.update(zip(paths, images, strict=True)), soft_forward(images, paths))[1])
+    expected = plain_resize(read_image(path), HEIGHT, WIDTH)
+    np.testing.assert_allclose(seen[job.paths[0]].permute(1, 2, 0), expected, atol=0.51)
 
 
 def network(taxonomy: str, path: str) -> Parser:

@@ -20,6 +20,7 @@ from pipeline.parsing.photograph_set import MARGIN, Photographs, largest, person
 from pipeline.parsing.published_sets import files_ccp, pick_labelled, read_ccp
 from pipeline.parsing.training import training_batches
 from tests.helpers.bare_params import bare_experiment
+from tests.helpers.plain_resize import plain_resize
 
 HEIGHT, WIDTH = 64, 32
 REAL = Path(__file__).resolve().parents[2] / "data/raw/clothing-co-parsing"
@@ -105,6 +106,12 @@ def test_lip_is_read_whole_and_as_it_is(tmp_path):
             assert uv.shape == (90, 70, 2) and not uv.any()
 
 
+def test_a_photograph_s_sides_are_resized_each_by_itself(tmp_path):
+    found = pictures(write_lip(tmp_path), "lip", height=120, width=30)  # of 90x70
+    expected = plain_resize(read_image(tmp_path / found.paths[0]), 120, 30)
+    np.testing.assert_allclose(found.sample(0)[0], expected, atol=0.51)
+
+
 def test_cihp_is_its_largest_person_cut_out(tmp_path):
     found = pictures(write_cihp(tmp_path), "cihp")
     for place in range(5):
@@ -180,6 +187,15 @@ def test_an_archives_folders_and_a_missing_list_do_not_matter(tmp_path):
     (tmp_path / "LIP/unpacked/TrainVal_images/val_id.txt").unlink()
     assert len(pictures(tmp_path / "LIP/unpacked", "lip", "val")) == 5
     assert len(pictures(tmp_path / "LIP", "lip", "train")) == 5
+
+
+@pytest.mark.parametrize("layout", ["lip", "cihp", "ccp"])
+def test_two_photographs_do_not_share_their_labels(tmp_path, layout):
+    WRITE[layout](tmp_path)
+    path = tmp_path / pictures(tmp_path, layout).paths[0]
+    path.with_suffix(".png").write_bytes(path.read_bytes())
+    with pytest.raises(InputError, match=rf"'{path.name}' and '{path.stem}\.png' would have the same labels"):
+        pictures(tmp_path, layout)
 
 
 def test_damaged_and_foreign_files_are_named(tmp_path):

@@ -1,8 +1,8 @@
 """Parses made elsewhere: written by hand, as the tools write them, and damaged; real ones where they lie beside."""
 
-import base64
 import io
-import json
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -17,16 +17,8 @@ from pipeline.base.body_parts import DENSEPOSE24_TO_PARTS8, LIP20_TO_PARTS4, par
 from pipeline.base.errors import InputError
 from pipeline.base.images import write_image
 from pipeline.parsing.engine import quantise
-from pipeline.parsing.precomputed import (
-    Precomputed,
-    fit_uv,
-    label_shares,
-    paste,
-    read_detections,
-    read_iuv,
-    read_label_png,
-    source_sha256,
-)
+from pipeline.parsing.parse_png import read_iuv, read_label_png
+from pipeline.parsing.precomputed import Precomputed, fit_uv, label_shares, source_sha256
 from tests.helpers.rendered_people import people
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -40,7 +32,14 @@ def random_labels(count: int, height: int, width: int, seed: int = 0) -> np.ndar
     return random.integers(0, count, (height // 2, width // 2)).repeat(2, 0).repeat(2, 1).astype(np.uint8)
 
 
+def write_pictures(root: Path, sizes: list[tuple[int, int]], paths=PATHS) -> None:
+    for path, size in zip(paths, sizes, strict=True):
+        (root / "raw" / path).parent.mkdir(parents=True, exist_ok=True)
+        write_image(root / "raw" / path, np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8))
+
+
 def write_labels(root: Path, maps: list[np.ndarray], mode: str = "P") -> Path:
+    write_pictures(root, [labels.shape for labels in maps])
     (root / "labels/query").mkdir(parents=True, exist_ok=True)
     for path, labels in zip(PATHS, maps, strict=True):
         image = Image.fromarray(labels)
@@ -52,6 +51,7 @@ def write_labels(root: Path, maps: list[np.ndarray], mode: str = "P") -> Path:
 
 def write_iuv(root: Path, maps: list[np.ndarray], suffix: str = "_IUV") -> Path:
     """I, U, V through OpenCV, as DensePose's tools do."""
+    write_pictures(root, [iuv.shape[:2] for iuv in maps])
     (root / "iuv/query").mkdir(parents=True, exist_ok=True)
     for path, iuv in zip(PATHS, maps, strict=True):
         place = root / "iuv" / path
@@ -59,21 +59,9 @@ def write_iuv(root: Path, maps: list[np.ndarray], suffix: str = "_IUV") -> Path:
     return root / "iuv"
 
 
-def detection(image_id, box: tuple[float, float], iuv: np.ndarray, score: float = 0.9) -> dict:
-    """One entry as DensePose writes it: the PNG's red is I."""
-    data = io.BytesIO()
-    Image.fromarray(iuv).save(data, "PNG")
-    return {"image_id": image_id, "category_id": 1, "score": score, "bbox": [*box, iuv.shape[1], iuv.shape[0]],
-            "uv_shape": [3, *iuv.shape[:2]], "uv_data": base64.b64encode(data.getvalue()).decode()}
-
-
-def write_json(path: Path, entries) -> Path:
-    path.write_text(json.dumps(entries))
-    return path
-
-
-def parser(source: Path, labels: str, raw: Path = Path("none"), height: int = HEIGHT, width: int = WIDTH, **more):
-    return Precomputed(source, labels=labels, raw=raw, paths=PATHS, height=height, width=width, **more)
+def parser(source: Path, labels: str, height: int = HEIGHT, width: int = WIDTH, paths=PATHS, **more) -> Precomputed:
+    raw = source.parent / "raw"
+    return Precomputed(source, labels=labels, raw=raw, paths=paths, height=height, width=width, **more)
 
 
 def parsed(forward: Precomputed, paths=PATHS) -> dict[str, np.ndarray]:
@@ -106,6 +94,10 @@ def test_a_larger_map_shrinks_by_area_and_a_smaller_one_grows_to_the_nearest(tmp
     big = parsed(parser(tmp_path / "labels", "pascal7", height=HEIGHT * 4, width=WIDTH * 4))
     for row, labels in enumerate(maps):
         np.testing.assert_array_equal(big["parts8"][row].argmax(0), labels.repeat(2, 0).repeat(2, 1))
+
+
+def iuv_in(labels: np.ndarray) -> np.ndarray:
+    return np.dstack([labels] * 3)
 
 
 def iuv_of(person) -> np.ndarray:
@@ -147,49 +139,11 @@ def test_shrunken_uv_is_the_mean_of_its_own_label():
         np.testing.assert_allclose(result[row, column], expected, atol=1e-6)
 
 
-def test_json_results_are_laid_where_their_box_is(tmp_path):
-    for path in PATHS:
-        (tmp_path / path).parent.mkdir(exist_ok=True)
-        write_image(tmp_path / path, np.zeros((40, 20, 3), np.uint8))
-    piece = np.stack([random_labels(25, 20, 10), *(random_labels(256, 20, 10, seed) for seed in (1, 2))], -1)
-    piece[piece[..., 0] == 0] = 0
-    other = np.full((4, 4, 3), 9, np.uint8)
-    source = write_json(tmp_path / "results.json", [
-        detection("query/0000.jpg", (3.8, 7.2), piece), detection("query/0000.jpg", (0, 0), other, 0.7),
-        detection(1, (15.5, 30.9), piece), detection("0002", (0, 0), other, 0.3),
-        detection("elsewhere", (0, 0), other)])
-    result = parsed(parser(source, "json", tmp_path, height=40, width=20))
-    expected = np.zeros((3, 40, 20, 3), np.uint8)
-    expected[0, 7:27, 3:13] = piece
-    expected[1, 30:40, 15:20] = piece[:10, :5]
-    np.testing.assert_array_equal(result["native"], expected[..., 0])
-    np.testing.assert_allclose(result["uv"] * 255, expected[..., 1:], atol=1e-3)
-    assert not result["native"][2].any()  # below min_score
-    sure = parsed(parser(source, "json", tmp_path, height=40, width=20, min_score=0.2))
-    assert (sure["native"][2][:4, :4] == 9).all()
-    half = parsed(parser(source, "json", tmp_path, height=20, width=10))
-    np.testing.assert_array_equal(half["native"][0], label_shares(expected[0, ..., 0], 25, 20, 10).argmax(0))
-
-
-def test_boxes_out_of_the_frame_are_cut():
-    iuv = np.arange(1, 28, dtype=np.uint8).reshape(3, 3, 3)
-    for x in range(-4, 7):
-        for y in range(-4, 7):
-            canvas = np.zeros((5, 4, 3), np.uint8)
-            paste(canvas, iuv, x, y)
-            for row, column in np.ndindex(5, 4):
-                inside = 0 <= row - y < 3 and 0 <= column - x < 3
-                assert (canvas[row, column] == (iuv[row - y, column - x] if inside else 0)).all()
-
-
 def test_what_is_missing_is_told_at_once(tmp_path):
     source = write_labels(tmp_path, [random_labels(20, 8, 8)] * 3)
     (source / "query/0001.png").unlink()
     with pytest.raises(InputError, match=r"no parse of 'query/0001.jpg' \(1 of 3 are missing; looked for .*0001\.png"):
         parser(source, "lip20")
-    results = write_json(tmp_path / "results.json", [detection("other", (0, 0), np.zeros((2, 2, 3), np.uint8))])
-    with pytest.raises(InputError, match=r"results\.json.*none of its image_ids.*such as 'query/0000.jpg'"):
-        parser(results, "json")
     with pytest.raises(InputError, match="unknown label map 'lip'.*atr18"):
         parser(source, "lip")
 
@@ -197,54 +151,14 @@ def test_what_is_missing_is_told_at_once(tmp_path):
 def test_labels_that_are_none_are_refused(tmp_path):
     source = write_labels(tmp_path, [random_labels(20, 8, 8)] * 3)
     place = source / "query/0001.png"
-    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(place)
-    with pytest.raises(InputError, match=r"0001\.png.*holds colours \(RGB\), not labels"):
-        parsed(parser(source, "lip20"))
     Image.fromarray(np.full((8, 8), 20, np.uint8)).save(place)
     with pytest.raises(InputError, match=r"0001\.png': holds the label 20 where 'lip20' knows 20"):
         parsed(parser(source, "lip20"))
-    for data, words in ((b"", "is empty"), (b"PNG", "damaged or no PNG"),
+    for data, words in ((b"", "damaged or no PNG"), (b"PNG", "damaged or no PNG"),
                         (place.read_bytes()[:40], "damaged or no PNG")):
         place.write_bytes(data)
         with pytest.raises(InputError, match=rf"0001\.png.*{words}"):
             parsed(parser(source, "lip20"))
-
-
-@pytest.mark.parametrize("entry", [
-    {}, 7, None, {"image_id": 1}, {"image_id": 1, "bbox": [0], "score": 1, "uv_shape": [3, 2, 2], "uv_data": ""},
-    {"bbox": [float("inf"), 0, 2, 2]}, {"bbox": [float("nan"), 0, 2, 2]}, {"bbox": "left"}, {"score": "high"},
-    {"score": float("nan")}, {"uv_shape": [3, 2, 3]}, {"uv_shape": 4}, {"uv_data": "@@@"}, {"uv_data": "aGVsbG8="},
-    {"uv_data": None}])
-def test_detections_that_are_none_are_refused(tmp_path, entry):
-    good = detection(1, (0, 0), np.zeros((2, 2, 3), np.uint8))
-    bad = {**good, **entry} if isinstance(entry, dict) and entry and "image_id" not in entry else entry
-    path = write_json(tmp_path / "r.json", [good, bad])
-    with pytest.raises(InputError, match=r"r\.json.*detection 1 is not as DensePose writes it") as caught:
-        read_detections(path, 0.5)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_detection_whose_png_is_damaged_names_the_file(tmp_path):
-    entry = detection("query/0000.jpg", (0, 0), random_labels(25, 20, 20)[..., None].repeat(3, -1))
-    data = base64.b64decode(entry["uv_data"])
-    entry["uv_data"] = base64.b64encode(data[:40] + bytes(20)).decode()
-    with pytest.raises(InputError, match=r"r\.json"):
-        parsed(parser(write_json(tmp_path / "r.json", [entry]), "json"))
-
-
-@settings(max_examples=150, deadline=None)
-@given(st.binary(max_size=60) | st.recursive(
-    st.none() | st.booleans() | st.floats() | st.text(max_size=4) | st.integers(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
-        st.sampled_from(["image_id", "bbox", "score", "uv_shape", "uv_data"]), inner, max_size=5),
-    max_leaves=12).map(lambda tree: json.dumps(tree).encode()))
-def test_any_json_gives_detections_or_one_sentence(tmp_path_factory, data):
-    path = tmp_path_factory.getbasetemp() / "fuzz.json"
-    path.write_bytes(data)
-    try:
-        assert read_detections(path, 0.5) == {}  # only an empty list holds none
-    except InputError as error:
-        assert "fuzz.json" in str(error) and "\n" not in str(error)
 
 
 def _png(labels: np.ndarray) -> bytes:
@@ -269,6 +183,180 @@ def test_damaged_pngs_give_labels_or_one_sentence(tmp_path_factory, changes, cut
         assert labels.dtype == np.uint8 and labels.ndim == 2
     except InputError as error:
         assert "fuzz.png" in str(error) and "\n" not in str(error)
+
+
+def write_png(path: Path, values: np.ndarray, *, bits: int, colour: int, palette: bytes = b"") -> None:
+    """A PNG by its specification: values (H, W, channels), packed to `bits` a channel, rows unfiltered."""
+    height, width, _ = values.shape
+    digits = "".join
+    rows = b""
+    for row in values:
+        text = digits(f"{value:0{bits}b}" for value in row.ravel())
+        text += "0" * (-len(text) % 8)
+        rows += b"\0" + int(text, 2).to_bytes(len(text) // 8)
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + (chunk(b"PLTE", palette) if palette else b"")
+                     + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+@pytest.mark.parametrize("colour", [0, 3])
+def test_labels_of_few_bits_are_the_numbers_that_were_written(tmp_path, bits, colour):
+    values = np.random.default_rng(bits).integers(0, min(2 ** bits, 20), (13, 11, 1))
+    write_png(tmp_path / "a.png", values, bits=bits, colour=colour, palette=bytes(range(60)) if colour else b"")
+    np.testing.assert_array_equal(read_label_png(tmp_path / "a.png"), values[..., 0])
+
+
+NO_LABELS = {"RGB": (8, 2, 3), "RGB and alpha": (8, 6, 4), "grey and alpha": (8, 4, 2), "16 bits": (16, 0, 1),
+             "RGB, 16 bits": (16, 2, 3)}
+NO_IUV = {"grey, 8 bits": (8, 0, 1), "grey, 1 bits": (1, 0, 1), "palette": (8, 3, 1), "16 bits": (16, 2, 3),
+          "grey and alpha": (8, 4, 2), "RGB and alpha": (8, 6, 4)}
+
+
+@pytest.mark.parametrize(("labels", "words"), [
+    *(("lip20", words) for words in NO_LABELS), *((kind, words) for kind in ("iuv", "iuv-rgb") for words in NO_IUV)])
+def test_channels_and_bits_that_are_none_of_a_parse_are_refused_at_once(tmp_path, labels, words):
+    """Before anything is parsed; read as 8 bits, 16 are all background."""
+    bits, colour, channels = (NO_LABELS if labels == "lip20" else NO_IUV)[words]
+    maps = [np.full((16, 8), 2, np.uint8)] * 3
+    source = write_labels(tmp_path, maps) if labels == "lip20" else write_iuv(tmp_path, [iuv_in(one) for one in maps])
+    place = next(source.glob("query/0001*.png"))
+    palette = bytes(60) if colour == 3 else b""
+    write_png(place, np.ones((16, 8, channels), int), bits=bits, colour=colour, palette=palette)
+    with pytest.raises(InputError, match=rf"1 of 3 parses are not their images.*{place.name}' .*{words}") as caught:
+        parser(source, labels)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match=rf"{place.name}.*{words}"):  # and by whoever reads one alone
+        read_label_png(place) if labels == "lip20" else read_iuv(place, red_first=True)
+
+
+def test_an_iuv_of_16_bits_is_not_a_picture_of_nobody(tmp_path):
+    write_pictures(tmp_path, [(128, 64)], ["a.jpg"])
+    (tmp_path / "iuv").mkdir()
+    iuv = np.zeros((128, 64, 3), np.uint16)
+    iuv[10:100, 10:50] = (2, 128, 64)
+    cv2.imwrite(str(tmp_path / "iuv/a.png"), iuv)
+    with pytest.raises(InputError, match=r"1 of 1 parses.*a\.png' is RGB, 16 bits where I, U, V are .* 8 bits"):
+        parser(tmp_path / "iuv", "iuv", paths=["a.jpg"])
+
+
+@pytest.mark.parametrize("labels", ["lip20", "iuv", "iuv-rgb"])
+@pytest.mark.parametrize("size", [(32, 16), (8, 4), (16, 9), (15, 8), (8, 16), (473, 473)])
+def test_another_size_than_the_image_s_is_refused_at_once(tmp_path, labels, size):
+    good, other = np.zeros((16, 8), np.uint8), np.zeros(size, np.uint8)
+    maps = [good, other, other]
+    source = write_labels(tmp_path, maps) if labels == "lip20" else write_iuv(tmp_path, [iuv_in(one) for one in maps])
+    write_pictures(tmp_path, [(16, 8)] * 3)
+    with pytest.raises(InputError, match=rf"2 of 3 parses are not their images.*0001.* is {size[0]}x{size[1]} where "
+                                         r"'query/0001.jpg' is 16x8;.*0002.*`scale` how much \(it is 1\)"):
+        parser(source, labels)
+
+
+def test_a_declared_scale_is_the_only_other_size(tmp_path):
+    maps = [random_labels(7, HEIGHT, WIDTH, seed) for seed in range(3)]
+    source = write_labels(tmp_path, maps)
+    write_pictures(tmp_path, [(HEIGHT // 2, WIDTH // 2)] * 3)
+    for row, labels in enumerate(parsed(parser(source, "pascal7", scale=2))["parts8"]):
+        np.testing.assert_array_equal(labels.argmax(0), maps[row])
+    for scale in (1, 1.9, 2.1, 0.5, 4):
+        with pytest.raises(InputError, match=rf"3 of 3 parses .*128x64 where .* is 64x32.*it is {scale}\)"):
+            parser(source, "pascal7", scale=scale)
+    write_pictures(tmp_path, [(43, 21)] * 3)  # 128 / 3 and 64 / 3, rounded
+    assert parsed(parser(source, "pascal7", scale=3))["native"].any()
+
+
+def test_no_image_has_another_ones_parse(tmp_path):
+    """a.jpg and a.png, a and a_IUV, one file under two names, an image in the parse's place."""
+    random = np.random.default_rng(0)
+    paths = ["a.jpg", "a.png"]
+    write_pictures(tmp_path, [(16, 8)] * 2, paths)
+    source = tmp_path / "labels"
+    source.mkdir()
+    values = [random.integers(0, 20, (16, 8)).astype(np.uint8) for _ in paths]
+    Image.fromarray(values[0]).save(source / "a.png")
+    with pytest.raises(InputError, match=r"a\.png': could be the parse of 'a\.jpg' and of 'a\.png'.*a\.png\.png"):
+        parser(source, "lip20", paths=paths)
+    with pytest.raises(InputError, match=r"holds no parse of 'b\.jpg'"):
+        parser(source, "lip20", paths=["a.jpg", "b.jpg"])
+    Image.fromarray(values[0]).save(source / "a.jpg.png")
+    with pytest.raises(InputError, match=r"a\.png': and '.*a\.jpg\.png' could both be the parse of 'a\.jpg'"):
+        parser(source, "lip20", paths=paths)
+    (source / "a.png").unlink()
+    Image.fromarray(values[1]).save(source / "a.png.png")
+    result = parsed(parser(source, "lip20", 16, 8, paths=paths), paths)
+    np.testing.assert_array_equal(result["native"], values)
+
+    write_pictures(tmp_path, [(16, 8)] * 2, ["b.jpg", "b_IUV.jpg"])
+    write_png(source / "b_IUV.png", np.ones((16, 8, 3), int), bits=8, colour=2)
+    with pytest.raises(InputError, match=r"b_IUV\.png': could be the parse of 'b\.jpg' and of 'b_IUV\.jpg'"):
+        parser(source, "iuv", paths=["b.jpg", "b_IUV.jpg"])
+
+
+def test_an_image_is_not_a_parse(tmp_path):
+    paths = ["a.png", "b.jpg"]
+    write_pictures(tmp_path, [(16, 8)] * 2, paths)
+    write_png(tmp_path / "raw/a.png", np.ones((16, 8, 1), int), bits=8, colour=0)  # grey, as a label map is
+    with pytest.raises(InputError, match=r"a\.png': is the image 'a\.png' itself.*folder of their own"):
+        Precomputed(tmp_path / "raw", labels="lip20", raw=tmp_path / "raw", paths=paths, height=16, width=8)
+    write_png(tmp_path / "raw/b.png", np.ones((16, 8, 1), int), bits=8, colour=0)
+    with pytest.raises(InputError, match=r"b\.png': is the image 'b\.png' itself, and is looked for as .* of 'b\.jpg'"):
+        Precomputed(tmp_path / "raw", labels="lip20", raw=tmp_path / "raw", paths=["b.jpg", "b.png"], height=9, width=8)
+    (tmp_path / "linked").symlink_to(tmp_path / "raw")
+    with pytest.raises(InputError, match=r"a\.png': is the image 'a\.png' itself"):
+        parser(tmp_path / "linked", "lip20", paths=paths)
+    (tmp_path / "copied").mkdir()
+    (tmp_path / "copied/a.png").write_bytes((tmp_path / "raw/a.png").read_bytes())
+    with pytest.raises(InputError, match=r"1 of 1 parses.*copied/a\.png' is the image 'a\.png' itself"):
+        parser(tmp_path / "copied", "lip20", paths=paths[:1])
+
+
+def test_images_that_lie_on_their_side_are_as_large_as_they_are_read(tmp_path):
+    """A parse is compared with the turned image; one as the file stores it is refused."""
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "labels").mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.zeros((8, 16, 3), np.uint8)).save(tmp_path / "raw/a.jpg", exif=exif)
+    Image.fromarray(np.full((16, 8), 5, np.uint8)).save(tmp_path / "labels/a.png")
+    assert (parsed(parser(tmp_path / "labels", "lip20", paths=["a.jpg"]), ["a.jpg"])["native"] == 5).all()
+    Image.fromarray(np.full((8, 16), 5, np.uint8)).save(tmp_path / "labels/a.png")
+    with pytest.raises(InputError, match="is 8x16 where 'a.jpg' is 16x8"):
+        parser(tmp_path / "labels", "lip20", paths=["a.jpg"])
+
+
+def test_other_kinds_of_files_are_no_parses(tmp_path):
+    source = write_labels(tmp_path, [random_labels(20, 16, 8)] * 3)
+    (source / "query/0001.png").unlink()
+    np.save(source / "query/0001.npy", random_labels(20, 16, 8))
+    np.savez(source / "query/0001.npz", random_labels(20, 16, 8))
+    with pytest.raises(InputError, match=r"no parse of 'query/0001.jpg' \(1 of 3 are missing; looked for .*0001\.png"):
+        parser(source, "lip20")
+    write_image(source / "query/0001.jpg", np.zeros((16, 8, 3), np.uint8))
+    (source / "query/0001.jpg").rename(source / "query/0001.png")
+    with pytest.raises(InputError, match=r"1 of 3 .*0001\.png': is damaged or no PNG"):
+        parser(source, "lip20")
+
+
+def test_an_image_that_cannot_be_read_is_nobody_s_and_the_engine_s_to_say(tmp_path):
+    source = write_labels(tmp_path, [np.full((16, 8), 5, np.uint8)] * 3)
+    (tmp_path / "raw" / PATHS[1]).write_bytes(b"")
+    forward = parser(source, "lip20")
+    assert parsed(forward)["native"].any((1, 2)).tolist() == [True, False, True]
+    write_pictures(tmp_path, [(16, 8)] * 3)
+    with pytest.raises(InputError, match="could not be read before and now it can; run again"):
+        parsed(forward)
+
+
+def test_a_parse_that_changes_meanwhile_is_noticed(tmp_path):
+    source = write_labels(tmp_path, [np.full((16, 8), 5, np.uint8)] * 3)
+    forward = parser(source, "lip20")
+    Image.fromarray(np.full((8, 8), 5, np.uint8)).save(source / "query/0001.png")
+    with pytest.raises(InputError, match=r"0001\.png.*changed while it was being read"):
+        parsed(forward)
 
 
 def test_a_sources_hash_is_that_of_names_and_contents(tmp_path):
@@ -319,22 +407,11 @@ def test_real_cihp_labels_are_read(tmp_path):
         assert abs(found.mean() - 1 + result["parts8"][row, 0].mean()) < 0.01
 
 
-def test_real_densepose_results_are_read():
+def test_real_iuv_is_read():
     folder = shared("densepose_demo")
     labels, uv = read_iuv(folder / "demo_im_IUV.png", red_first=False)
     assert set(np.unique(labels)) == set(range(25)) and uv[labels > 0].max() == 255 and not uv[labels == 0].any()
     with pytest.raises(InputError, match="holds the part 255"):
         read_iuv(folder / "demo_im_IUV.png", red_first=True)
-    best = read_detections(folder / "example_results.json", 0.0)
-    assert best.keys() == {"785", "872", "885"}
-    scores = [(str(entry["image_id"]), entry["score"])
-              for entry in json.loads((folder / "example_results.json").read_text())]
-    assert {name: found.score for name, found in best.items()} == {
-        name: max(score for other, score in scores if other == name) for name, _ in scores}
-    source = Precomputed(folder / "example_results.json", labels="json", raw=Path("none"),
-                         paths=["COCO_val2014_000000000785.jpg", "000000000001.jpg"], height=480, width=640)
-    result = parsed(source, ["COCO_val2014_000000000785.jpg", "000000000001.jpg"])  # pictures absent: that size is kept
-    shares = (result["native"] > 0).mean((1, 2))
-    assert shares[0] == pytest.approx(0.303 * 215 * 342 / (480 * 640), rel=0.01) and shares[1] == 0
-    columns = np.flatnonzero((result["native"][0] > 0).any(0))
-    assert columns[0] >= 278 and columns[-1] < 278 + 215
+    forward = Precomputed(folder, labels="iuv", raw=folder, paths=["demo_im.jpg"], height=300, width=558)
+    assert set(np.unique(parsed(forward, ["demo_im.jpg"])["native"])) == set(range(25))

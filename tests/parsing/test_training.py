@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 from pathlib import Path
 
 import h5py
@@ -29,6 +30,7 @@ from pipeline.parsing.training import (
 from pipeline.training.loop import fit
 from stages.shared.parser_training import sgam_optimizer, sums
 from tests.helpers.bare_params import bare_experiment
+from tests.helpers.plain_resize import plain_resize
 
 HEIGHT, WIDTH = 64, 32
 # (DensePose id of the person's right limb, of the left one), rows, columns right of the middle that it fills
@@ -279,6 +281,27 @@ def test_it_learns_eight_pictures(folder, tmp_path):
                       device=torch.device("cpu"))
     assert scores["miou8"] > 0.8
     assert scores["uv_error"] < 0.08
+
+
+def test_a_picture_s_sides_are_resized_each_by_itself(folder):
+    """And labels go to the nearest pixel."""
+    whole = pictures_of(folder).sample(0)
+    other = ParsingSet(folder, "train", taxonomy="densepose24", uv=True, height=HEIGHT * 2, width=WIDTH // 2).sample(0)
+    np.testing.assert_allclose(other[0], plain_resize(whole[0], HEIGHT * 2, WIDTH // 2), atol=0.51)
+    for big, small in zip(other[1:], whole[1:], strict=True):
+        np.testing.assert_array_equal(big[::2], big[1::2])
+        assert ((big[::2] == small[:, ::2]) | (big[::2] == small[:, 1::2])).all()
+
+
+def test_labels_of_another_size_than_their_picture_are_refused(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "set")
+    path = tmp_path / "set" / pictures_of(folder).paths[2]
+    write_image(path, np.zeros((HEIGHT, WIDTH + 1, 3), np.uint8))
+    pictures = pictures_of(tmp_path / "set")
+    pictures.sample(1)
+    with pytest.raises(InputError, match=rf"labels\.h5: row 2 is {HEIGHT}x{WIDTH} where .*{path.name}' is "
+                                         rf"{HEIGHT}x{WIDTH + 1}"):
+        pictures.sample(2)
 
 
 def test_sets_that_cannot_be_read_are_named(folder, tmp_path):

@@ -1,5 +1,6 @@
 """Parsers from outside through the stage parse: each into a parts.h5 that inspection finds sound."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,42 @@ def test_another_parse_of_one_image_makes_all_rows_anew(root):
     after = parse(precomputed("lip20"))
     assert after.maker["source_sha256"] != sha
     np.testing.assert_array_equal(after.read("native", 0), native)
+
+
+def test_wrong_parses_are_counted_before_the_first_is_read_and_nothing_is_lost(root):
+    """The last two of six have another size: the cache that was there stays, and no unit of a new one is begun."""
+    from PIL import Image
+    write_maps(root, 20)
+    cache = parse(precomputed("lip20"))
+    before = cache.path.read_bytes()
+    assert (cache.maker["scale"], cache.maker["reading"]) == (1, 2)
+    cache.close()
+    for path in read_index(root / "index.csv")["path"][-2:]:
+        Image.fromarray(np.zeros((HEIGHT, WIDTH // 2), np.uint8)).save((root / "maps" / path).with_suffix(".png"))
+    with pytest.raises(InputError, match=rf"'maps': 2 of 6 parses are not their images.* {HEIGHT}x{WIDTH // 2} where"):
+        stage.run(precomputed("lip20"), "tiny")
+    assert cache.path.read_bytes() == before and not list(root.glob("scratch/parse-tiny/*/*"))
+
+
+def test_a_scale_is_declared_in_the_profile_and_stands_in_the_maker(root):
+    from PIL import Image
+    maps = write_maps(root, 20)
+    for path, labels in zip(read_index(root / "index.csv")["path"], maps, strict=True):
+        Image.fromarray(labels.repeat(3, 0).repeat(3, 1)).save((root / "maps" / path).with_suffix(".png"))
+    with pytest.raises(InputError, match="6 of 6 parses are not their images"):
+        stage.run(precomputed("lip20"), "tiny")
+    cache = parse(precomputed("lip20", scale=3.0))
+    np.testing.assert_array_equal(np.stack([cache.read("native", row) for row in range(COUNT)]), maps)
+    assert cache.maker["scale"] == 3
+
+
+def test_what_a_json_leaves_out_is_said(root, capsys):
+    from tests.parsing.test_densepose_json import detection, person
+    paths = read_index(root / "index.csv")["path"].tolist()
+    (root / "maps").write_text(json.dumps([detection(path, (1, 1), person(3)) for path in [*paths[1:], "x/y.jpg"]]))
+    parse(precomputed("json"))
+    assert ("'maps': 1 of 6 images have no detection of score 0.5 or more, and so no person; 1 of its names are of no "
+            "image in the index, the first 'x/y.jpg'") in capsys.readouterr().err
 
 
 def test_densepose_becomes_a_sound_cache(root, monkeypatch):
