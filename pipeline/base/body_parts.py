@@ -42,9 +42,10 @@ LIP20_TO_UPPER_PARTS8 = _table([0, 1, 1, 4, 1, 2, 2, 2, 6, 5, 2, 2, 5, 1, 3, 3, 
 LIP20_FLIP = _table([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15, 14, 17, 16, 19, 18])
 DENSEPOSE24_FLIP = _table([0, 1, 2, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15, 18, 17, 20, 19, 22, 21, 24, 23])
 DENSEPOSE24_MIRRORED = _table([part - 1 for part in DENSEPOSE24_FLIP[1:].tolist()])  # parts alone, counted from 0
-# Left and right limb charts mirror each other already; these mirror themselves along V (torso) and U (head).
+# What a flip makes of u and v once left and right have changed places: v -> 1 - v on the torso, u -> 1 - u on hands,
+# feet and head. The charts of left and right arms and legs mirror each other already.
 DENSEPOSE24_MIRROR_V = (1, 2)
-DENSEPOSE24_MIRROR_U = (23, 24)
+DENSEPOSE24_MIRROR_U = (3, 4, 5, 6, 23, 24)
 
 _HEAD = (1, 2, 4, 13)
 _TORSO = (5, 6, 7, 10, 11)

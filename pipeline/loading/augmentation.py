@@ -162,7 +162,8 @@ def flip_parts(parts: Tensor, flip: Tensor) -> Tensor:
     """DSAP images (B, 24, U, V, ...) of images -> those of the mirrored images where `flip` (B,).
 
     They come from whole images: cropping and erasing leave them alone (DSA 4.2). Left and right parts change places;
-    the torso is mirrored along V and the head along U (rows); limb charts of the two sides mirror each other already.
+    the torso is mirrored along V (columns), hands, feet and head along U (rows); the charts of left and right arms and
+    legs mirror each other already.
     """
     parts = _sides_changed(parts, flip)
     for axis, mirrored in ((2, DENSEPOSE24_MIRROR_V), (1, DENSEPOSE24_MIRROR_U)):

@@ -11,7 +11,7 @@ Sample = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 def flip(sample: Sample, taxonomy: str) -> Sample:
     """Mirror a sample; its own inverse. Left and right exchange their labels, and on DensePose's surface the torso's v
-    and the head's u are mirrored: the charts of left and right limbs mirror each other already."""
+    and the u of hands, feet and head are mirrored: the charts of arms and legs mirror each other already."""
     image, labels, uv = (array[:, ::-1] for array in sample)
     if taxonomy != "densepose24":
         return image, LIP20_FLIP[labels], uv

@@ -27,7 +27,7 @@ from pipeline.renderer.person import Person, draw_person
 from pipeline.renderer.picture import Picture, Wish, render_picture
 from pipeline.renderer.scene import Look, draw_look
 
-FORMAT = 1
+FORMAT = 2                      # of labels.h5; 1 had the u of left hands and left feet run the other way
 KINDS = ("holistic", "occluded", "partial", "parsing")
 FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 CAMERAS = 6

@@ -1,14 +1,16 @@
 """UV charts: surface coordinates to DensePose parts, u and v.
 
 Directions were read off DensePose's own output on its demo picture. u runs along the part: torso neck 0 -> crotch 1;
-thigh front knee -> hip, back hip -> knee; shank front knee -> ankle, back ankle -> knee; upper arm shoulder -> elbow;
-lower arm front wrist -> elbow, back elbow -> wrist; foot toes -> heel. v runs around it: torso from the person's left
-0 to right 1; thigh front outer -> inner; all other limb halves towards the outer border, where both halves have v = 1
-(lower arm front: v = 0 there). Hands: u around, v wrist -> finger tips. Head: u around (right half back -> face, left
-half face -> back), v neck -> crown. On arms the border between front and back lies on the thumb's side.
+thigh front knee -> hip, back hip -> knee; shank front knee -> ankle, back ankle -> knee; upper arm shoulder ->
+elbow; lower arm front wrist -> elbow, back elbow -> wrist; right foot toes -> heel, left foot heel -> toes. v runs
+around it: torso from the person's left 0 to right 1; thigh front outer -> inner; foot from the sole over the inner
+side; all other limb halves towards the outer border, where both halves have v = 1 (lower arm front: v = 0 there).
+Hands: u around (right from the palm over the thumb, left the other way round), v wrist -> finger tips. Head: u
+around (right half back -> face, left half face -> back), v neck -> crown. On arms the border between front and back
+lies on the thumb's side.
 
-Under a mirror left and right ids change places, limbs (hands and feet included) keep u and v, the torso has
-v -> 1 - v and the head u -> 1 - u.
+Under a mirror left and right ids change places, arms and legs keep u and v, the torso has v -> 1 - v, and hands,
+feet and head have u -> 1 - u: pipeline/base/body_parts.py.
 """
 
 import numpy as np
@@ -46,7 +48,8 @@ def chart(tube: int, t: np.ndarray, a: np.ndarray, person: Person) -> tuple[np.n
     if tube in (tube_mesh.LEG_L, tube_mesh.LEG_R):
         return leg(tube - tube_mesh.LEG_L, t, a)
     if tube in (tube_mesh.FOOT_L, tube_mesh.FOOT_R):
-        return np.full(t.shape, FOOT[tube - tube_mesh.FOOT_L]), 1 - t, a
+        side = tube - tube_mesh.FOOT_L
+        return np.full(t.shape, FOOT[side]), t if side == LEFT else 1 - t, a
     if tube in (tube_mesh.SKIRT, tube_mesh.COAT):
         return over_legs(t, a)
     if tube == tube_mesh.SCARF:
@@ -81,8 +84,11 @@ def arm(side: int, t: np.ndarray, a: np.ndarray) -> tuple[np.ndarray, np.ndarray
                     np.where(front, LOWER_ARM_FRONT[side], LOWER_ARM_BACK[side]))
     u = np.where(upper, t, np.where(front, 2 - t, t - 1))
     v = np.where(upper | ~front, outer, 1 - outer)
+    around = (a - .25) % 1.0
+    if side == LEFT:
+        around = 1 - around
 
-    return (np.where(hand, HAND[side], part), np.clip(np.where(hand, (a - .25) % 1.0, u), 0, 1),
+    return (np.where(hand, HAND[side], part), np.clip(np.where(hand, around, u), 0, 1),
             np.clip(np.where(hand, t - 2, v), 0, 1))
 
 

@@ -99,13 +99,50 @@ def test_flipping_a_warp_is_warping_the_flipped_picture():
     image = random.integers(0, 256, (16, 24, 3)).astype(np.uint8)
     mirrored, mirrored_uv = DENSEPOSE24_FLIP[index[:, ::-1]], uv[:, ::-1].copy()
     for label, name in enumerate(DENSEPOSE24):
-        axis = 1 if "torso" in name else 0 if "head" in name else None
+        axis = 1 if "torso" in name else 0 if {"hand", "foot", "head"} & set(name.split()) else None
         if axis is not None:
             mirrored_uv[mirrored == label, axis] = 255 - mirrored_uv[mirrored == label, axis]
     before, after = warp(image, index, uv, texels=texels), warp(image[:, ::-1], mirrored, mirrored_uv, texels=texels)
     assert before[1].all()
     for ours, expected in zip(map(parts_flipped, before), after, strict=True):
         np.testing.assert_array_equal(ours, expected)
+
+
+SEEN = {2, 3, 4, 5, 6, 9, 10, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24}  # of a person who faces the camera
+
+
+def test_densepose_charts_agree_with_their_partners_under_the_flip():
+    """On the demo picture's person who faces the camera, each texel's height in the picture is that of the texel that
+    takes its place in the flip, and it lies on the other side. Hands and feet do so under u -> 1 - u alone."""
+    demo = DATA / "densepose_demo"
+    if not demo.exists():
+        pytest.skip("shared/data/densepose_demo is absent")
+    person = cv2.imread(str(demo / "demo_im_INDS.png"), cv2.IMREAD_GRAYSCALE)[190:446, 185:275] == 19
+    iuv = cv2.imread(str(demo / "demo_im_IUV.png"))[190:446, 185:275]
+    rows, columns = np.indices(person.shape)
+    places = np.stack([rows, columns, np.zeros_like(rows)], 2).astype(np.uint8)
+    dsap, valid = warp(places, np.where(person, iuv[..., 0], 0), np.ascontiguousarray(iuv[..., 1:]), texels=32)
+
+    own, known = smooth(dsap, valid)
+    theirs, theirs_known = smooth(parts_flipped(dsap), parts_flipped(valid))
+    compared = set()
+    for part in range(24):
+        both = known[part] & theirs_known[part]
+        if both.sum() >= 40:
+            y, x = (np.corrcoef(own[part, ..., axis][both], theirs[part, ..., axis][both])[0, 1] for axis in (0, 1))
+            assert y >= 0.9 and x <= -0.7, (DENSEPOSE24[part + 1], y, x)
+            compared.add(part + 1)
+    assert compared == SEEN
+
+
+def smooth(dsap: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each texel the mean of those around it that have a value, and where there are some."""
+    def blurred(maps: np.ndarray) -> np.ndarray:
+        return np.stack([cv2.GaussianBlur(part, (0, 0), 1.5, borderType=cv2.BORDER_CONSTANT) for part in maps])
+
+    weight = blurred(valid.astype(np.float64))
+    means = blurred(dsap * valid[..., None].astype(np.float64)) / np.maximum(weight, 1e-9)[..., None]
+    return means, weight > 0.1
 
 
 def test_csa_crops_are_each_parts_box_and_flip_with_the_picture():

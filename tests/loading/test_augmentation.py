@@ -231,8 +231,8 @@ def test_dsap_of_the_mirrored_picture():
     uv = ((np.stack([texels % 1024 // 32, texels % 32], 2) * 2 + 1) * 255 // 64).astype(np.uint8)
     image = random.integers(0, 256, (96, 64, 3)).astype(np.uint8)
     mirrored_index, mirrored_uv = DENSEPOSE24_FLIP[index[:, ::-1]], uv[:, ::-1].copy()
-    torso, head = np.isin(mirrored_index, (1, 2)), np.isin(mirrored_index, (23, 24))
-    mirrored_uv[torso, 1], mirrored_uv[head, 0] = 255 - mirrored_uv[torso, 1], 255 - mirrored_uv[head, 0]
+    torso, ends = np.isin(mirrored_index, (1, 2)), np.isin(mirrored_index, (3, 4, 5, 6, 23, 24))  # hands, feet, head
+    mirrored_uv[torso, 1], mirrored_uv[ends, 0] = 255 - mirrored_uv[torso, 1], 255 - mirrored_uv[ends, 0]
     dsap, valid = warp(image, index, uv, texels=32)
     expected, expected_valid = warp(image[:, ::-1], mirrored_index, mirrored_uv, texels=32)
     assert valid.sum() == 96 * 64

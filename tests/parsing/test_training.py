@@ -58,6 +58,8 @@ def figure(*, shift: int = 0, raised: int = 0, mirrored: bool = False):
             columns = np.flatnonzero((side * across > inner) & (side * across < outer))
             up = raised if (top < 40 and inner == 6 and side == (1 if mirrored else -1)) else 0
             along = np.arange(bottom - top)[:, None] * 20
+            if pair[side > 0] in (4, 5):  # DensePose's left hand and left foot run against the right ones
+                along = 255 - along
             paint(pair[side > 0], (top - up, bottom - up), columns, along, np.abs(across[columns]) * 16)
     columns = np.flatnonzero(np.abs(across) < 6)
     paint(2, (16, 34), columns, 50, np.round((across[columns] + 6) / 12 * 255))

@@ -6,9 +6,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
-from pipeline.base.body_parts import DENSEPOSE24_FLIP, DENSEPOSE24_MIRROR_U, DENSEPOSE24_MIRROR_V, LIP20, LIP20_FLIP
+from pipeline.base.body_parts import DENSEPOSE24, DENSEPOSE24_FLIP, LIP20, LIP20_FLIP
 from pipeline.base.seeds import rng
+from pipeline.caches.warp import warp
+from pipeline.loading.augmentation import flip_parts
 from pipeline.renderer import clothing, tube_mesh, uv_charts
 from pipeline.renderer.body_mesh import build_mesh
 from pipeline.renderer.person import draw_person
@@ -17,6 +20,10 @@ from pipeline.renderer.rasterizer import Camera, rasterise
 from pipeline.renderer.shading import Light, draw_figure
 
 DEMO = Path(__file__).resolve().parents[3] / "shared" / "data" / "densepose_demo"
+# What a mirror makes of u and v, part by part, once left and right have changed places.
+TURNS_U = [part for part, name in enumerate(DENSEPOSE24) if {"hand", "foot", "head"} & set(name.split())]
+TURNS_V = [part for part, name in enumerate(DENSEPOSE24) if "torso" in name]
+HANDS, FEET = ([part for part, name in enumerate(DENSEPOSE24) if kind in name] for kind in ("hand", "foot"))
 SUN = Light(sun=(0.0, 1.0, 0.0), strength=.4, ambient=.7, tint=(1.0, 1.0, 1.0))
 
 
@@ -44,13 +51,51 @@ def test_a_mirrored_person_has_mirrored_labels(number):
     assert agree.sum() > .995 * both.sum()
     assert (LIP20_FLIP[lip] == here.lip)[agree].mean() > .97          # hair and fringes have their own edges
     u, v = there.u[:, ::-1], there.v[:, ::-1]
-    u = np.where(np.isin(part, DENSEPOSE24_MIRROR_U), 1 - u, u)
-    v = np.where(np.isin(part, DENSEPOSE24_MIRROR_V), 1 - v, v)
+    u = np.where(np.isin(part, TURNS_U), 1 - u, u)
+    v = np.where(np.isin(part, TURNS_V), 1 - v, v)
     for ours, theirs in ((here.u, u), (here.v, v)):
-        off = np.abs(ours - theirs)[agree]
+        off = np.abs(ours - theirs)
         off = np.minimum(off, 1 - off)
         # Quads are cut on the other diagonal: a few pixels differ by more than rounding, most of them at the crown.
-        assert (off < 1 / 255).mean() > .97 and (off < 8 / 255).mean() > .99
+        assert (off[agree] < 1 / 255).mean() > .97 and (off[agree] < 8 / 255).mean() > .99
+        for small in (HANDS, FEET):
+            of_them = off[agree & np.isin(here.part, small)]
+            assert len(of_them) > 50 and (of_them < 8 / 255).mean() > .97
+
+
+def test_dsap_images_of_a_mirrored_person_are_the_flipped_ones():
+    """A picture whose colours say where a pixel lies, warped by a person's u,v and mirrored by flip_parts, against the
+    mirrored picture warped by the mirrored person's: the same texels have colours of the same places."""
+    rows, columns = np.indices((256, 192))
+    image = np.stack([rows, columns, np.full_like(rows, 9)], 2).astype(np.uint8)
+    compared = np.zeros(24, int)
+    for number in range(16):
+        draw = rng(4, "dsap", number)
+        person = replace(draw_person(draw), coat="none", bag="none")
+        pose, azimuth = draw_pose(draw), number * np.pi / 8
+        here, there = _draw(person, pose, azimuth), _draw(person, pose.mirrored(), -azimuth)
+
+        dsap, valid = _warped(image, here)
+        turned, turned_valid = (flip_parts(torch.from_numpy(maps)[None], torch.tensor([True]))[0].numpy()
+                                for maps in (dsap, valid))
+        expected, expected_valid = _warped(image[:, ::-1], there)
+
+        assert (turned_valid == expected_valid).mean() > .99
+        both = turned_valid.astype(bool) & expected_valid.astype(bool)
+        off = np.abs(turned.astype(int) - expected).max(-1)
+        for part in range(24):
+            of_it = off[part][both[part]]
+            if len(of_it) >= 40:
+                # Of several pixels on one texel the last in its picture's order stays, which a mirror changes.
+                assert np.median(of_it) <= 2 and (of_it <= 8).mean() > .9, DENSEPOSE24[part + 1]
+                compared[part] += 1
+    assert compared.min() >= 2
+
+
+def _warped(image, figure):
+    """As caches hold it: u and v are bytes."""
+    uv = np.round(np.stack([figure.u, figure.v], 2) * 255).astype(np.uint8)
+    return warp(np.ascontiguousarray(image), figure.part, uv, texels=32)
 
 
 def test_lip_s_labels_have_their_names():
@@ -76,7 +121,8 @@ def _slopes(part, u, v):
 
 
 def test_charts_run_as_in_densepose_output():
-    """A person in the demo picture faces the camera; so does ours. The charts of the parts seen must run alike."""
+    """A person in the demo picture faces the camera; so does ours. The charts of the parts seen must run alike. That
+    person's feet are turned otherwise: there v has to lie on the same side of u."""
     if not DEMO.exists():
         pytest.skip("../shared/data/densepose_demo is absent")
     iuv = cv2.imread(str(DEMO / "demo_im_IUV.png"))[185:460, 185:275]
@@ -87,14 +133,22 @@ def test_charts_run_as_in_densepose_output():
                    hip=(0., 0.), knee=(0., 0.), twist=0., lean=0., sway=0.)
     ours = _draw(person, pose, 0.0)
     compared = 0
-    for part in (2, 9, 10, 13, 14, 15, 16, 19, 20, 21, 22, 23, 24):         # hands and feet: see docs/renderer.md
+    for part in (2, 3, 4, 5, 6, 9, 10, 13, 14, 15, 16, 19, 20, 21, 22, 23, 24):
         real = _slopes(index == part, u, v)
         made = _slopes(ours.part == part, ours.u, ours.v)
+        if part in FEET:
+            assert _sine(*real) * _sine(*made) > .6, f"part {part}"
+            real, made = real[:1], made[:1]
         for one, other in zip(real, made, strict=True):
             cosine = (one * other).sum() / np.linalg.norm(one) / np.linalg.norm(other)
             assert cosine > .6, f"part {part}"
             compared += 1
-    assert compared == 26
+    assert compared == 32
+
+
+def _sine(one, other):
+    """Of the angle from one slope to another: its sign says on which side the other lies."""
+    return (one[0] * other[1] - one[1] * other[0]) / np.linalg.norm(one) / np.linalg.norm(other)
 
 
 def test_charts_cover_their_range_and_stay_in_it():

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from models.parsers.densepose import load_densepose
-from pipeline.base.body_parts import DENSEPOSE24_TO_PARTS8
+from pipeline.base.body_parts import DENSEPOSE24, DENSEPOSE24_TO_PARTS8
 from pipeline.base.images import read_image
 from pipeline.caches.cache import Cache
 from pipeline.datasets.index import write_index
 from pipeline.inspection.soundness import inspect_cache
+from pipeline.parsing.augmentation import flip
 from stages import parse as stage
 from tests.helpers.bare_params import bare_experiment
 from tests.helpers.tiny_set import HEIGHT, WIDTH, write_set
@@ -39,6 +40,28 @@ MODEL:
     CONV_HEAD_DIM: 32, NUM_STACKED_CONVS: 2, DECODER_ON: false}
 INPUT: {MIN_SIZE_TEST: 16}
 """
+
+
+def test_a_flip_is_that_of_detectron2_s_symmetry_table():
+    """Each part's id, and u and v over the middle of its chart: the table was drawn from a mesh's vertices, so that it
+    is not exact, and towards the corners, where a chart has no vertex, it says nothing."""
+    from densepose.structures import DensePoseTransformData
+    from iopath.common.file_io import get_cache_dir
+    table = Path(get_cache_dir()) / "densepose/data/UV_symmetry_transforms.mat"  # detectron2 fetches it for training
+    if not table.exists():
+        pytest.skip(f"{table} is absent")
+    known = DensePoseTransformData.load(str(table))
+
+    v, u = np.indices((256, 256)).astype(np.uint8)
+    middle = np.s_[64:192, 64:192]
+    for part in range(1, len(DENSEPOSE24)):
+        chart = (np.zeros((256, 256, 3), np.uint8), np.full((256, 256), part, np.uint8), np.stack([u, v], 2))
+        _, labels, uv = (array[:, ::-1] for array in flip(chart, "densepose24"))
+        assert (labels == known.point_label_symmetries[part]).all()
+        for axis, name in enumerate(("U_transforms", "V_transforms")):
+            theirs, ours = known.uv_symmetries[name][part - 1].numpy()[middle], uv[..., axis][middle] / 255
+            assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.95, (DENSEPOSE24[part], name)
+            assert np.abs(ours - theirs).mean() < 0.05, (DENSEPOSE24[part], name)
 
 
 def spread(model) -> None:
