@@ -1,32 +1,57 @@
-"""Index of a data set's folder: image, person, camera, split; `python -m stages.prepare synth-occluded`."""
+"""Index of a data set's folder: image, person, camera, split; `python -m stages.prepare synth-occluded`.
+
+Writes data/index/KEY.csv and, for who reads the metrics, KEY.txt with the counts and all that is to be said of them.
+"""
 
 import sys
 
 from pipeline.base.errors import InputError
+from pipeline.base.files import writable, write_text
 from pipeline.config import paths
 from pipeline.config.loader import Experiment, pick
+from pipeline.config.plan import Plan
 from pipeline.datasets.index import write_index
-from pipeline.datasets.layouts import add_occlusion, pick_layout, remarks
+from pipeline.datasets.layouts import add_occlusion, check_layout, pick_layout
 from stages import main
 
 
 def run(experiment: Experiment, key: str) -> None:
-    """Write data/index/KEY.csv; say on stderr where the counts differ from the published ones."""
+    """Write the index. InputError, naming the data set, for a folder that is not read whole or cannot be scored."""
     name = pick(experiment.params.datasets, key, "datasets").layout
     raw = pick(experiment.plan.prepare, key, "plan.prepare").raw
+    for path in (paths.index(key), paths.remarks(key)):
+        writable(path)
     try:
         layout = pick_layout(name)
     except InputError as error:
         raise InputError(f"datasets.{key}.layout: {error}") from error
 
-    frame = add_occlusion(layout.read(raw), raw)
-    write_index(frame, paths.index(key))
+    try:
+        frame = add_occlusion(layout.read(raw), raw)
+        check_asked(experiment.plan, key, raw, set(frame["split"]))
+        remarks = check_layout(layout, frame, raw)
+        write_index(frame, paths.index(key))
+    except InputError as error:
+        raise InputError(f"datasets.{key}: {error}") from error
 
-    for remark in remarks(layout, frame):
-        print(f"{key}: {remark}", file=sys.stderr)
     counts = ", ".join(f"{split} {len(part)} images of {part['pid'].nunique()} people"
                        for split, part in frame.groupby("split"))
+    write_text(paths.remarks(key), "".join(f"{line}\n" for line in [counts, *remarks]))
+    for remark in remarks:
+        print(f"{key}: {remark}", file=sys.stderr)
     print(f"{key}: {counts}")
+
+
+def check_asked(plan: Plan, key: str, raw: str, splits: set[str]) -> None:
+    """InputError if the experiment trains or scores on images that the data set does not have."""
+    trained = [run for run, entry in plan.train.items() if entry.train_on == key]
+    if trained and "train" not in splits:
+        raise InputError(f"{raw!r}: has no training images, and {trained[0]} trains on it (plan.train); put them where "
+                         "its layout has them, or let the run train on another data set")
+    scored = [entry.result for entry in (*plan.embed.values(), *plan.embed_seen.values()) if entry.dataset == key]
+    if scored and not {"query", "gallery"} & splits:
+        raise InputError(f"{raw!r}: has neither queries nor a gallery, and {scored[0]} is scored on it (plan.embed); "
+                         "put them where its layout has them, or take it out of the run's eval_on")
 
 
 if __name__ == "__main__":

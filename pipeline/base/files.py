@@ -17,6 +17,7 @@ from typing import Any
 
 from pipeline.base.errors import InputError
 
+PROBE = 4096  # bytes, which a full disk does not take
 HDF5_REASON = re.compile(r"error message = '([^']*)'")  # how HDF5 quotes the system, among several lines of its own
 
 
@@ -39,6 +40,20 @@ def writing(path: str | os.PathLike, *, kept: str = "") -> Iterator[None]:
                          f"again{', ' + kept if kept else ''}") from error
 
 
+def writable(path: str | os.PathLike, *, folder: bool = False) -> None:
+    """InputError if a file (or a folder, put there whole) of this name cannot be written: for before the work begins.
+
+    A few bytes are written where it will lie, or in the nearest folder above that is there, and removed again.
+    """
+    path = Path(os.path.realpath(path)) if folder else Path(path)
+    with writing(path):
+        probe = _folder_above(path, folder=folder) / f".probe-{socket.gethostname()}-{os.getpid()}.tmp"
+        try:
+            probe.write_bytes(bytes(PROBE))
+        finally:
+            probe.unlink(missing_ok=True)
+
+
 @contextmanager
 def new_file(path: str | os.PathLike, *, shared: bool = False, kept: str = "") -> Iterator[Path]:
     """A name beside `path` to write to, renamed to `path` at the end; what is half written is removed.
@@ -50,8 +65,7 @@ def new_file(path: str | os.PathLike, *, shared: bool = False, kept: str = "") -
     temporary = _beside(path, f"{socket.gethostname()}-{os.getpid()}.tmp" if shared else "tmp")
 
     with writing(path, kept=kept):
-        if path.is_dir():
-            raise IsADirectoryError(None, "a folder has this name")
+        _folder_above(path, folder=False)
         path.parent.mkdir(parents=True, exist_ok=True)
 
         try:
@@ -86,6 +100,7 @@ def new_folder(path: str | os.PathLike) -> Iterator[Path]:
     path = Path(os.path.realpath(path))
     work, old = _beside(path, "tmp"), _beside(path, "old")
 
+    writable(path, folder=True)
     with writing(path):
         for stale in (work, old):
             shutil.rmtree(stale, ignore_errors=True)
@@ -109,6 +124,21 @@ def file_sha256(path: str | os.PathLike) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except (OSError, ValueError) as error:
         raise InputError(f"{os.fspath(path)!r}: cannot be read ({getattr(error, 'strerror', error)})") from error
+
+
+def _folder_above(path: Path, *, folder: bool) -> Path:
+    """The nearest thing above `path` that is there. OSError if it is no folder, or if `path` itself is in the way."""
+    if folder and path.exists() and not path.is_dir():
+        raise NotADirectoryError(None, "a file has this name")
+    if folder and path.is_mount():
+        raise OSError(None, "a disk is mounted here, and the folder is replaced whole; name one inside it")
+    if not folder and path.is_dir():
+        raise IsADirectoryError(None, "a folder has this name")
+
+    above = next(place for place in path.absolute().parents if os.path.lexists(place))
+    if not above.is_dir():
+        raise NotADirectoryError(None, f"{os.fspath(above)!r} is no folder")
+    return above
 
 
 def _beside(path: Path, ending: str) -> Path:

@@ -50,6 +50,11 @@ def index(dataset: str) -> Path:
     return INDEX / f"{dataset}.csv"
 
 
+def remarks(dataset: str) -> Path:
+    """What `prepare` said of a data set, for who reads its metrics."""
+    return INDEX / f"{dataset}.txt"
+
+
 def cache(key: str, file: str) -> Path:
     """file: parts.h5 | dsap.h5."""
     return CACHE / key / file

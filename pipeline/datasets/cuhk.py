@@ -16,8 +16,8 @@ from pipeline.base.files import new_folder
 from pipeline.base.images import write_image
 from pipeline.base.matlab import read_mat
 from pipeline.base.seeds import rng
-from pipeline.datasets.market_like import MARKET_FOLDERS, read_market
-from pipeline.datasets.scan import Row, as_frame, image_names, locate, subfolders
+from pipeline.datasets.market_like import MARKET_FOLDERS, market_folders, read_market
+from pipeline.datasets.scan import PART, Row, as_frame, images_below, locate, named, subfolders
 
 RELEASE = "cuhk-03.mat"
 CUHK03_NAME = re.compile(r"([1-5])_(\d{3})_([12])_(\d{2})\.png", re.ASCII)
@@ -71,8 +71,8 @@ def _read_cuhk03(root: Path, boxes: str) -> pd.DataFrame:
 
 def _market(folder: Path, boxes: str) -> Path | None:
     """CUHK03-NP's folder for these boxes, or None."""
-    there = any((folder / boxes / name).is_dir() for name in MARKET_FOLDERS)
-    return folder / boxes if there else None
+    place = named(folder, [boxes])
+    return place if place is not None and market_folders(place) else None
 
 
 def _release(base: Path) -> Path | None:
@@ -80,8 +80,8 @@ def _release(base: Path) -> Path | None:
 
 
 def _image_folder(base: Path, boxes: str) -> Path | None:
-    names = (f"images_{boxes}", f"cuhk03_{boxes}", boxes)
-    return next((base / name for name in names if (base / name).is_dir() and _market(base, boxes) != base / name), None)
+    places = [named(base, [name]) for name in (f"images_{boxes}", f"cuhk03_{boxes}", boxes)]
+    return next((place for place in places if place is not None and _market(base, boxes) != place), None)
 
 
 def _read_split(path: Path) -> pd.DataFrame:
@@ -121,12 +121,12 @@ def _whole(values: np.ndarray) -> np.ndarray:
 
 
 def _cuhk03_rows(root: Path, folder: Path, split: pd.DataFrame, config: Path) -> pd.DataFrame:
-    names = {Path(name).stem: name for name in image_names(folder)}
+    names = {path.stem: path for path in images_below(folder)}
     missing = [name for name in split["image"] if Path(name).stem not in names]
     if missing:
         raise InputError(f"{os.fspath(folder)!r}: lacks {len(missing)} of the {len(split)} images that "
                          f"{config.name!r} names, {missing[0]!r} first; complete the folder, or remove it and prepare "
-                         f"again from {RELEASE}")
+                         f"again from {RELEASE}; {PART}")
 
     place = folder.relative_to(root).as_posix()
     files = [names[Path(name).stem] for name in split["image"]]
@@ -188,13 +188,13 @@ def read_cuhk01(root: str | os.PathLike, *, trial: int, test_people: int = 486, 
     research. The splits are drawn here: the papers' own were not published.
     """
     root = Path(root)
-    folder = locate(root, lambda place: place.name == "campus" or (place / "campus").is_dir(),
+    folder = locate(root, lambda place: place.name.lower() == "campus" or named(place, ["campus"]) is not None,
                     "no campus/ with files like 0001001.png; unpack CUHK01 there")
-    folder = folder if folder.name == "campus" else folder / "campus"
+    folder = named(folder, ["campus"]) or folder
     people = _cuhk01_people(folder)
     if len(people) <= test_people:
         raise InputError(f"{os.fspath(folder)!r}: holds {len(people)} people, and {test_people} of them are to be "
-                         "tested on; unpack all of CUHK01 (971 people)")
+                         f"tested on; unpack all of CUHK01 (971 people); {PART}")
 
     order = rng(0, "cuhk01", test_people, trial, "people").permutation(sorted(people))
     tested = set(order[:test_people].tolist())
@@ -214,13 +214,13 @@ def read_cuhk01(root: str | os.PathLike, *, trial: int, test_people: int = 486, 
 
 
 def _cuhk01_people(folder: Path) -> dict[int, dict[int, list[str]]]:
-    """Person -> camera -> file names."""
+    """Person -> camera -> files, relative to the folder."""
     people: dict[int, dict[int, list[str]]] = {}
-    for name in image_names(folder):
-        match = CUHK01_NAME.fullmatch(Path(name).stem)
+    for path in images_below(folder):
+        match = CUHK01_NAME.fullmatch(path.stem)
         if not match or not 1 <= int(match[2]) <= 4:
-            raise InputError(f"{os.fspath(folder / name)!r}: the name is not person (4 digits) and image (001 to 004), "
+            raise InputError(f"{os.fspath(folder / path)!r}: the name is not person (4 digits) and image (001 to 004), "
                              "like 0001001.png; move it away")
-        people.setdefault(int(match[1]), {1: [], 2: []})[1 if int(match[2]) <= 2 else 2].append(name)
+        people.setdefault(int(match[1]), {1: [], 2: []})[1 if int(match[2]) <= 2 else 2].append(str(path))
 
     return people

@@ -8,8 +8,8 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from pipeline.base.errors import InputError
-from pipeline.datasets.index import SPLITS
-from pipeline.datasets.scan import DIGITS, Row, as_frame, image_names, inside, subfolders
+from pipeline.datasets.index import SPLITS, legible
+from pipeline.datasets.scan import DIGITS, Row, as_frame, images_below, inside
 
 FILE = "images.csv"
 NEEDED = ("path", "pid", "camid", "split")
@@ -26,20 +26,7 @@ def read_folder(root: str | os.PathLike) -> pd.DataFrame:
     if not root.is_dir():
         raise InputError(f"{os.fspath(root)!r}: no such folder; put the data set there or link it, or change `raw`")
 
-    rows: list[Row] = []
-    waiting = [(root, frozenset([root.resolve()]))]
-    while waiting:
-        folder, above = waiting.pop()
-        paths = [(folder / name).relative_to(root).as_posix() for name in image_names(folder)]
-        rows += [(f"gallery/{path}", path, 0, 0, "gallery") for path in paths]
-        for below in subfolders(folder):
-            if not below.name.isprintable():
-                raise InputError(f"{os.fspath(below)!r}: the name holds bytes that are no UTF-8 or a control "
-                                 "character; rename the folder")
-            if (real := below.resolve()) not in above:  # a link to a folder that it lies in
-                waiting.append((below, above | {real}))
-
-    return as_frame(rows, root)
+    return as_frame([(f"gallery/{path}", str(path), 0, 0, "gallery") for path in images_below(root)], root)
 
 
 def read_csv(root: str | os.PathLike) -> pd.DataFrame:
@@ -107,9 +94,8 @@ def _row(file: Path, line: int, record: dict[str, str]) -> Row:
     split, path = record["split"].strip(), record["path"]
     if split not in SPLITS:
         raise InputError(f"{name}: split is {record['split']!r}; write one of {', '.join(SPLITS)}")
-    if not path.isprintable():
-        raise InputError(f"{name}: the path {path!r} holds a line break, a control character or an unusual space; "
-                         "rename the file")
+    if not legible(path):
+        raise InputError(f"{name}: the path {path!r} holds a line break or a control character; rename the file")
     if not inside(path):
         raise InputError(f"{name}: the path {path!r} is empty or leads out of {os.fspath(file.parent)!r}; write it "
                          "relative to that folder, and link images there that lie elsewhere")

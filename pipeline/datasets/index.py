@@ -1,6 +1,7 @@
 """Index: one CSV per data set, one line per image. Everything downstream knows images by its `image` key."""
 
 import os
+import unicodedata
 
 import pandas as pd
 
@@ -11,6 +12,14 @@ COLUMNS = ["image", "path", "pid", "camid", "split"]
 OPTIONAL = ["trial", "occlusion"]
 SPLITS = ["train", "query", "gallery"]
 LARGEST = 2**63 - 1  # of int64
+
+
+def legible(name: str) -> bool:
+    """Whether a name can stand in an index: any text that UTF-8 has, without line breaks and control characters.
+
+    Bytes that are no UTF-8 are lone surrogates in Python's names of files.
+    """
+    return name.isprintable() or not any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name)
 
 
 def write_index(frame: pd.DataFrame, path: str | os.PathLike) -> None:
@@ -66,7 +75,7 @@ def check_index(frame: pd.DataFrame, path: str | os.PathLike) -> None:
         raise InputError(f"{name}: unknown split {min(map(str, unknown))!r}; a split is one of {SPLITS}")
 
     for column in ("image", "path"):
-        odd = [value for value in frame[column] if not (isinstance(value, str) and value and value.isprintable())]
+        odd = [value for value in frame[column] if not (isinstance(value, str) and value and legible(value))]
         if odd:
             raise InputError(f"{name}: the {column} {odd[0]!r} is empty or holds a line break, a control character or "
                              "bytes that are no UTF-8; rename the file and prepare the index again")

@@ -30,6 +30,7 @@ from pipeline.datasets.occluded_partial import (
     read_partial_reid_occluded,
     read_partial_reid_partial,
 )
+from pipeline.datasets.protocol import check_protocol
 
 DUKE = ("DukeMTMC, from which this data set was cut, was withdrawn by its authors in 2019 over the privacy of the "
         "people in it; use it only where you may, and do not pass it on")
@@ -39,10 +40,15 @@ TRIALS = 10  # splits of CUHK01
 
 @dataclass(frozen=True)
 class Layout:
-    """How a folder is read; `published` (images, people) of each split, empty where there is none; what to be told."""
+    """How a folder is read; `published` (images, people) of each split, empty where there is none; what to be told.
+
+    listed: a file of the user's names the images one by one; known: who is in them, so that queries can be scored.
+    """
     read: Callable[[str | os.PathLike], pd.DataFrame]
     published: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     notice: str = ""
+    listed: bool = False
+    known: bool = True
 
 
 def pick_layout(name: str) -> Layout:
@@ -56,7 +62,11 @@ def pick_layout(name: str) -> Layout:
 
 def remarks(layout: Layout, frame: pd.DataFrame) -> list[str]:
     """What a user should hear about the rows read: the layout's notice, and each split whose counts differ."""
-    lines = [layout.notice] if layout.notice else []
+    return ([layout.notice] if layout.notice else []) + _other_counts(layout, frame)
+
+
+def _other_counts(layout: Layout, frame: pd.DataFrame) -> list[str]:
+    lines = []
     for split in SPLITS if layout.published else ():
         part = frame[frame["split"] == split]
         counts, published = (len(part), part["pid"].nunique()), layout.published.get(split, (0, 0))
@@ -65,6 +75,14 @@ def remarks(layout: Layout, frame: pd.DataFrame) -> list[str]:
                          f"{published[1]}; results will not compare")
 
     return lines
+
+
+def check_layout(layout: Layout, frame: pd.DataFrame, raw: str | os.PathLike) -> list[str]:
+    """`remarks` and those on the protocol. InputError for what would make metrics impossible or wrong."""
+    if not layout.known:
+        return remarks(layout, frame)
+    published = bool(layout.published) and not _other_counts(layout, frame)
+    return remarks(layout, frame) + check_protocol(frame, raw, listed=layout.listed, published=published)
 
 
 def add_occlusion(frame: pd.DataFrame, root: str | os.PathLike) -> pd.DataFrame:
@@ -98,8 +116,8 @@ def _cuhk01(name: str, test_people: int, shots: int) -> dict[str, Layout]:
 # Published (images, people). Market-1501's gallery counts the distractors (id 0) as one person.
 LAYOUTS: dict[str, Layout] = {
     "market": Layout(read_market),
-    "csv": Layout(read_csv),
-    "folder": Layout(read_folder),
+    "csv": Layout(read_csv, listed=True),
+    "folder": Layout(read_folder, known=False),
     "market1501": Layout(read_market1501, _counts(train=(12936, 751), query=(3368, 750), gallery=(15913, 751))),
     "duke": Layout(read_duke, _counts(train=(16522, 702), query=(2228, 702), gallery=(17661, 1110)), DUKE),
     "occluded-duke": Layout(read_occluded_duke, _counts(train=(15618, 702), query=(2210, 519), gallery=(17661, 1110)),

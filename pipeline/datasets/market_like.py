@@ -7,7 +7,8 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.base.errors import InputError
-from pipeline.datasets.scan import DIGITS, Row, as_frame, image_names, inside, locate, read_lines
+from pipeline.datasets.index import legible
+from pipeline.datasets.scan import DIGITS, Row, as_frame, images_below, inside, locate, named, read_lines
 
 MARKET_FOLDERS = {"bounding_box_train": "train", "query": "query", "bounding_box_test": "gallery"}
 MARKET_NAME = re.compile(rf"(-1|{DIGITS})_c({DIGITS})(?!\d)", re.ASCII)
@@ -26,26 +27,32 @@ def read_market(root: str | os.PathLike) -> pd.DataFrame:
 
     The number before `_c` is the person (-1: junk detections, dropped; 0: distractors, kept), the one after it the
     camera. Any of the three folders may be missing, not all; they may lie in a folder of the download's own, such as
-    Market-1501-v15.09.15/. Files with other endings are left alone.
+    Market-1501-v15.09.15/, be written in another case, and hold folders, of each person or others. Files with other
+    endings are left alone.
 
     Returns the index's columns. InputError: no such folder, none of the three inside, a name that does not parse, or
     no image at all.
     """
     root = Path(root)
-    base = _market_base(root)
-    rows = [row for folder, split in MARKET_FOLDERS.items() if (base / folder).is_dir()
-            for row in _market_rows(root, base / folder, split)]
+    rows = [row for folder, place in market_folders(_market_base(root)).items()
+            for row in _market_rows(root, place, MARKET_FOLDERS[folder])]
     return as_frame([row for row in rows if row[2] >= 0], root)
 
 
+def market_folders(base: Path) -> dict[str, Path]:
+    """Those of Market-1501's three folders that lie in `base`, by their published names, in any case."""
+    places = {name: named(base, [name]) for name in MARKET_FOLDERS}
+    return {name: place for name, place in places.items() if place is not None}
+
+
 def _market_base(root: Path) -> Path:
-    return locate(root, lambda folder: any((folder / name).is_dir() for name in MARKET_FOLDERS),
+    return locate(root, lambda folder: bool(market_folders(folder)),
                   f"none of {', '.join(MARKET_FOLDERS)}; the layout is Market-1501's")
 
 
 def _market_rows(root: Path, folder: Path, split: str) -> list[Row]:
     place = folder.relative_to(root).as_posix()
-    return [(f"{split}/{name}", f"{place}/{name}", *market_name(folder / name), split) for name in image_names(folder)]
+    return [(f"{split}/{path}", f"{place}/{path}", *market_name(folder / path), split) for path in images_below(folder)]
 
 
 def market_name(path: Path) -> tuple[int, int]:
@@ -107,17 +114,18 @@ def read_occluded_duke_lists(root: str | os.PathLike) -> pd.DataFrame:
     lists = locate(root, lambda folder: any((folder / name).is_file() for name in LISTS),
                    f"none of {', '.join(LISTS)}; put the lists of Occluded-DukeMTMC beside DukeMTMC-reID")
     base = _market_base(root)
-    names = {folder: set(image_names(base / folder)) for folder in MARKET_FOLDERS if (base / folder).is_dir()}
+    files = {folder: {path.name: place / path for path in images_below(place)}
+             for folder, place in market_folders(base).items()}
 
     rows: list[Row] = []
     for file, own in LISTS.items():
         split = MARKET_FOLDERS[own]
         for number, name in read_lines(lists / file):
-            folder = next((place for place in (own, "bounding_box_test") if name in names.get(place, ())), None)
-            if folder is None:
+            path = next((files[folder][name] for folder in (own, "bounding_box_test")
+                         if name in files.get(folder, ())), None)
+            if path is None:
                 raise InputError(f"{os.fspath(lists / file)!r}, line {number}: names {name!r}, which is in neither "
                                  f"{os.fspath(base / own)!r} nor bounding_box_test; complete DukeMTMC-reID")
-            path = base / folder / name
             rows.append((f"{split}/{name}", path.relative_to(root).as_posix(), *market_name(path), split))
 
     return as_frame(rows, root)
@@ -147,7 +155,7 @@ def _read_msmt17(root: Path, lists: dict[str, str]) -> pd.DataFrame:
                   "mask_test_v2/)")
     rows: list[Row] = []
     for name, split in lists.items():
-        folder = next((base / known for known in MSMT_FOLDERS[split] if (base / known).is_dir()), None)
+        folder = named(base, MSMT_FOLDERS[split])
         if folder is None:
             raise InputError(f"{os.fspath(base)!r}: holds neither {' nor '.join(MSMT_FOLDERS[split])}; unpack MSMT17's "
                              "images beside its lists")
@@ -165,7 +173,7 @@ def _read_msmt17(root: Path, lists: dict[str, str]) -> pd.DataFrame:
 def _msmt_line(file: Path, number: int, line: str) -> tuple[str, int, int]:
     match = MSMT_LINE.fullmatch(line)
     camera = MSMT_NAME.match(match[1].rpartition("/")[2]) if match else None
-    if not (match and camera and inside(match[1]) and match[1].isprintable()):
+    if not (match and camera and inside(match[1]) and legible(match[1])):
         raise InputError(f"{os.fspath(file)!r}, line {number}: {line!r} is not a path, a space and a person like "
                          "'0000/0000_000_01_0303morning_0015_0.jpg 0'; download the list again")
     return match[1], int(match[2]), int(camera[1])

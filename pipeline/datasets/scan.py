@@ -7,11 +7,12 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from pipeline.base.errors import InputError
-from pipeline.datasets.index import COLUMNS
+from pipeline.datasets.index import COLUMNS, legible
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"}
 DEPTH = 2  # how many folders a download may have put around what is looked for
 DIGITS = r"\d{1,18}"  # a whole number that an index can hold
+PART = "docs/datasets.md says how part of a data set is used"
 
 Row = tuple[str, str, int, int, str]  # image, path, pid, camid, split
 
@@ -61,26 +62,37 @@ def named(folder: Path, names: Iterable[str]) -> Path | None:
     return None
 
 
+def image_files(folder: Path) -> list[str]:
+    """Sorted names of the image files of a folder, those too that no index can hold."""
+    return sorted(entry.name for entry in _entries(folder)
+                  if os.path.splitext(entry.name)[1].lower() in SUFFIXES and not entry.name.startswith(".")
+                  and not entry.is_dir())
+
+
 def image_names(folder: Path) -> list[str]:
     """Sorted names of the image files of a folder. InputError for a name that is no UTF-8 or holds a line break."""
-    names = sorted(entry.name for entry in _entries(folder)
-                   if Path(entry.name).suffix.lower() in SUFFIXES and not entry.name.startswith(".")
-                   and not entry.is_dir())
+    names = image_files(folder)
     for name in names:
-        _check_name(folder / name)
+        _check_name(folder, name)
     return names
 
 
 def images_below(folder: Path) -> list[PurePosixPath]:
-    """Sorted paths, relative to `folder`, of its images and of those up to DEPTH folders below it."""
-    paths, level = [], [folder]
-    for _ in range(DEPTH + 1):
-        paths += [PurePosixPath((below / name).relative_to(folder)) for below in level for name in image_names(below)]
-        level = [below for upper in level for below in subfolders(upper)]
+    """Sorted paths, relative to `folder`, of its images and of those in the folders below it, at any depth.
+
+    Links are followed, but for those into a folder that they lie in. InputError as `image_names`.
+    """
+    paths = []
+    waiting = [(folder, PurePosixPath(), frozenset([folder.resolve()]))]
+    while waiting:
+        below, place, above = waiting.pop()
+        paths += [place / name for name in image_files(below)]
+        for lower in subfolders(below):
+            if (real := lower.resolve()) not in above:
+                waiting.append((lower, place / lower.name, above | {real}))
 
     for path in paths:
-        _check_name(folder / path)
-
+        _check_name(folder, str(path))
     return sorted(paths)
 
 
@@ -91,10 +103,10 @@ def _entries(folder: Path) -> list[os.DirEntry]:
         raise InputError(f"{os.fspath(folder)!r}: cannot be listed ({error.strerror}); make it readable") from error
 
 
-def _check_name(path: Path) -> None:
-    if not path.name.isprintable() or not path.parent.name.isprintable():
-        raise InputError(f"{os.fspath(path)!r}: the name holds bytes that are no UTF-8 or a control "
-                         "character; rename the file")
+def _check_name(folder: Path, name: str) -> None:
+    if not legible(name):
+        raise InputError(f"{os.fspath(folder / name)!r}: the name holds bytes that are no UTF-8 or a control "
+                         "character; rename it")
 
 
 def inside(path: str) -> bool:
@@ -116,7 +128,8 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
     except (OSError, ValueError) as error:
         raise InputError(f"{os.fspath(path)!r}: cannot be read as UTF-8 text ({error}); download it again") from error
 
-    return [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    lines = enumerate(text.split("\n"), 1)  # splitlines() would part names at U+2028 too
+    return [(number, line.strip(" \t\r")) for number, line in lines if line.strip()]
 
 
 def as_frame(rows: Iterable[Row], root: str | os.PathLike) -> pd.DataFrame:

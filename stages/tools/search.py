@@ -9,6 +9,7 @@ The query's own file is left out if it lies in the folder.
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,7 +21,8 @@ from pipeline.base.files import write_bytes, write_text
 from pipeline.base.images import read_image
 from pipeline.config import paths
 from pipeline.config.loader import Experiment, load_experiment, pick
-from pipeline.datasets.scan import image_names
+from pipeline.datasets.index import legible
+from pipeline.datasets.scan import image_files
 from pipeline.loading.dataset import Images, ordered_batches
 from pipeline.reporting.plots import ListedImage, rank_figure
 from pipeline.retrieval.features import embed_images
@@ -52,7 +54,13 @@ def _files(query: Path, gallery: Path) -> list[Path]:
     if not gallery.is_dir():
         raise InputError(f"{str(gallery)!r}: no such folder; name the folder of images to search")
     read_image(query)
-    files = [gallery / name for name in image_names(gallery) if not (query.exists() and query.samefile(gallery / name))]
+    names = image_files(gallery)
+    for name in names:
+        if not legible(name):
+            print(f"{str(gallery / name)!r}: is left out, the name holds bytes that are no UTF-8 or a control "
+                  "character; rename it to search it", file=sys.stderr)
+    files = [gallery / name for name in names
+             if legible(name) and not (query.exists() and query.samefile(gallery / name))]
     if not files:
         raise InputError(f"{str(gallery)!r}: holds no image to search; name a folder of .jpg or .png files")
     return files

@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 
 from pipeline.base.errors import InputError
-from pipeline.base.files import file_sha256, new_file, new_folder, write_bytes, write_json, write_text, writing
+from pipeline.base.files import (
+    file_sha256,
+    new_file,
+    new_folder,
+    writable,
+    write_bytes,
+    write_json,
+    write_text,
+    writing,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -79,12 +88,43 @@ def test_a_folder_in_a_file_s_way_and_a_file_in_a_folder_s(tmp_path):
     (tmp_path / "file").write_text("old")
     with pytest.raises(InputError, match="folder': cannot be written .a folder has this name.; make room"):
         write_text(tmp_path / "folder", "new")
-    with pytest.raises(InputError, match="file': cannot be written .Not a directory.; make room"):
+    with pytest.raises(InputError, match="file': cannot be written .a file has this name.; make room"):
         fill(tmp_path / "file")
     for write in (lambda path: write_text(path, "new"), fill):
-        with pytest.raises(InputError, match="file/out': cannot be written .(Not a directory|File exists)"):
+        with pytest.raises(InputError, match="file/out': cannot be written .*/file. is no folder"):
             write(tmp_path / "file/out")
     assert names(tmp_path) == ["file", "folder"] and (tmp_path / "file").read_text() == "old"
+
+
+def test_what_could_not_be_written_is_known_before_the_work(tmp_path, monkeypatch):
+    """And nothing is left behind of finding out, in folders that are there or are not."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "loose").symlink_to("nowhere")
+    before = names(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for name, folder, said in (("folder", False, "a folder has this name"), ("file", True, "a file has this name"),
+                               ("file/out", False, "/file. is no folder"), ("file/a/b", True, "/file. is no folder"),
+                               ("loose/out", False, "/loose. is no folder"), ("/proc/out", False, "No such file"),
+                               ("/proc/out", True, "No such file"), ("x" * 300, False, "File name too long"),
+                               ("/dev/shm", True, "a disk is mounted here")):
+        with pytest.raises(InputError, match=f"{name}': cannot be written .*{said}.*; make room or mend"):
+            writable(name, folder=folder)
+    for name, folder in (("file", False), ("folder", True), ("new/deep/out", False), ("new/deep/out", True),
+                         ("x" * 250, False)):
+        writable(name, folder=folder)
+    assert names(tmp_path) == before and (tmp_path / "file").read_text() == "old"
+
+
+def test_a_full_disk_is_known_before_the_work(tmp_path, monkeypatch):
+    def full(path: Path, data: bytes) -> None:
+        path.touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(InputError, match="out': cannot be written .No space left on device.; make room"):
+        writable(tmp_path / "out")
+    assert names(tmp_path) == []
 
 
 def test_what_cannot_be_written_is_named_with_the_reason_and_what_is_kept(tmp_path):

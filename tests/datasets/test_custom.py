@@ -162,6 +162,6 @@ def test_folders_that_cannot_be_an_index_are_named(tmp_path):
         read_folder(tmp_path)
     (tmp_path / "two\nlines/below").mkdir(parents=True)
     (tmp_path / "two\nlines/below/a.jpg").write_bytes(b"x")
-    with pytest.raises(InputError, match="rename the folder") as caught:
+    with pytest.raises(InputError, match="control character; rename it") as caught:
         read_folder(tmp_path)
     assert "\n" not in str(caught.value)

@@ -11,7 +11,7 @@ from pipeline.datasets.index import read_index, write_index
 from pipeline.datasets.layouts import LAYOUTS, add_occlusion, pick_layout, read_market, remarks
 from stages.prepare import run
 from tests.helpers.bare_params import bare_experiment
-from tests.helpers.trees import rows, touch
+from tests.helpers.trees import SHOTS, rows, touch, tree, write_tree
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "market1501_dev"
 MARKET = ("bounding_box_train/0002_c1s1_000451_03.jpg", "query/0003_c2s1_000001_00.jpg",
@@ -90,7 +90,7 @@ def test_folders_without_images_are_an_error(tmp_path):
 def test_unreadable_file_names_are_named(tmp_path, name):
     (tmp_path / "query").mkdir()
     Path(os.fsdecode(os.fsencode(tmp_path / "query") + b"/" + name)).write_bytes(b"x")
-    with pytest.raises(InputError, match="no UTF-8 or a control character; rename the file"):
+    with pytest.raises(InputError, match="no UTF-8 or a control character; rename it"):
         read_market(tmp_path)
 
 
@@ -161,16 +161,12 @@ def project(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("layout", [name for name in LAYOUTS if "duke" in name])
 def test_preparing_a_duke_set_says_that_it_was_withdrawn(project, capsys, layout):
-    names = {"p-duke": [f"{part}/{body}/0001/0001_c2_f0046182.jpg" for part in ("train", "test")
-                        for body in ("occluded_body_images", "whole_body_images")]}.get(layout, MARKET)
-    touch(project, *names)
-    for name in ("train", "query", "gallery"):
-        (project / f"{name}.list").write_text("0003_c3s1_000001_00.jpg\n")
+    write_tree(project, tree(layout))
     prepare(layout, project)
     said = capsys.readouterr()
     assert "set: DukeMTMC, from which this data set was cut, was withdrawn by its authors in 2019" in said.err
-    assert "published are" in said.err and "set: gallery 1 images of 1 people" in said.out
-    assert len(read_index("data/index/set.csv")) == len(names)
+    assert "published are" in said.err and "set: gallery 4 images of 2 people" in said.out
+    assert len(read_index("data/index/set.csv")) == len(SHOTS)
 
 
 def test_preparing_a_market_layout_says_only_its_counts(project, capsys):

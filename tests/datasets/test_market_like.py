@@ -222,5 +222,5 @@ def test_unreadable_names_below_are_named(tmp_path, place):
     path = os.fsencode(tmp_path) + b"/" + place
     os.makedirs(os.path.dirname(path))
     Path(os.fsdecode(path)).touch()
-    with pytest.raises(InputError, match="no UTF-8 or a control character; rename the file"):
+    with pytest.raises(InputError, match="no UTF-8 or a control character; rename it"):
         _read("occluded-reid", tmp_path)

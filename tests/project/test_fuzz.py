@@ -296,7 +296,7 @@ def test_any_names_in_the_market_layout(names):
                 continue
             match = re.match(rb"(-1|[0-9]{1,18})_c([0-9]{1,18})([^0-9]|$)", name)
             try:
-                good = good and match is not None and name.decode().isprintable()
+                good = good and match is not None and not re.search("[\0-\x1f\x7f-\x9f]", name.decode())
             except UnicodeDecodeError:
                 good = False
             if good and match and match[1] != b"-1":

@@ -1,5 +1,6 @@
 """Search of a folder for an image: the list is that of the network's features, and what cannot be searched is said."""
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,20 @@ def test_a_short_folder_and_the_query_s_own_file(project, tmp_path):
     before = (tmp_path / "out/ranks.csv").read_bytes(), (tmp_path / "out/ranks.png").read_bytes()
     find("histogram", tmp_path / "out", gallery=folder)
     assert ((tmp_path / "out/ranks.csv").read_bytes(), (tmp_path / "out/ranks.png").read_bytes()) == before
+
+
+def test_a_name_that_no_list_can_hold_does_not_stop_the_search(project, tmp_path, capsys):
+    """It is told and left out; any other name in UTF-8 is searched."""
+    folder = tmp_path / "few"
+    folder.mkdir()
+    names = [b"bad\xff.png", b"two\nlines.png", "narrow\u202fspace.png".encode(), "\u3000.png".encode()]
+    for path, name in zip(sorted(FOLDER.iterdir()), names, strict=False):
+        shutil.copy(path, os.fsencode(folder) + b"/" + name)
+    table = find("histogram", tmp_path / "out", gallery=folder)
+    assert sorted(table["image"]) == ["narrow\u202fspace.png", "\u3000.png"]
+    assert sorted(pd.read_csv(tmp_path / "out/ranks.csv")["image"]) == sorted(table["image"])
+    said = capsys.readouterr().err
+    assert said.count("is left out, the name holds") == 2 and "bad\\udcff.png" in said and "two\\nlines.png" in said
 
 
 def test_a_checkpoint_says_its_run(project, tmp_path):
