@@ -10,21 +10,36 @@ import os
 
 import h5py
 
+from pipeline.base.errors import InputError
+
 HEAP = b"GCOL\1\0\0\0"  # signature and version
 HEADER = 16  # bytes of a heap's header, and of each object's
+HELD = ("already open for write", "unable to lock file")  # how HDF5 says that somebody has a file open
+
+
+class HeldError(InputError):
+    """A file is open for writing elsewhere. It may be as good as ever, so nobody may call it damaged or replace it."""
 
 
 def open_h5(path: str | os.PathLike, *, head: int = 0) -> h5py.File:
     """The file, read-only, without locks. head: heaps lie in so many of its first bytes; 0: anywhere.
 
-    FileNotFoundError, another OSError where it is no HDF5 file, ValueError where a heap is damaged.
+    FileNotFoundError, another OSError where it is no HDF5 file, ValueError where a heap is damaged, HeldError where
+    another process has it open for writing.
     """
     with open(path, "rb") as file:
         if os.fstat(file.fileno()).st_size:  # nothing cannot be mapped
             with mmap.mmap(file.fileno(), head and min(head, os.fstat(file.fileno()).st_size),
                            access=mmap.ACCESS_READ) as data:
                 check_heaps(data)
-    return h5py.File(path, "r", locking=False)
+    try:
+        return h5py.File(path, "r", locking=False)
+    except OSError as error:
+        if not any(words in str(error) for words in HELD):
+            raise
+        raise HeldError(f"{os.fspath(path)!r}: another process has it open for writing, or had when it was killed; "
+                        "close it there and run again, or, if nobody has it open, take the mark away with `h5clear -s` "
+                        "or make the file again") from error
 
 
 def check_heaps(data: mmap.mmap | bytes) -> None:

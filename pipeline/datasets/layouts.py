@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.base.errors import InputError
-from pipeline.base.hdf5 import open_h5
+from pipeline.base.hdf5 import HeldError, open_h5
 from pipeline.datasets.cuhk import read_cuhk01, read_cuhk03_detected, read_cuhk03_labeled
 from pipeline.datasets.custom import read_csv, read_folder
 from pipeline.datasets.index import SPLITS
@@ -95,6 +95,8 @@ def add_occlusion(frame: pd.DataFrame, root: str | os.PathLike) -> pd.DataFrame:
         with open_h5(path) as file:
             known = dict(zip(file["path"].asstr()[:], file["occlusion"][:].tolist(), strict=True))
         return frame.assign(occlusion=[float(known[name]) for name in frame["path"]])
+    except HeldError:
+        raise
     except Exception as error:  # what h5py raises on damaged files is of many kinds
         raise InputError(f"{os.fspath(path)!r}: does not belong to the images beside it ({error}); render the set "
                          "again with `dvc repro render`") from error

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from pipeline.base.body_parts import PARTS4, PARTS8, PARTS8_TO_PARTS4, parts8_from_native
 from pipeline.base.errors import InputError
+from pipeline.base.hdf5 import HeldError
 from pipeline.base.images import decode_image, fit, read_bytes
 from pipeline.caches.cache import Cache, Row, compress, write_cache
 from pipeline.caches.parts_layout import CELL, parts_arrays, parts_columns
@@ -116,6 +117,8 @@ def reusable_rows(old: Cache, job: Job, hashes: Sequence[str]) -> np.ndarray:
         columns = [old.column(name) for name in ("key", "image_sha256", "status", "visibility")]
         if len({len(column) for column in columns}) > 1:
             raise InputError(f"{str(old.path)!r}: is damaged (its columns differ in length)")
+    except HeldError:
+        raise
     except InputError as error:
         print(f"{error}; all images are parsed anew")
         return kept

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from pipeline.base.body_parts import TAXONOMIES
 from pipeline.base.errors import InputError
 from pipeline.base.files import file_sha256
-from pipeline.base.hdf5 import open_h5
+from pipeline.base.hdf5 import HeldError, open_h5
 from pipeline.base.images import fit, nearest, read_image
 from pipeline.base.seeds import rng
 from pipeline.parsing.augmentation import AUGMENTATIONS, Sample
@@ -78,6 +78,8 @@ class ParsingSet:
             if self.file is None:
                 self.file = open_h5(path)
             return self.file[name]
+        except HeldError:
+            raise
         except Exception as error:
             raise InputError(f"{path}: cannot be read as a rendered set's labels ({error}); render the set again"
                              ) from error

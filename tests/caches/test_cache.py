@@ -2,6 +2,7 @@
 
 import hashlib
 import multiprocessing
+import os
 import pickle
 import subprocess
 import sys
@@ -14,8 +15,10 @@ import numpy as np
 import pytest
 
 from pipeline.base.errors import InputError
+from pipeline.base.hdf5 import HeldError
 from pipeline.caches.cache import SHA256, Cache, compress, text, write_cache
 from pipeline.caches.resumable import digest, hold, load_unit, missing_units, run_units, save_unit, unit_rows
+from tests.helpers.held_file import held
 
 KEYS = [f"query/{number:05d} é.jpg" for number in range(1500)]
 ARRAYS = {"labels": (8, 4), "probs/parts8": (8, 2, 1)}
@@ -128,6 +131,27 @@ def test_no_file_and_another_file(tmp_path):
         file["something"] = 1
     with pytest.raises(InputError, match=r"parts\.h5.*damaged or no cache"):
         Cache(tmp_path / "parts.h5").rows([])
+
+
+READS = "import sys; from pipeline.caches.cache import Cache; print(len(Cache(sys.argv[1])))"
+
+
+@pytest.mark.parametrize("locks", ["locks", "none"])
+def test_a_file_that_another_process_holds_open_is_not_called_damaged(tmp_path, locks):
+    path = write(tmp_path / "parts.h5", 3)
+    with held(path, "r", locks) as process:
+        assert len(Cache(path)) == 3
+        process.communicate()
+    with held(path, "r+", locks) as process:
+        with pytest.raises(HeldError, match=r"parts\.h5': another process has it open for writing.*again") as caught:
+            len(Cache(path))
+        assert "damaged" not in str(caught.value) and "\n" not in str(caught.value)
+        for value in ("TRUE", "FALSE"):  # which overrules what h5py is told
+            found = subprocess.run([sys.executable, "-c", READS, str(path)], capture_output=True, text=True,
+                                   check=False, env=os.environ | {"HDF5_USE_FILE_LOCKING": value})
+            assert "HeldError" in found.stderr and "damaged" not in found.stderr.splitlines()[-1]
+        process.communicate()
+    assert len(Cache(path)) == 3 and Cache(path).read("labels", 2).shape == (8, 4)
 
 
 def test_a_flipped_bit_is_found_and_costs_one_row(tmp_path):

@@ -18,6 +18,7 @@ import torch
 from models.parsers.torchvision_parsers import Parser, build_parser, save_parser
 from pipeline.base.body_parts import DENSEPOSE24_TO_PARTS8, PARTS8_TO_PARTS4, TAXONOMIES, parts8_from_native
 from pipeline.base.errors import InputError
+from pipeline.base.hdf5 import HeldError
 from pipeline.base.images import fit, read_image, write_image
 from pipeline.caches.cache import Cache, compress
 from pipeline.datasets.index import read_index, write_index
@@ -26,6 +27,7 @@ from pipeline.parsing.engine import Job, parse_images, quantise
 from pipeline.parsing.oracle import Oracle
 from stages import parse as stage
 from tests.helpers.bare_params import bare_experiment
+from tests.helpers.held_file import held
 from tests.helpers.plain_resize import plain_resize
 from tests.helpers.tiny_set import HEIGHT, WIDTH, write_set
 
@@ -288,6 +290,17 @@ def test_a_second_parse_is_told_who_is_at_it(root):
 
     with pytest.raises(InputError, match=rf"parts\.h5.*process {os.getpid()} on .* since"):
         parse(root, nested)
+
+
+def test_an_old_cache_that_another_process_holds_open_is_not_parsed_anew(root):
+    parse(root)
+    with held(root / "parts.h5", "r+") as process:
+        during = (root / "parts.h5").read_bytes()
+        with pytest.raises(HeldError, match=r"parts\.h5': another process has it open for writing"):
+            parse(root, lambda images, paths: pytest.fail("it parses"))
+        assert (root / "parts.h5").read_bytes() == during
+        process.communicate()
+    parse(root, lambda images, paths: pytest.fail("it parses"))
 
 
 def test_strange_images_are_made_to_fit(root):
