@@ -63,6 +63,8 @@ def test_loss_weights_are_the_printed_ones():
     assert (sorn["lambda_global"], sorn["lambda_spc"], sorn["lambda_seg"]) == (0.75, 0.5, 1.5)
     assert (sorn["patches"], sorn["channel_sets"], sorn["label_smoothing"]) == (3, 3, 0.1)
     assert (dsa["id_weight"], dsa["triplet_weight"], dsa["fused_id_weight"], dsa["margin"]) == (0.5, 1.5, 1.0, 0.3)
+    baseline = like(RECIPES["baseline"], RECIPES, "baseline")["model"]  # DSA's: on f, 0.5 + 1.0, as its z is f
+    assert (baseline["id_weight"], baseline["triplet_weight"], baseline["margin"]) == (1.5, 1.5, 0.3)
     assert esa["lambda_parsing"] == 0.1 and sgam["lambda_global"] == 0.2
     assert (sgsfa["trade_off"], sgsfa["margin"], sgsfa["gamma"], sgsfa["local_gamma"]) == (0.8, 0.3, 8, 2)
     assert sgsfa["size"] == sgam["width"] == esa["channels"] == 256

@@ -228,6 +228,22 @@ def test_fusion_and_losses_are_those_of_3_2(options):
     assert abs(float(loss) - total) < 1e-10
 
 
+def test_two_branches_on_one_feature_have_the_loss_of_the_baseline(monkeypatch):
+    """Table 3's Baseline (Two branches) adds the head alone: with f_G in the place of the baseline's f and classifiers
+    like its own, the loss is the same, ID at 0.5 on f and 1.0 on z as at 1.5."""
+    f, pid = draw(12, 512), torch.arange(12) // 4
+    alike = {"label_smoothing": 0.1, "triplet_weight": 1.5, "margin": 0.3}
+    plain = network("baseline", id_weight=1.5, normalise=False, **alike).double().train()
+    two = build(use_dsag=False, use_local=False, id_weight=0.5, fused_id_weight=1.0, **alike).double().train()
+    for classifier in (two.classify_f["global"][0], two.classify_z["global"]):
+        classifier.load_state_dict(plain.classifier.state_dict())
+    monkeypatch.setattr(plain, "feature", lambda image: f)
+    monkeypatch.setattr(two, "mf_features", lambda image: {"global": f})
+
+    losses = [model({"image": f, "pid": pid})[0] for model in (plain, two)]
+    assert losses[0] > 1 and torch.allclose(*losses, rtol=1e-12)
+
+
 def test_each_match_is_one_vector_of_length_one():
     model = build().eval()
     batch = people(height=32, width=16, ids=2, images=2, dsap=True)
