@@ -24,7 +24,8 @@ import numpy as np
 import torch
 
 from pipeline.base.seeds import rng
-from pipeline.retrieval.ranking import Matching, Side, evaluate
+from pipeline.retrieval.matching import Matching, Side
+from pipeline.retrieval.ranking import evaluate
 from pipeline.retrieval.scores import Scores
 
 

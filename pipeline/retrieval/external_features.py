@@ -20,7 +20,7 @@ import numpy as np
 
 from pipeline.base.errors import InputError
 from pipeline.base.matlab import read_mat
-from pipeline.retrieval.ranking import Matching, Side
+from pipeline.retrieval.matching import Matching, Side
 
 MAT = {"features": "f", "pid": "label", "camid": "cam"}
 FLOATS = (np.float16, np.float32, np.float64)

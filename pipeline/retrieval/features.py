@@ -19,7 +19,7 @@ from tqdm import tqdm
 from pipeline.base.errors import InputError
 from pipeline.base.files import new_file
 from pipeline.base.hdf5 import open_h5
-from pipeline.retrieval.ranking import Matching, Side
+from pipeline.retrieval.matching import Matching, Side
 
 TEXT = h5py.string_dtype("utf-8")
 DTYPES = ("float32", "float16")  # of stored features

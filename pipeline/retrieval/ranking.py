@@ -1,24 +1,18 @@
-"""Ranking of a gallery for each query, streamed: visibility-weighted part distances and where true matches stand.
+"""Ranking of a gallery for each query, streamed: where its true matches stand, and the scores made from that.
 
-The distance of every model (v a part's visibility, f_p its feature, D = 1 - cos or Euclidean):
-
-    d(q, g) = sum_p w_p D(f_p^q, f_p^g) / sum_p w_p,    w_p = v_p^q v_p^g     (`sum`: without the divisor)
-
-Pairs that share no part stand behind all others. Equal distances stand in gallery order. Of the Q x G distances only a
-strip of some queries exists at a time.
+Distances come strip by strip from pipeline/retrieval/distances.py. Equal distances stand in gallery order, pairs that
+share no part behind all others in an order of their own.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from pipeline.base.errors import InputError
-from pipeline.base.files import new_file
+from pipeline.retrieval.distances import MEGABYTES, as_given, strips
+from pipeline.retrieval.matching import Matching, Side, settle
 from pipeline.retrieval.metrics import (
     average_precision,
     inverse_negative_penalty,
@@ -26,193 +20,26 @@ from pipeline.retrieval.metrics import (
     trapezoid_precision,
 )
 from pipeline.retrieval.scores import Scores
+from pipeline.retrieval.unshared import beyond, unshared_places
 
 JUNK = -1  # the identity of images that belong to nobody (Market-1501's detector errors)
-SHARED = 1e-12  # a pair whose weights sum to no more shares no part
-MEGABYTES = 128  # of distances that exist at a time
-GALLERY_BLOCK = 2048  # gallery images of a tile
-CPU_ROWS = 64  # queries of a tile that are worked on at once
+ROWS = 64  # queries that are judged at once
 FEW = 8  # matches of a query up to which counting what stands before each is faster than sorting
-
-
-@dataclass(frozen=True)
-class Side:
-    """Queries or gallery: `features` (N, sum D_p) float16/32/64, `visibility` (N, P) in 0..1, `pid`, `camid` (N,).
-
-    occlusion (N,): the share of each body that is hidden, 0..1, where known.
-    """
-    features: np.ndarray
-    visibility: np.ndarray
-    pid: np.ndarray
-    camid: np.ndarray
-    occlusion: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.pid)
-
-    def take(self, rows: np.ndarray | slice) -> "Side":
-        """Some of its images; a slice copies nothing."""
-        return Side(self.features[rows], self.visibility[rows], self.pid[rows], self.camid[rows],
-                    None if self.occlusion is None else self.occlusion[rows])
-
-
-@dataclass(frozen=True)
-class Matching:
-    """How two images are compared: the parts' `sizes` D_p, `distance` cosine | euclidean, `reduction` mean | sum."""
-    sizes: tuple[int, ...]
-    distance: str
-    reduction: str
-    double: bool = False  # float64 instead of float32 arithmetic
-
-    def __post_init__(self) -> None:
-        if self.distance not in ("cosine", "euclidean"):
-            raise InputError(f"the part distance is {self.distance!r}; it is one of cosine, euclidean")
-        if self.reduction not in ("mean", "sum"):
-            raise InputError(f"the reduction over parts is {self.reduction!r}; it is one of mean, sum")
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return torch.float64 if self.double else torch.float32
-
 
 # Query, gallery -> (first query, distances of some queries to all gallery images), as `strips` yields them.
 Source = Callable[[Side, Side], Iterator[tuple[int, np.ndarray]]]
-
-
-@dataclass(frozen=True)
-class _Block:
-    """A block of one side, ready for products."""
-    features: Tensor  # (N, sum D_p)
-    weights: Tensor  # (N, P) the parts' visibilities
-    squares: Tensor  # (N, P) squared length of each part's feature
-
-
-def pair_distances(query: Side, gallery: Side, matching: Matching, device: str = "cpu") -> np.ndarray:
-    """All distances of two small sets, (Q, G); infinite where a pair shares no part."""
-    (_, strip), = strips(query, gallery, matching, device=device, megabytes=np.inf)
-    return np.where(strip < np.finfo(strip.dtype).max, strip, np.inf)
-
-
-def paired_distances(one: Side, two: Side, matching: Matching) -> np.ndarray:
-    """The distance of image i of one set to image i of another, (N,); infinite where they share no part."""
-    def load(values: np.ndarray) -> Tensor:
-        return torch.from_numpy(values).to(matching.dtype)
-
-    top = bottom = torch.zeros(len(one), dtype=matching.dtype)
-    parts = zip(load(one.features).split(matching.sizes, 1), load(two.features).split(matching.sizes, 1), strict=True)
-    weights = load(one.visibility) * load(two.visibility)  # (N, P)
-
-    for weight, (a, b) in zip(weights.T, parts, strict=True):
-        if matching.distance == "cosine":
-            lengths = a.norm(dim=1) * b.norm(dim=1)
-            distance = 1 - torch.where(lengths > 0, (a * b).sum(dim=1) / lengths, 0)
-        else:
-            distance = (a - b).square().sum(dim=1).clamp(min=1e-12).sqrt()
-        top, bottom = top + weight * distance, bottom + weight
-
-    total = top / bottom if matching.reduction == "mean" else top
-    return torch.where(bottom > SHARED, total, torch.inf).numpy()
-
-
-def strips(query: Side, gallery: Side, matching: Matching, *, device: str = "cpu",
-           megabytes: float = MEGABYTES) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (first query, distances (B, G)) strip after strip; a strip takes at most `megabytes`, at least one row.
-
-    The array is used again for the next strip. No shared part: the largest finite number of its type.
-    """
-    height = max(1, min(len(query), int(min(megabytes * 2**20 / (len(gallery) * matching.dtype.itemsize), 2**31))))
-    height = -(-len(query) // -(-len(query) // height))  # equal strips: no short last one
-    strip = torch.empty(height, len(gallery), dtype=matching.dtype, device=device)
-    work = torch.empty(height, min(GALLERY_BLOCK, len(gallery)), dtype=matching.dtype, device=device)
-    squares = _squares(gallery, matching, device)
-
-    for start in range(0, len(query), height):
-        part = query.take(slice(start, start + height))
-        rows = _load(part, _squares(part, matching, device), matching)
-
-        for first in range(0, len(gallery), GALLERY_BLOCK):
-            columns = slice(first, first + GALLERY_BLOCK)
-            block = _load(gallery.take(columns), squares[columns], matching)
-            _fill(strip[:len(part), columns], work[:len(part), :len(block.weights)], rows, block, matching)
-        yield start, strip[:len(part)].numpy(force=True)
-
-
-def _squares(side: Side, matching: Matching, device: str) -> Tensor:
-    """Squared length of every part's feature, (N, P), made from some images at a time."""
-    squares = torch.empty(len(side), len(matching.sizes), dtype=matching.dtype, device=device)
-    for start in range(0, len(side), 256):
-        block = torch.from_numpy(side.features[start:start + 256]).to(device=device, dtype=matching.dtype)
-        for number, part in enumerate(block.split(matching.sizes, dim=1)):
-            torch.sum(part * part, dim=1, out=squares[start:start + 256, number])
-    return squares
-
-
-def _load(side: Side, squares: Tensor, matching: Matching) -> _Block:
-    """Move a block to the device; for cosine each part is scaled to length 1 times its visibility.
-
-    sum_p w_p cos_p is then one product of the concatenated parts, as fast as a single feature.
-    """
-    cosine = matching.distance == "cosine"
-    features = torch.from_numpy(side.features).to(device=squares.device, dtype=matching.dtype, copy=cosine)
-    weights = torch.from_numpy(side.visibility).to(squares)
-
-    if cosine:
-        scale = torch.where(squares > 0, weights / squares.sqrt(), 0)
-        for number, part in enumerate(features.split(matching.sizes, dim=1)):
-            part.mul_(scale[:, number, None])
-
-    return _Block(features, weights, squares)
-
-
-def _fill(out: Tensor, work: Tensor, query: _Block, gallery: _Block, matching: Matching) -> None:
-    """Write the distances of two blocks into `out` (Q, G), with `work` (Q, G) as scratch.
-
-    Element by element work goes through CPU_ROWS queries at a time, which stay in the processor's cache.
-    """
-    pieces = range(0, len(out), CPU_ROWS if out.device.type == "cpu" else len(out))
-
-    if matching.distance == "cosine":
-        # sum_p w_p (1 - cos_p) = sum_p w_p - (scaled q) . (scaled g)
-        torch.mm(query.weights, gallery.weights.T, out=out)
-        out.addmm_(query.features, gallery.features.T, alpha=-1)
-    else:
-        out.zero_()
-        parts = zip(query.features.split(matching.sizes, 1), gallery.features.split(matching.sizes, 1), strict=True)
-        for number, (q, g) in enumerate(parts):
-            torch.mm(q, g.T, out=work)
-            for rows in (slice(start, start + pieces.step) for start in pieces):
-                squared = torch.add(gallery.squares[None, :, number], work[rows], alpha=-2, out=work[rows])
-                distance = squared.add_(query.squares[rows, number, None]).clamp_(min=1e-12).sqrt_()
-                distance.mul_(query.weights[rows, number, None])
-                out[rows].addcmul_(distance, gallery.weights[None, :, number])
-
-    for rows in (slice(start, start + pieces.step) for start in pieces):
-        total = torch.mm(query.weights[rows], gallery.weights.T, out=work[rows])
-        if matching.reduction == "mean":
-            out[rows].div_(total)
-        out[rows].masked_fill_(total <= SHARED, torch.finfo(out.dtype).max)
-
-
-def save_distances(path: str | os.PathLike, query: Side, gallery: Side, matching: Matching, *, device: str = "cpu",
-                   megabytes: float = MEGABYTES) -> None:
-    """Write all Q x G distances as a .npy file, strip by strip; infinite where a pair shares no part."""
-    kind = np.float64 if matching.double else np.float32
-    header = {"descr": np.dtype(kind).str, "fortran_order": False, "shape": (len(query), len(gallery))}
-
-    with new_file(path) as temporary, open(temporary, "wb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        for _, strip in strips(query, gallery, matching, device=device, megabytes=megabytes):
-            file.write(np.where(strip < np.finfo(kind).max, strip, kind(np.inf)).tobytes())
 
 
 def evaluate(query: Side, gallery: Side, matching: Matching, *, device: str = "cpu", megabytes: float = MEGABYTES,
              trapezoid: bool = False, pairs: bool = False) -> Scores:
     """Score every query by Market-1501's rule: gallery images of its identity and camera are removed first.
 
-    Images with pid -1 are dropped; a query with no match left is skipped and counted. InputError if a side is empty or
-    no query has a match. trapezoid: average precision as Market-1501's own code has it, not the step sum; pairs: PR-AUC
-    too, for which the distances are made a second time.
+    Images with pid -1 are dropped; a query with no match left is skipped and counted. InputError if a side is empty,
+    no query has a match or features cannot be compared. trapezoid: average precision as Market-1501's own code has it,
+    not the step sum; pairs: PR-AUC too, for which the distances are made a second time.
     """
+    matching = settle(query, gallery, matching)
+
     def source(query: Side, gallery: Side) -> Iterator[tuple[int, np.ndarray]]:
         return strips(query, gallery, matching, device=device, megabytes=megabytes)
 
@@ -223,21 +50,22 @@ def evaluate_matrix(distances: np.ndarray, *, query_pid: np.ndarray, query_camid
                     gallery_camid: np.ndarray, trapezoid: bool = False, pairs: bool = False) -> Scores:
     """`evaluate` on given distances (Q, G), which are left as they are; lower is nearer, infinite: no shared part.
 
-    InputError if one is not a number.
+    InputError if one is not a number or too large for its type.
     """
     def side(pid: np.ndarray, camid: np.ndarray) -> Side:  # an image's feature is its row or column of the matrix
         return Side(np.arange(len(pid)), np.empty((len(pid), 0)), np.asarray(pid), np.asarray(camid))
 
     def source(query: Side, gallery: Side) -> Iterator[tuple[int, np.ndarray]]:
-        whole, step = len(gallery) == distances.shape[1], CPU_ROWS * torch.get_num_threads()
+        whole, step = len(gallery) == distances.shape[1], ROWS * torch.get_num_threads()
+        kind = distances.dtype if distances.dtype in (np.float32, np.float64) else np.dtype(np.float64)
         for start in range(0, len(query), step):
             strip = distances[query.features[start:start + step]]
             strip = strip if whole else strip[:, gallery.features]
-            strip = strip if strip.dtype.kind == "f" else strip.astype(np.float64)
-            np.minimum(strip, np.finfo(strip.dtype).max, out=strip)  # infinite is what is removed
-            if np.isnan(strip.min()):
-                raise InputError(f"the distances of queries {start} to {start + len(strip) - 1} hold a value that is "
-                                 "no number; make them again")
+            strip = strip.astype(kind, copy=False)
+
+            high = strip.max()
+            if not high < beyond(kind):
+                _set_apart(strip, query.mark[start:start + step], gallery.mark, start)
             yield start, strip
 
     query, gallery = side(query_pid, query_camid), side(gallery_pid, gallery_camid)
@@ -248,10 +76,20 @@ def evaluate_matrix(distances: np.ndarray, *, query_pid: np.ndarray, query_camid
     return score(query, gallery, source, trapezoid=trapezoid, pairs=pairs)
 
 
+def _set_apart(strip: np.ndarray, query: np.ndarray, gallery: np.ndarray, start: int) -> None:
+    """Pairs of infinite distance behind all others, by their marks: infinite is what is removed."""
+    rows, columns = np.nonzero(~(strip < beyond(strip.dtype)))
+    bad = rows[strip[rows, columns] != np.inf]
+    if len(bad):
+        raise InputError(f"the distances of query {start + bad[0]} hold a value that is no number, or beyond "
+                         f"{beyond(strip.dtype):.0e}; make them again")
+    strip[rows, columns] = unshared_places(query[rows], gallery[columns], strip.dtype)
+
+
 def score(query: Side, gallery: Side, source: Source, *, trapezoid: bool = False, pairs: bool = False) -> Scores:
     """`evaluate` on the distances that `source` gives, once, or twice where `pairs` is asked; its strips are changed.
 
-    They must be finite.
+    They must be finite; those of pairs that share no part are from `beyond` their type on.
     """
     query, gallery = _kept(query, "query"), _kept(gallery, "gallery")
     same = _rows_of(gallery.pid)
@@ -280,7 +118,9 @@ def score(query: Side, gallery: Side, source: Source, *, trapezoid: bool = False
 
     area = None
     if pairs:
-        distances, positives = np.unique(np.concatenate([part for part in true if len(part)]), return_counts=True)
+        every = np.concatenate([part for part in true if len(part)])
+        every[every >= beyond(every.dtype)] = np.finfo(every.dtype).max  # one group, with all that is as far
+        distances, positives = np.unique(every, return_counts=True)
         area = pooled_precision(positives, _negatives(query, source(query, gallery), distances, first > 0, same))
     return Scores(first, precision, penalty, len(gallery), query.occlusion, area)
 
@@ -289,7 +129,7 @@ def _negatives(query: Side, strips: Iterator[tuple[int, np.ndarray]], distances:
                same: dict[int, np.ndarray]) -> np.ndarray:
     """How many images of other people the scored queries have at each of the ascending `distances` or nearer; (T,).
 
-    Pairs that share no part are one group behind all others.
+    Pairs that share no part are one group behind all others: the last distance is their largest.
     """
     def count(start: int, block: np.ndarray) -> np.ndarray:
         for number, row in enumerate(block, start):
@@ -306,8 +146,8 @@ def _in_groups(work: Callable[[int, np.ndarray], object], strips: Iterator[tuple
     """work(first query, rows) on some rows of each strip at a time, on all threads; its results in order."""
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         for start, strip in strips:
-            firsts = range(0, len(strip), CPU_ROWS)
-            yield from pool.map(work, (start + row for row in firsts), (strip[row:row + CPU_ROWS] for row in firsts))
+            firsts = range(0, len(strip), ROWS)
+            yield from pool.map(work, (start + row for row in firsts), (strip[row:row + ROWS] for row in firsts))
 
 
 def nearest(query: Side, gallery: Side, matching: Matching, count: int, *,
@@ -317,6 +157,7 @@ def nearest(query: Side, gallery: Side, matching: Matching, count: int, *,
     Where fewer are left the row is -1; the distance is infinite where a pair shares no part. pid -1 is not dropped from
     the queries.
     """
+    matching = settle(query, gallery, matching)
     same = _rows_of(gallery.pid)
 
     rows = np.full((len(query), count), -1)
@@ -332,7 +173,7 @@ def nearest(query: Side, gallery: Side, matching: Matching, count: int, *,
             best = candidates[np.argsort(row[candidates], kind="stable")[:count]]
 
             rows[number, :len(best)] = best
-            distances[number, :len(best)] = np.where(row[best] < np.finfo(row.dtype).max, row[best], np.inf)
+            distances[number, :len(best)] = as_given(row[best], matching)
     return rows, distances
 
 

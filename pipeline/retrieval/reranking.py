@@ -19,8 +19,11 @@ import torch
 from scipy.sparse import csr_array
 
 from pipeline.base.errors import InputError
-from pipeline.retrieval.ranking import MEGABYTES, Matching, Side, paired_distances, score, strips
+from pipeline.retrieval.distances import MEGABYTES, paired_distances, strips
+from pipeline.retrieval.matching import Matching, Side, settle
+from pipeline.retrieval.ranking import score
 from pipeline.retrieval.scores import Scores
+from pipeline.retrieval.unshared import beyond
 
 ROWS = 2048  # images whose sparse rows are worked on at once
 PAIRS = 2**22  # feature numbers of a block of listed pairs
@@ -56,6 +59,7 @@ class _Described:
 def evaluate_reranked(query: Side, gallery: Side, matching: Matching, reranking: Reranking, *, device: str = "cpu",
                       megabytes: float = MEGABYTES, trapezoid: bool = False, pairs: bool = False) -> Scores:
     """`ranking.evaluate` after re-ranking; images with pid -1 are dropped before it."""
+    matching = settle(query, gallery, matching)
     described: list[_Described] = []  # once for both passes
 
     def source(query: Side, gallery: Side) -> Iterator[tuple[int, np.ndarray]]:
@@ -71,10 +75,11 @@ def reranked_strips(query: Side, gallery: Side, matching: Matching, reranking: R
                     megabytes: float = MEGABYTES, described: _Described | None = None
                     ) -> Iterator[tuple[int, np.ndarray]]:
     """`ranking.strips` with d* = (1 - lambda) d_J + lambda d in place of d, Eq. (12); 0..1, nearer is lower."""
+    matching = settle(query, gallery, matching)
     known = described or _describe(query, gallery, matching, reranking, device, megabytes)
 
     def mix(number: int, row: np.ndarray) -> None:
-        shared = row < np.finfo(row.dtype).max
+        shared = row < beyond(row.dtype)
         overlap = _overlaps(known, number)  # the sum of minima; that of maxima is 2 minus it, as rows of V sum to 1
         jaccard = 1 - overlap / (2 - overlap)  # Eq. (10)
 
@@ -131,11 +136,11 @@ def _neighbours(query: Side, gallery: Side, matching: Matching, count: int, devi
 
     def find(number: int, row: np.ndarray) -> None:
         limit = np.partition(row, count - 1)[count - 1]
-        near = np.flatnonzero(row <= min(limit, np.nextafter(np.finfo(row.dtype).max, 0)))
+        near = np.flatnonzero((row <= limit) & (row < beyond(row.dtype)))
         best = near[np.argsort(row[near], kind="stable")[:count]]
         nearest[number, :len(best)] = best
 
-        finite = row[row < np.finfo(row.dtype).max]
+        finite = row[row < beyond(row.dtype)]
         if len(finite) and finite.max() > 0:
             largest[number] = _squared(finite.max(), matching)
 

@@ -15,9 +15,11 @@ import torch
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import write_json
+from pipeline.retrieval.distances import save_distances
 from pipeline.retrieval.external_features import read_external
 from pipeline.retrieval.features import read_features
-from pipeline.retrieval.ranking import Matching, Side, evaluate, save_distances
+from pipeline.retrieval.matching import Matching, Side
+from pipeline.retrieval.ranking import evaluate
 from pipeline.retrieval.reranking import Reranking, evaluate_reranked
 from pipeline.retrieval.scores import LEVELS, Scores, data_set_metrics
 

@@ -26,7 +26,8 @@ from pipeline.datasets.scan import image_files
 from pipeline.loading.dataset import Images, ordered_batches
 from pipeline.reporting.plots import ListedImage, rank_figure
 from pipeline.retrieval.features import embed_images
-from pipeline.retrieval.ranking import Matching, Side, nearest
+from pipeline.retrieval.matching import Matching, Side
+from pipeline.retrieval.ranking import nearest
 from pipeline.training.checkpoints import read_weights
 from stages import sentences
 from stages.shared.device import choose_device

@@ -11,7 +11,8 @@ from models.backbone import Backbone
 from models.esa import CHOICES, Esa, attention, entropy, entropy_mask, identity_loss, majority, median, weighted_sums
 from models.losses import part_distance
 from pipeline.loading.device_batch import area_majority
-from pipeline.retrieval.ranking import Matching, Side, pair_distances
+from pipeline.retrieval.distances import pair_distances
+from pipeline.retrieval.matching import Matching, Side
 from tests.helpers.networks import network
 from tests.helpers.overfit import embeds_finitely, learn, people, without_gradient
 

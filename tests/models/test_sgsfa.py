@@ -27,7 +27,8 @@ from models.sgsfa import (
     shared_triplet,
     stripe_visibility,
 )
-from pipeline.retrieval.ranking import Matching, Side, pair_distances
+from pipeline.retrieval.distances import pair_distances
+from pipeline.retrieval.matching import Matching, Side
 from tests.helpers.networks import network, same_weights
 from tests.helpers.overfit import people, without_gradient
 

@@ -10,22 +10,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import pipeline.retrieval.distances
 import pipeline.retrieval.features
 import pipeline.retrieval.metrics
 import pipeline.retrieval.ranking
 import pipeline.retrieval.scores
 from pipeline.base.errors import InputError
+from pipeline.retrieval.distances import pair_distances, save_distances
 from pipeline.retrieval.features import read_features
-from pipeline.retrieval.ranking import (
-    Matching,
-    Side,
-    evaluate,
-    evaluate_matrix,
-    match_places,
-    nearest,
-    pair_distances,
-    save_distances,
-)
+from pipeline.retrieval.matching import Matching, Side
+from pipeline.retrieval.ranking import evaluate, evaluate_matrix, match_places, nearest
 
 
 def loop_distance(q: Side, g: Side, i: int, j: int, matching: Matching) -> float:
@@ -49,10 +43,23 @@ def loop_distances(q: Side, g: Side, matching: Matching) -> list[list[float]]:
     return [[loop_distance(q, g, i, j, matching) for j in range(len(g))] for i in range(len(q))]
 
 
+def split_mix(word: int) -> int:
+    """SplitMix64 in whole numbers."""
+    word = (word + 0x9E3779B97F4A7C15) % 2**64
+    word = (word ^ word >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+    word = (word ^ word >> 27) * 0x94D049BB133111EB % 2**64
+    return word ^ word >> 31
+
+
 def loop_list(q: Side, g: Side, i: int, distances: list[list[float]]) -> list[int]:
-    """Gallery rows in the order in which query i finds them."""
+    """Gallery rows in the order in which query i finds them; those that share no part with it by a hash of the pair."""
     rows = [j for j in range(len(g)) if g.pid[j] != -1 and not (g.pid[j] == q.pid[i] and g.camid[j] == q.camid[i])]
-    return sorted(rows, key=lambda j: (distances[i][j], j))
+
+    def place(j: int) -> tuple[float, int]:
+        drawn = split_mix((split_mix(int(q.mark[i])) + int(g.mark[j])) % 2**64)
+        return distances[i][j], drawn if distances[i][j] == inf else j
+
+    return sorted(rows, key=place)
 
 
 def loop_scores(q: Side, g: Side, distances: list[list[float]]) -> tuple[list[int], list[float], list[float]]:
@@ -131,8 +138,9 @@ def problem(draw: np.random.Generator, sizes: tuple[int, ...], kind: str) -> tup
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("sizes", [(4,), (4, 5, 4, 6)], ids=["P=1", "P=4"])
 def test_equals_the_loop(kind, distance, reduction, sizes, monkeypatch):
-    monkeypatch.setattr(pipeline.retrieval.ranking, "GALLERY_BLOCK", 17)
-    monkeypatch.setattr(pipeline.retrieval.ranking, "CPU_ROWS", 3)
+    monkeypatch.setattr(pipeline.retrieval.distances, "GALLERY_BLOCK", 17)
+    monkeypatch.setattr(pipeline.retrieval.distances, "CPU_ROWS", 3)
+    monkeypatch.setattr(pipeline.retrieval.ranking, "ROWS", 3)
     matching = Matching(sizes, distance, reduction, double=True)
     seen = {"tie": 0, "skipped": 0, "apart": 0}
     for seed in range(12):
@@ -184,12 +192,13 @@ def test_given_distances():
               "gallery_camid": np.ones(4)}
     whole = np.array([[0, 5, 1, 0], [0, 3, 3, 3]])  # whole numbers; the first column is nobody's
     assert evaluate_matrix(whole, **labels).first.tolist() == [2, 1]
-    apart = np.array([[0, 1, np.inf, np.inf], [0, np.inf, np.inf, 2]], np.float32)
-    assert evaluate_matrix(apart, **labels).first.tolist() == [2, 2]
+    apart = np.array([[0, 1, np.inf, 5], [0, np.inf, 7, 2]], np.float32)
+    assert evaluate_matrix(apart, **labels).first.tolist() == [3, 3]
     with pytest.raises(InputError, match=r"are \(4, 2\), and there are 2 queries and 4 gallery images"):
         evaluate_matrix(whole.T, **labels)
-    with pytest.raises(InputError, match="queries 0 to 1 hold a value that is no number"):
-        evaluate_matrix(np.where(whole == 5, np.nan, whole), **labels)
+    for bad in (np.nan, -np.nan, 1.7e308):
+        with pytest.raises(InputError, match="query 0 hold a value that is no number, or beyond 4e.307"):
+            evaluate_matrix(np.where(whole == 5, bad, whole), **labels)
 
 
 def test_saved_distances_are_those_of_all_pairs(tmp_path):

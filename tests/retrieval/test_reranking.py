@@ -7,7 +7,9 @@ import pytest
 
 import pipeline.retrieval.reranking
 from pipeline.base.errors import InputError
-from pipeline.retrieval.ranking import Matching, Side, evaluate, evaluate_matrix, pair_distances, paired_distances
+from pipeline.retrieval.distances import pair_distances, paired_distances
+from pipeline.retrieval.matching import Matching, Side
+from pipeline.retrieval.ranking import evaluate, evaluate_matrix
 from pipeline.retrieval.reranking import Reranking, evaluate_reranked, reranked_strips
 
 
@@ -71,7 +73,7 @@ def problem(seed: int, sizes: tuple[int, ...], *, hidden: float, near: float = 1
 
 def strips_as_one(query: Side, gallery: Side, matching: Matching, given: Reranking, **more) -> np.ndarray:
     found = np.concatenate([strip.copy() for _, strip in reranked_strips(query, gallery, matching, given, **more)])
-    return np.where(found < np.finfo(found.dtype).max, found, inf)
+    return np.where(found < (2.0**126 if found.dtype == np.float32 else 2.0**1022), found, inf)
 
 
 @pytest.mark.parametrize("distance", ["cosine", "euclidean"])
@@ -116,8 +118,11 @@ def test_the_scores_are_those_of_the_dense_distances():
     query, gallery = problem(5, (3, 4), hidden=0.3)
     gallery.pid[::7] = -1  # nobody's images describe no one
     kept = gallery.take(gallery.pid >= 0)
-    labels = {"query_pid": query.pid, "query_camid": query.camid, "gallery_pid": kept.pid, "gallery_camid": kept.camid}
-    expected = evaluate_matrix(dense(query, kept, matching, given), **labels, pairs=True)
+    labels = {"query_pid": query.pid, "query_camid": query.camid, "gallery_pid": gallery.pid,
+              "gallery_camid": gallery.camid}
+    distances = np.full((len(query), len(gallery)), inf)
+    distances[:, gallery.pid >= 0] = dense(query, kept, matching, given)
+    expected = evaluate_matrix(distances, **labels, pairs=True)
     found = evaluate_reranked(query, gallery, matching, given, pairs=True)
     assert found.first.tolist() == expected.first.tolist()
     np.testing.assert_allclose(found.precision, expected.precision, atol=1e-12)
