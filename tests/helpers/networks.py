@@ -34,3 +34,16 @@ def same_weights(model: nn.Module, other: Any) -> Any:
     """The other network, built to be matched otherwise, with the model's weights and in its mode."""
     other.to(next(model.parameters()).dtype).load_state_dict(model.state_dict())
     return other.train(model.training)
+
+
+@torch.no_grad()
+def with_statistics(model: Any, *, seed: int = 0) -> Any:
+    """The network with normalisations that do something: as it is built, at test time each is the identity, and what
+    is taken before it cannot be told from what is taken after it."""
+    g = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            for tensor, low, high in ((module.running_mean, -0.5, 0.5), (module.running_var, 0.5, 2.0),
+                                      (module.weight, 0.5, 1.5), (module.bias, -0.5, 0.5)):
+                tensor.copy_(low + (high - low) * torch.rand(tensor.shape, generator=g))
+    return model

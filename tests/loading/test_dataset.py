@@ -88,6 +88,22 @@ def test_a_picture_is_augmented_anew_each_time(fake):
     assert len({image.tobytes() for image in first}) > 5
 
 
+@pytest.mark.parametrize("fill", ["imagenet", "image"])
+def test_what_is_erased_becomes_what_the_chance_says(fake, fill):
+    """The mean of the picture itself, by hand from the file, or ImageNet's, which is 0."""
+    pictures = _pictures(fake, chance=Chance(seed=3, flip=0, pad=0, erase=1, fill=fill))
+    plain = _pictures(fake, chance=Chance(seed=3, flip=0, pad=0, erase=0, fill=fill))
+    for row in (2, 9):
+        image, whole = _one(pictures, row, row)["image"], _one(plain, row, row)["image"]
+        erased = (image != whole).any(0)
+        rgb = read_image(pictures.paths[row]) / 255
+        mean = (rgb.mean((0, 1)) - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225] if fill == "image" else np.zeros(3)
+        assert 0.02 * 0.5 < erased.mean() < 0.45
+        np.testing.assert_allclose(image[:, erased], np.broadcast_to(mean[:, None], (3, erased.sum())), atol=1e-5)
+        rows, columns = (np.flatnonzero(erased.any(axis)) for axis in (1, 0))
+        assert erased[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1].mean() > 0.95  # one rectangle
+
+
 def test_batches_hold_what_is_on_disk(fake):
     pictures = _pictures(fake, "parts.h5", arrays=("labels",))
     frame = training_rows(read_index(fake / "index.csv"), max_ids=0)

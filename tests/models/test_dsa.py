@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 from torch import nn
 
 import models.dsa
@@ -107,6 +108,62 @@ def merged_by_name(maps: dict[str, torch.Tensor], words: tuple[str, str]) -> dic
             name = name.replace(word, "")
         sums[name] = sums[name] + x if name in sums else x
     return sums
+
+
+# Table 1: branches, and of every convolution its kernel, its output channels and its stride. A block has two 3x3, a
+# stage two blocks; conv3_1 and conv4_1 halve.
+TABLE_1 = {"conv1": (24, [(5, 32, 1)]), "conv2": (24, [(3, 64, 1)]),
+           "conv3": (24, [(3, 64, 2), (3, 64, 1), (3, 64, 1), (3, 64, 1)]),
+           "conv4": (13, [(3, 128, 2), (3, 128, 1), (3, 128, 1), (3, 128, 1)]),
+           "conv5_g": (1, [(3, 2048, 1)] * 4), "conv5_l": (8, [(3, 256, 1)] * 4)}
+
+
+def convolutions(module: nn.Module) -> list[nn.Conv2d]:
+    """A layer's convolutions in order, shortcuts left out."""
+    return [layer for name, layer in module.named_modules() if isinstance(layer, nn.Conv2d)
+            and not {"shortcut", "downsample"} & set(name.split("."))]
+
+
+def test_the_dsag_stream_has_the_layers_of_table_1():
+    with torch.device("meta"):
+        stream = DsagStream(size=2048, width=1.0, use_global=True, use_local=True)
+        sizes = {name: getattr(stream, name)(torch.empty(1, channels, side, side)).shape[2:]
+                 for name, channels, side in (("conv1", 72, 32), ("conv2", 768, 32), ("conv3", 1536, 32),
+                                              ("conv4", 832, 16), ("conv5_g", 1024, 8), ("conv5_l", 1024, 8))}
+    found = {name: [(conv.kernel_size[0], conv.out_channels // branches, conv.stride[0])
+                    for conv in convolutions(getattr(stream, name))] for name, (branches, _) in TABLE_1.items()}
+    assert found == {name: layers for name, (_, layers) in TABLE_1.items()}
+    assert [tuple(size) for size in sizes.values()] == [(32, 32), (32, 32), (16, 16), (8, 8), (8, 8), (8, 8)]
+
+
+@pytest.mark.parametrize(("architecture", "local"), [
+    ("resnet18", [(3, 64, 1)] * 4), ("resnet50", [(1, 64, 1), (3, 64, 1), (1, 256, 1)] * 3)])
+def test_the_head_is_conv5_x_at_stride_1_beside_eight_branches_of_its_blocks(architecture, local):
+    """f_G against torchvision's own layer4, its two strides of 2 undone by hand; f_L's blocks: 1/8 of conv5_x's."""
+    torch.manual_seed(0)
+    reference = getattr(torchvision.models, architecture)(weights=None).layer4
+    inputs = 1024 if architecture == "resnet50" else 256
+    head = MfHead(architecture=architecture, inputs=inputs, use_global=True, use_local=True).train()
+    reference.load_state_dict(head.conv5.state_dict())
+    strided = [name for name, conv in reference.named_modules()
+               if isinstance(conv, nn.Conv2d) and conv.stride == (2, 2)]
+    for name in strided:
+        reference.get_submodule(name).stride = (1, 1)
+    f = torch.randn(2, inputs, 4, 3)
+    with torch.no_grad():
+        assert len(strided) == 2 and torch.allclose(head(f)[0], reference(f).flatten(2).sum(2) / 12, atol=1e-5)
+    assert [(conv.kernel_size[0], conv.out_channels // 8, conv.stride[0]) for conv in convolutions(head.branches)] == \
+        local
+
+
+def test_every_classifier_is_two_fully_connected_layers_on_its_feature():
+    """3.2.4; one for f_G, one for each f_L,i, one for each of z_G and z_L: eleven."""
+    model = build()
+    found = [[layer.weight.shape for layer in classifier.modules() if isinstance(layer, nn.Linear)]
+             for classifier in [*model.classify_f["global"], *model.classify_f["local"], model.classify_z["global"],
+                                model.classify_z["local"]]]
+    whole, part = [(512, 512), (8, 512)], [(512, 64), (8, 512)]
+    assert found == [whole] + [part] * 8 + [whole] * 2
 
 
 @pytest.mark.parametrize("architecture", ["resnet18", "resnet50"])

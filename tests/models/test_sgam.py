@@ -9,7 +9,7 @@ import torch
 from models.losses import part_distance
 from models.sgam import Sgam, part_loss, pixel_sums, region_features, visibility_scores
 from pipeline.loading import sgam_crop
-from tests.helpers.networks import network, resnet18, same_weights
+from tests.helpers.networks import network, resnet18, same_weights, with_statistics
 from tests.helpers.overfit import people, without_gradient
 
 MEDIANS = (0.0625, 0.125, 0.125, 0.03125)
@@ -179,15 +179,24 @@ def matched(model: Sgam, f: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor
     return part_distance(f, f, v, v, sizes=model.sizes, distance=model.distance, reduction=model.reduction)
 
 
+def by_hand(head: torch.nn.Sequential, f: torch.Tensor) -> torch.Tensor:
+    """A pooled vector (B, C) after its 1x1 convolution and a trained normalisation; no ReLU (3.1)."""
+    weight, norm = head[0].weight, head[1]
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    return (f @ weight.T - norm.running_mean) * scale + norm.bias
+
+
 @pytest.mark.parametrize("scores", ["normalised", "paper"])
 def test_matching_is_eq_4(scores):
     """Also with raw sums: dividing all of v by the pixels leaves the distance as printed."""
-    model = build(scores=scores, medians=(0.5, 0.25, 0.75, 0.375)).double().eval()
+    model = with_statistics(build(scores=scores, medians=(0.5, 0.25, 0.75, 0.375))).double().eval()
     batch = doubled(parsed(ids=2, images=4, height=32, width=16))
     batch["probs4"] = probabilities(8, 5, 8, 4)
 
     with torch.no_grad():
-        f = model.features(model.backbone(batch["image"])[-1], batch["probs4"][:, 1:])
+        t = model.backbone(batch["image"])[-1]
+        pooled = [t.mean((2, 3)), *region_features(t, batch["probs4"][:, 1:]).unbind(1)]
+        f = torch.stack([by_hand(head, x) for head, x in zip(model.heads, pooled, strict=True)], 1)
         s = model.visibility(batch)
         given, v = model.embed(batch)
 
@@ -261,12 +270,12 @@ def test_sgam_2_compares_all_features_alike():
 
 def test_the_baseline_reads_no_maps_and_is_the_global_feature():
     batch = people(ids=2, images=2, height=32, width=16)
-    model = build(use_parts=False, medians=None).eval()
+    model = with_statistics(build(use_parts=False, medians=None)).eval()
     with torch.no_grad():
         f, v = model.embed(batch)
         pooled = model.backbone(batch["image"])[-1].flatten(2).sum(2) / 2
-        by_hand = pooled @ model.heads[0][0].weight.T / math.sqrt(1 + model.heads[0][1].eps)
-    assert torch.allclose(f, by_hand, atol=1e-6) and v.tolist() == [[1.0]] * 4 and model.sizes == (32,)
+        expected = by_hand(model.heads[0], pooled)
+    assert torch.allclose(f, expected, rtol=1e-4, atol=1e-5) and v.tolist() == [[1.0]] * 4 and model.sizes == (32,)
     assert without_gradient(model, batch) == []
 
 

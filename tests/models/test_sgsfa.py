@@ -29,7 +29,7 @@ from models.sgsfa import (
 )
 from pipeline.retrieval.distances import pair_distances
 from pipeline.retrieval.matching import Matching, Side
-from tests.helpers.networks import network, same_weights
+from tests.helpers.networks import network, same_weights, with_statistics
 from tests.helpers.overfit import people, without_gradient
 
 # The 8 parts of `people` -> background, head, upper, lower, shoes; they have no feet: lower legs stand for shoes.
@@ -427,9 +427,9 @@ def test_visibilities_are_detached_and_vectors_are_not():
 @pytest.mark.parametrize("match", ["parts", "parts_and_whole"])
 def test_matching_is_eq_6_and_7(distance, reduction, match):
     model = build(distance=distance, reduction=reduction, match=match, stripe_threshold=0.5, median=2.5)
-    model = model.double().eval()
+    model = with_statistics(model).double().eval()
     batch, seen = double(batch_of(ids=3, images=2)), {}
-    model.heads.register_forward_hook(lambda m, i, o: seen.update(normed=o[1]))
+    model.heads.register_forward_hook(lambda m, i, o: seen.update(f=o[0]))
 
     with torch.no_grad():
         f, v = model.embed(batch)
@@ -440,7 +440,9 @@ def test_matching_is_eq_6_and_7(distance, reduction, match):
     first = 0 if whole else 1
     assert 0 < v[:, whole:].mean() < 1 and model.sizes == (16,) * (8 - first)
     assert not whole or v[:, 0].tolist() == [1.0] * 6
-    raw = seen["normed"][:, first:8]
+    norm = model.heads.norm
+    raw = (seen["f"].flatten(1) - norm.running_mean) / (norm.running_var + norm.eps).sqrt() * norm.weight + norm.bias
+    raw = raw.unflatten(1, (10, -1))[:, first:8].detach()
 
     for q, g in itertools.product(range(6), range(6)):
         naive = naive_distance(raw[q].tolist(), raw[g].tolist(), v[q].tolist(), v[g].tolist(), distance, reduction)

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from models.losses import part_distance
-from models.sorn import Sorn, indicators, normalised_maps, spc_loss, stripes, visibility_scores
-from tests.helpers.networks import network, same_weights
+from models.sorn import SemanticBranch, Sorn, indicators, normalised_maps, spc_loss, stripes, visibility_scores
+from tests.helpers.networks import network, same_weights, with_statistics
 from tests.helpers.overfit import people, without_gradient
 
 
@@ -126,6 +126,42 @@ def test_the_losses_are_eq_1_6_7_8_9_and_10(labels, smoothing, reduction):
     assert abs(float(loss) - total) < 1e-9
 
 
+def deconvolved(x: torch.Tensor, layer: torch.nn.Module) -> torch.Tensor:
+    """A 3x3 deconvolution of stride 2, by which each pixel spreads its kernel, normalisation and ReLU, by loops."""
+    conv, norm, _ = layer
+    images, _, height, width = x.shape
+    y = torch.zeros(images, conv.weight.shape[1], 2 * height + 1, 2 * width + 1, dtype=x.dtype)
+    for row in range(height):
+        for column in range(width):
+            spread = torch.einsum("bi,iokl->bokl", x[:, :, row, column], conv.weight)
+            y[:, :, 2 * row:2 * row + 3, 2 * column:2 * column + 3] += spread
+    y = y[:, :, 1:, 1:]  # padding 1 cuts a line on each side, output padding 1 puts the last one back
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    y = (y - norm.running_mean[:, None, None]) * scale[:, None, None] + norm.bias[:, None, None]
+    return torch.where(y > 0, y, 0.0)
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "resnet50"])
+def test_the_semantic_branch_is_written_out(architecture):
+    """Layers 3 and 4 deconvolved, beside layer 2 deconvolved again, classified by pixel; 256 channels on a ResNet-50.
+    """
+    channels = {"resnet18": (64, 128, 256, 512), "resnet50": (256, 512, 1024, 2048)}[architecture]
+    torch.manual_seed(0)
+    branch = with_statistics(SemanticBranch(channels=channels, labels=5)).double().eval()
+    layer2, layer3, layer4 = draw(2, channels[1], 6, 4), draw(2, channels[2], 3, 2), draw(2, channels[3], 3, 2, seed=1)
+    with torch.no_grad():
+        first = deconvolved(torch.cat([layer3, layer4], 1), branch.up1)
+        second = deconvolved(torch.cat([layer2, first], 1), branch.up2)
+        weight, bias = branch.classify.weight[:, :, 0, 0], branch.classify.bias
+        expected = torch.einsum("bchw,kc->bkhw", second, weight) + bias[:, None, None]
+        assert first.shape == (2, channels[3] // 8, 6, 4) and expected.shape == (2, 5, 12, 8)
+        assert (branch(layer2, layer3, layer4) - expected).abs().max() < 1e-10
+        for first_to_go in range(3):  # each of the three maps counts
+            maps = [torch.zeros_like(x) if i == first_to_go else x for i, x in enumerate((layer2, layer3, layer4))]
+            assert (branch(*maps) - expected).abs().max() > 1e-3
+    assert (first > 0).any() and (first == 0).any()
+
+
 @pytest.mark.parametrize("height,patches", [(96, 3), (32, 3), (96, 5)])
 def test_eq_11_and_12_count_the_foreground_of_a_stripe(height, patches):
     e = (draw(2, height, 8) > 0.5).double()
@@ -154,14 +190,21 @@ def similarity(f_q, f_g, i_q, i_g, sizes) -> float:
     return (parts[0] + sum(w * s for w, s in zip(shared, parts[1:], strict=True))) / (1 + sum(shared))
 
 
+def normed(x: torch.Tensor, norm: torch.nn.BatchNorm1d) -> torch.Tensor:
+    """x (B, C) as a trained normalisation gives it."""
+    return (x - norm.running_mean) / (norm.running_var + norm.eps).sqrt() * norm.weight + norm.bias
+
+
 def test_matching_is_one_minus_eq_13_to_15():
-    model = build().double().eval()
+    model = with_statistics(build()).double().eval()
     batch = people(ids=3, images=2)
     batch = {"image": batch["image"].double(), "visibility": torch.tensor([[1.0, 0, 0], [0.2, 0.1, 0.9]] * 3)}
 
     with torch.no_grad():
         t = model.backbone(batch["image"])[-1]
-        raw = torch.cat([model.global_norm(model.expand(t).mean((2, 3))), model.local_features(t).flatten(1)], 1)
+        pooled = [t[:, :, top:bottom].mean((2, 3)) for top, bottom in ((0, 1), (1, 2), (2, 4))]
+        raw = torch.cat([normed(model.expand(t).mean((2, 3)), model.global_norm),
+                         normed(torch.cat(pooled, 1), model.local_norm)], 1)
         f, v = model.embed(batch)
 
     assert torch.allclose(f, torch.cat([F.normalize(x, dim=1) for x in raw.split(model.sizes, 1)], 1).float())

@@ -1,9 +1,13 @@
 """What DVC promises a user: only what is stale runs again, and changes can be compared."""
 
+import functools
 import json
+import operator
 import re
 
 import pytest
+
+from benchmarks.project import new_project
 
 CHANGE = "runs.sorn.optimizer.lr=1e-5"  # DVC writes it as 1e-05, which YAML 1.1 reads as a string
 AGAIN = ["train@sorn", "embed@sorn-on-synth-occluded", "evaluate@sorn", "report@rendered"]
@@ -34,6 +38,32 @@ def test_an_experiment_runs_what_its_change_makes_stale_and_can_be_compared(rest
     assert {"old", "new"} <= metrics["data/results/default/sorn/synth-occluded.json"]["mAP"].keys()
     restored.run("dvc", "plots", "diff", "-o", "plots", "HEAD")
     assert "vega" in (restored.folder / "plots" / "index.html").read_text().lower()
+
+
+# As a person writes them after `dvc exp run -S`, and what the stage is to read.
+NOTATIONS = {"runs.sorn.optimizer.lr": ("1e-5", 1e-5), "runs.dsa.optimizer.lr": ("5e-5", 5e-5),
+             "runs.esa.optimizer.lr": ("1.0e-5", 1e-5), "runs.sgam.optimizer.lr": ("0.00001", 1e-5),
+             "runs.sorn.image_steps": ("1e5", 100_000)}
+
+
+def test_numbers_of_any_notation_reach_a_stage_through_exp_run(tmp_path):
+    """On a stage that only reads its parameters."""
+    project = new_project(tmp_path)
+    (tmp_path / "read/dvc.yaml").parent.mkdir()
+    (tmp_path / "read/dvc.yaml").write_text(
+        "stages: {read: {cmd: python read/read.py, wdir: .., params: [runs], outs: [read/runs.json]}}\n")
+    (tmp_path / "read/read.py").write_text(
+        "import dataclasses, json\nfrom pipeline.config.loader import load_experiment\n"
+        "runs = {key: dataclasses.asdict(run) for key, run in load_experiment().params.runs.items()}\n"
+        "json.dump(runs, open('read/runs.json', 'w'))\n")
+    project.commit("a stage that reads")
+    changes = [part for key, (text, _) in NOTATIONS.items() for part in ("-S", f"{key}={text}")]
+    project.run("dvc", "exp", "run", *changes, "read/dvc.yaml", timeout=600)
+
+    runs = json.loads((tmp_path / "read/runs.json").read_text())
+    for key, (_, number) in NOTATIONS.items():
+        found = functools.reduce(operator.getitem, key.split(".")[1:], runs)
+        assert found == number and type(found) is type(number), key
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import itertools
 import json
 from typing import Any
 
+import cv2
 import h5py
 import numpy as np
 import pytest
@@ -13,14 +14,18 @@ from models.histogram import Histogram
 from pipeline.base.body_parts import PARTS8_TO_PARTS4
 from pipeline.base.errors import InputError
 from pipeline.base.files import file_sha256
+from pipeline.base.images import write_image
 from pipeline.config.loader import Experiment
 from pipeline.config.paths import cache, weights
 from pipeline.datasets.index import read_index
+from pipeline.loading.augmentation import Chance
 from pipeline.loading.dataset import Images, embedding_rows, ordered_batches, training_rows
+from pipeline.loading.device_batch import finished
 from pipeline.retrieval.features import embed_images, read_features
 from pipeline.training.checkpoints import load_weights, read_weights
 from stages import embed, train
 from stages.shared.trained_run import open_run
+from tests.helpers import fake_set
 from tests.helpers.bare_params import bare_experiment, embed_entry
 from tests.helpers.fake_runs import DATA, MODELS, RAW, READS, fake_experiment, fake_sections
 from tests.helpers.fake_set import HEIGHT, WIDTH, fake_probabilities, write_fake_caches, write_fake_set
@@ -136,6 +141,74 @@ def test_what_training_measured_stays_with_the_weights(project):
     tensors, provenance = read_weights("data/runs/sgsfa/weights.safetensors")
     np.testing.assert_allclose(tensors["medians"], medians, rtol=1e-5)
     assert "crop" not in provenance
+
+
+@pytest.fixture
+def cropped(tmp_path, monkeypatch):
+    """A folder with pictures of 96 x 64 whose people stand in rows 8 .. 28 and columns 4 .. 12 of 32 x 16 labels."""
+    monkeypatch.chdir(tmp_path)
+    body = np.zeros((HEIGHT, WIDTH), np.uint8)
+    body[8:28, 4:12] = np.repeat([1, 2, 5, 7], [8, 4, 4, 4])[:, None]
+    monkeypatch.setattr(fake_set, "fake_labels", lambda key: body)
+    frame = write_fake_set(tmp_path / "data/raw", tmp_path / f"data/index/{DATA}.csv")
+    for number, path in enumerate(frame["path"]):
+        noise = np.random.default_rng(number).integers(0, 256, (96, 64, 3)).astype(np.uint8)
+        write_image(tmp_path / "data/raw" / path, noise)
+    write_fake_caches(tmp_path / f"data/cache/{DATA}", tmp_path / "data/raw", frame)
+    return tmp_path
+
+
+# In pixels: rows 24 .. 84, columns 16 .. 48, and a twentieth of the sides more, 3 and 1.6, outwards.
+BOX = np.s_[21:87, 14:50]
+
+
+def seen_in_box(path: str) -> torch.Tensor:
+    """The box of a picture as the network is to see it, by OpenCV."""
+    rgb = cv2.cvtColor(cv2.imread(f"data/raw/{path}"), cv2.COLOR_BGR2RGB)[BOX]
+    rgb = cv2.resize(np.ascontiguousarray(rgb), (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA) / 255
+    return torch.tensor((rgb - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]).permute(2, 0, 1).float()
+
+
+def test_sgam_trains_and_embeds_what_its_crop_leaves(cropped, monkeypatch):
+    taken: list[Images] = []
+    batches = train.training_batches
+    monkeypatch.setattr(train, "training_batches", lambda images, *args, **more: (taken.append(images),
+                                                                                  batches(images, *args, **more))[1])
+    train.run(fake_experiment(), "sgam")
+    image = finished(taken[0].load([(-1, 5)]), CPU)["image"][0]
+    expected = seen_in_box(taken[0].paths[5].removeprefix("data/raw/"))
+    assert (image - expected).abs().max() < 1e-5
+
+    embed.run(fake_experiment(), f"sgam-on-{DATA}")
+    frame = embedding_rows(read_index(f"data/index/{DATA}.csv"))
+    network = opened("sgam", fake_experiment())
+    body = torch.zeros(1, 5, 66, 36)  # the box's pixels: 3 rows and 2 columns of background around four parts
+    body[:, 0] = 1
+    for part, (top, bottom) in enumerate([(3, 27), (27, 39), (39, 51), (51, 63)], start=1):
+        body[0, :, top:bottom, 2:34] = 0
+        body[0, part, top:bottom, 2:34] = 1
+    probs4 = body.repeat_interleave(HEIGHT // 4, 2).repeat_interleave(WIDTH // 4, 3)
+    probs4 = probs4.unflatten(2, (HEIGHT // 4, 66)).unflatten(4, (WIDTH // 4, 36)).mean((3, 5))
+    with _features("sgam") as file, torch.no_grad():
+        for row in (0, 13, 29):
+            image = seen_in_box(frame["path"][row])[None]
+            features, visibility = network.embed({"image": image, "probs4": probs4})
+            np.testing.assert_allclose(file["features"][row], features[0], rtol=1e-3, atol=1e-3)
+            np.testing.assert_allclose(file["visibility"][row], visibility[0], atol=1e-5)
+
+
+def test_training_augments_as_the_recipe_says(cropped, monkeypatch):
+    taken: list[Images] = []
+
+    def stop(images: Images, *_: Any, **__: Any) -> Any:
+        taken.append(images)
+        raise InputError("enough")
+
+    monkeypatch.setattr(train, "training_batches", stop)
+    for fill in ("image", "imagenet"):
+        with pytest.raises(InputError, match="enough"):
+            train.run(fake_experiment(augment={"flip": 0.25, "pad": 3, "erase": 0.75, "fill": fill}, seed=4), "sorn")
+        assert taken[-1].chance == Chance(seed=4, flip=0.25, pad=3, erase=0.75, fill=fill)
 
 
 def test_features_are_the_network_s_own(project):
