@@ -9,6 +9,7 @@ import numpy as np
 from pipeline.base.body_parts import PARTS4, PARTS8
 from pipeline.caches.cache import SHA256, STATUS_BYTES, text
 
+READING = 2  # of a maker: how parses made elsewhere are matched with images; 1 took other images' parses
 CELL = 4  # probabilities and entropy are means over CELL x CELL pixels
 
 

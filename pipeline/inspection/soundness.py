@@ -1,7 +1,10 @@
 """Soundness of a cache file: what it holds, what made it, and whether every row is what docs/caches.md says."""
 
+import hashlib
+import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,13 +15,18 @@ from tqdm import tqdm
 
 from pipeline.base.body_parts import PARTS4, PARTS8, SURFACE_PARTS, TAXONOMIES, parts8_from_native
 from pipeline.base.errors import InputError
+from pipeline.base.files import file_sha256
 from pipeline.caches.cache import Cache
-from pipeline.caches.parts_layout import parts_arrays
+from pipeline.caches.parts_layout import READING, parts_arrays
 
 SHOWN = 3  # keys that a failed check names
 ROUNDING = 0.5  # of each probability, in 1/255
 
+COLUMNS = {"parts": ("image_sha256", "status"), "dsap": ("image_sha256",)}  # besides `key`, of either kind of file
+SHA256 = re.compile("[0-9a-f]{64}")
+
 Arrays = dict[str, np.ndarray]  # one row: array name -> uint8
+Rule = Callable[[Arrays, str, str], str]  # of a row's arrays, status and key: what is wrong, or ""
 
 
 @dataclass
@@ -47,8 +55,10 @@ class Inspection:
         return not any(check.wrong for check in self.checks)
 
 
-def inspect_cache(path: str | os.PathLike, index: Sequence[str] | None = None) -> Inspection:
-    """Read a parts.h5 or dsap.h5 through. index: the image keys it should have, in order, if known.
+def inspect_cache(path: str | os.PathLike, index: Sequence[str] | None = None, *,
+                  images: Mapping[str, str | os.PathLike] | None = None) -> Inspection:
+    """Read a parts.h5 or dsap.h5 through, every column of it. index: the image keys it should have, in order; images:
+    each key's file, whose SHA-256 it should have; if known.
 
     A damaged row is a broken rule. InputError where the file is missing, is no cache, or is damaged as a whole.
     """
@@ -59,13 +69,23 @@ def inspect_cache(path: str | os.PathLike, index: Sequence[str] | None = None) -
         cache.require("labels")
 
     names = _arrays(cache, kind, maker)
-    checks = [_check_shapes(cache, names, len(keys)), *_check_keys(keys, index)]
-    rules = _parts_rules(maker) if kind == "parts" else _DSAP_RULES
-    status = cache.column("status").tolist() if kind == "parts" else []
-    if kind == "parts" and len(status) != len(keys):
-        raise InputError(f"{os.fspath(path)!r}: is damaged ({len(keys)} keys and {len(status)} statuses); remove it "
-                         "and make it again with the stage parse")
+    columns = {name: cache.column(name).tolist() for name in COLUMNS[kind]}
+    for name, values in columns.items():
+        if len(values) != len(keys):
+            raise InputError(f"{os.fspath(path)!r}: is damaged ({len(keys)} values of key, {len(values)} of {name}); "
+                             f"remove it and make it again with the stage {'warp' if kind == 'dsap' else 'parse'}")
 
+    hashes, status = columns["image_sha256"], columns.get("status", [])
+    checks = [_check_shapes(cache, names, {"key", *columns}, len(keys)), *_check_keys(keys, index),
+              _check_hashes(keys, hashes, status), _check_maker(cache)]
+    if images is not None:
+        checks.append(_check_images(keys, hashes, images))
+
+    rules = _parts_rules(maker) if kind == "parts" else _DSAP_RULES
+    if _precomputed(maker, kind):
+        checks.append(_check_reading(maker if kind == "parts" else maker["parts"]))
+        if kind == "parts":
+            rules |= _own_parse(dict(zip(keys, hashes, strict=True)))
     checks += _check_rows(cache, keys, status, list(names), rules) if not checks[0].wrong else []
     if kind == "parts":
         checks.append(_check_statuses(keys, status))
@@ -92,9 +112,13 @@ def _arrays(cache: Cache, kind: str, maker: dict[str, Any]) -> dict[str, tuple[i
     return {**parts_arrays(height, width, uv="uv" in cache), "visibility": (len(PARTS8),)}
 
 
-def _check_shapes(cache: Cache, names: dict[str, tuple[int, ...] | None], count: int) -> Check:
-    check = Check("every array is there, is bytes and has its shape")
+def _check_shapes(cache: Cache, names: dict[str, tuple[int, ...] | None], columns: set[str], count: int) -> Check:
+    check = Check("every array is there, is bytes and has its shape, and nothing else is")
     with cache.reading() as file:
+        there: list[str] = []
+        file.visititems(lambda name, item: there.append(name) if isinstance(item, h5py.Dataset) else None)
+        for name in sorted(set(there) - columns - names.keys()):
+            check.fail(f"{name} is unknown")
         for name, shape in names.items():
             array = file.get(name)
             if not isinstance(array, h5py.Dataset):
@@ -140,8 +164,72 @@ def _check_keys(keys: Sequence[str], index: Sequence[str] | None) -> Iterator[Ch
     yield same
 
 
+def _check_hashes(keys: Sequence[str], hashes: Sequence[str], status: Sequence[str]) -> Check:
+    """Without one is an image that could not be read: it failed, or (in dsap.h5, which has no status) has no warp."""
+    check = Check("image_sha256 is a SHA-256, of every image that was read")
+    for row, (key, sha) in enumerate(zip(keys, hashes, strict=True)):
+        if not (SHA256.fullmatch(sha) or not sha and (not status or _failed(status[row]))):
+            check.fail(f"{key}: {sha!r}")
+    return check
+
+
+def _check_images(keys: Sequence[str], hashes: Sequence[str], images: Mapping[str, str | os.PathLike]) -> Check:
+    check = Check("image_sha256 is that of the image's file")
+    for key, sha in zip(keys, hashes, strict=True):
+        if key in images:  # what is not is said of the keys
+            try:
+                present = file_sha256(images[key])
+            except InputError:
+                present = ""
+            if sha != present:
+                check.fail(f"{key}: {sha[:12] or 'none'} and {present[:12] or 'no file'}")
+    return check
+
+
+def _check_maker(cache: Cache) -> Check:
+    """All that can be known of a text without a checksum: that it is what Python writes, and its SHA-256s are some."""
+    check = Check("the maker is as it was written")
+    with cache.reading() as file:
+        text, maker = file.attrs["maker"], cache.maker
+    if json.dumps(maker) != text:
+        check.fail("it is not as Python writes JSON")
+    for made in (maker, maker.get("parts")):
+        for name, value in made.items() if isinstance(made, dict) else ():
+            if name.endswith("sha256") and not SHA256.fullmatch(str(value)):
+                check.fail(f"{name} = {value}")
+    return check
+
+
+def _precomputed(maker: dict[str, Any], kind: str) -> bool:
+    """Whether the parses were made elsewhere; a dsap.h5 knows its parts.h5's maker."""
+    made = maker if kind == "parts" else maker.get("parts")
+    return isinstance(made, dict) and made.get("parser") == "precomputed"
+
+
+def _check_reading(maker: dict[str, Any]) -> Check:
+    check = Check("parses made elsewhere were compared with their images")
+    if maker.get("reading") != READING:
+        check.fail(f"reading is {maker.get('reading')}, not {READING}: names, sizes and bits were not looked at; make "
+                   "it again with the stage parse")
+    return check
+
+
+def _own_parse(hashes: Mapping[str, str]) -> dict[str, Rule]:
+    """No tool sees two pictures alike in every pixel; one parse for two is a parse of somebody else."""
+    seen: dict[bytes, str] = {}
+
+    def own(arrays: Arrays, status: str, key: str) -> str:
+        if not arrays["labels"].any():
+            return ""
+        parse = hashlib.sha256(b"".join(arrays[name].tobytes() for name in ("native", "uv") if name in arrays)).digest()
+        other = seen.setdefault(parse, key)
+        return f"that of {other}" if hashes[other] != hashes[key] else ""
+
+    return {"every image has its own parse": own}
+
+
 def _check_rows(cache: Cache, keys: Sequence[str], status: Sequence[str], names: Iterable[str],
-                rules: dict[str, Callable[[Arrays, str], str]]) -> list[Check]:
+                rules: dict[str, Rule]) -> list[Check]:
     """Every row through every rule; a rule returns what is wrong, or ""."""
     readable = Check("every row can be read")
     checks = {rule: Check(rule) for rule in rules}
@@ -152,27 +240,27 @@ def _check_rows(cache: Cache, keys: Sequence[str], status: Sequence[str], names:
             readable.fail(key)
             continue
         for rule, wrong in rules.items():
-            if why := wrong(arrays, status[row] if status else ""):
+            if why := wrong(arrays, status[row] if status else "", key):
                 checks[rule].fail(f"{key}: {why}")
 
     return [readable, *checks.values()]
 
 
-def _parts_rules(maker: dict[str, Any]) -> dict[str, Callable[[Arrays, str], str]]:
+def _parts_rules(maker: dict[str, Any]) -> dict[str, Rule]:
     taxonomy = maker["taxonomy"]
     count = len(TAXONOMIES[taxonomy])
 
-    def in_range(arrays: Arrays, status: str) -> str:
+    def in_range(arrays: Arrays, status: str, key: str) -> str:
         top = int(arrays["native"].max())
         return f"native {top}" if top >= count else ""
 
-    def follow(arrays: Arrays, status: str) -> str:
-        if in_range(arrays, status):
+    def follow(arrays: Arrays, status: str, key: str) -> str:
+        if in_range(arrays, status, key):
             return "native is out of range"
         wrong = (arrays["labels"] != parts8_from_native(arrays["native"], taxonomy)).mean()
         return f"{wrong:.1%} of the pixels differ" if wrong else ""
 
-    def said(arrays: Arrays, status: str) -> str:
+    def said(arrays: Arrays, status: str, key: str) -> str:
         empty = not any(arrays[name].any() for name in arrays if name.startswith("probs/"))
         if empty != status.startswith("failed"):
             return f"status {status!r} with{'out' if empty else ''} probabilities"
@@ -190,7 +278,7 @@ def _failed(status: str) -> bool:
     return status.startswith("failed")
 
 
-def _sums(arrays: Arrays, status: str) -> str:
+def _sums(arrays: Arrays, status: str, key: str) -> str:
     for name, parts in (("probs/parts8", PARTS8), ("probs/parts4", PARTS4)):
         off = np.abs(arrays[name].sum(0, dtype=np.int64) - 255).max()
         if not _failed(status) and off > ROUNDING * len(parts):
@@ -198,7 +286,7 @@ def _sums(arrays: Arrays, status: str) -> str:
     return ""
 
 
-def _entropy(arrays: Arrays, status: str) -> str:
+def _entropy(arrays: Arrays, status: str, key: str) -> str:
     """Within what rounding each probability by half of 1/255 can move it: d(-p log p) <= 0.5/255 (|log p| + 1)."""
     p = arrays["probs/parts8"] / 255
     steps = np.maximum(p, ROUNDING / 255)
@@ -208,25 +296,25 @@ def _entropy(arrays: Arrays, status: str) -> str:
     return f"by {off.max():.0f}/255 more than rounding" if not _failed(status) and off.max() > 0 else ""
 
 
-def _visibility(arrays: Arrays, status: str) -> str:
+def _visibility(arrays: Arrays, status: str, key: str) -> str:
     low = arrays["probs/parts8"].max((1, 2)) > arrays["visibility"]
     return f"{PARTS8[low.argmax()]} is lower" if low.any() else ""
 
 
-def _background(arrays: Arrays, status: str) -> str:
+def _background(arrays: Arrays, status: str, key: str) -> str:
     wrong = "uv" in arrays and arrays["uv"][arrays["native"] == 0].any()
     return "they are not" if wrong else ""
 
 
-def _flags(arrays: Arrays, status: str) -> str:
+def _flags(arrays: Arrays, status: str, key: str) -> str:
     return f"valid is {arrays['valid'].max()}" if arrays["valid"].max(initial=0) > 1 else ""
 
 
-def _texels_empty(arrays: Arrays, status: str) -> str:
+def _texels_empty(arrays: Arrays, status: str, key: str) -> str:
     return "they are not" if arrays["dsap"][arrays["valid"] == 0].any() else ""
 
 
-_DSAP_RULES: dict[str, Callable[[Arrays, str], str]] = {"valid is 0 or 1": _flags,
+_DSAP_RULES: dict[str, Rule] = {"valid is 0 or 1": _flags,
                                                          "texels that are not valid are 0": _texels_empty}
 
 

@@ -32,7 +32,6 @@ from pipeline.parsing.parse_png import no_iuv, no_labels, read_header, read_iuv,
 
 IUV = ("iuv", "iuv-rgb", "json")
 SHOWN = 3  # parses that an error names
-READING = 2  # of a cache's maker: how parses are matched with pictures and checked; 1 took those of other pictures
 
 Size = tuple[int, int]  # height, width
 

@@ -19,9 +19,10 @@ from models.parsers.densepose import load_densepose
 from models.parsers.huggingface import HuggingFace, load_huggingface, resolve_checkpoint
 from pipeline.base.body_parts import DENSEPOSE24_TO_PARTS8, PARTS8
 from pipeline.base.errors import InputError
+from pipeline.caches.parts_layout import READING
 from pipeline.parsing.engine import Forward
 from pipeline.parsing.label_map import LabelMap, label_map_sha256, read_label_map
-from pipeline.parsing.precomputed import IUV, READING, Precomputed, source_sha256
+from pipeline.parsing.precomputed import IUV, Precomputed, source_sha256
 
 NAMES = ("densepose", "huggingface", "precomputed")
 

@@ -3,6 +3,7 @@
     python -m stages.tools.inspect_cache data/cache/synth-occluded/parts.h5 --index data/index/synth-occluded.csv
     python -m stages.tools.inspect_cache data/cache/synth-occluded/parts.h5 --export KEY --out maps.png
 
+With --images, the folder that the index's paths start from, the images' files are compared too, by their SHA-256.
 Every row of a parts.h5 or dsap.h5 is read: about 2 ms each. Exit status 1 when a check fails, 2 when the file cannot be
 inspected. With --export one image's maps are drawn instead.
 """
@@ -48,17 +49,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cache", type=Path, help="a parts.h5 or dsap.h5")
     parser.add_argument("--index", type=Path, help="the index whose images it should hold")
+    parser.add_argument("--images", type=Path, help="the folder of the images, with --index: are they the same still")
     parser.add_argument("--export", metavar="KEY", help="draw this image's maps")
     parser.add_argument("--out", type=Path, help="the picture to write, with --export (PNG)")
     arguments = parser.parse_args()
     if (arguments.export is None) != (arguments.out is None):
         parser.error("--export and --out go together")
+    if arguments.images and not arguments.index:
+        parser.error("--images needs --index, which says where each image lies")
     try:
         if arguments.export is not None:
             export(arguments.cache, arguments.export, arguments.out)
             return
-        index = read_index(arguments.index)["image"].tolist() if arguments.index else None
-        inspection = inspect_cache(arguments.cache, index)
+        index = read_index(arguments.index) if arguments.index else None
+        keys = None if index is None else index["image"].tolist()
+        files = None if index is None or arguments.images is None else {
+            key: arguments.images / path for key, path in zip(index["image"], index["path"], strict=True)}
+        inspection = inspect_cache(arguments.cache, keys, images=files)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -1,7 +1,9 @@
 """Inspection: a sound cache passes, each kind of damage is found by the check that is meant for it and by no other."""
 
 import json
+import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from pipeline.inspection.soundness import inspect_cache
 from pipeline.parsing.engine import Job, parse_images
 from pipeline.parsing.oracle import Oracle
 from stages.tools.inspect_cache import main, report
+from tests.helpers.held_file import held
 from tests.helpers.tiny_set import HEIGHT, WIDTH, write_set
 
 COUNT = 6
@@ -116,7 +119,11 @@ def test_missing_and_misshapen_arrays_are_found(root):
         labels = file["labels"][:, :-1]
         del file["labels"]
         file["labels"] = labels
-    assert broken(root) == {"every array is there, is bytes and has its shape": 2}
+    rule = "every array is there, is bytes and has its shape, and nothing else is"
+    assert broken(root) == {rule: 2}
+    with h5py.File(root / "parts.h5", "r+") as file:
+        file["probs/parts9"] = np.zeros((COUNT, 2), np.uint8)
+    assert broken(root) == {rule: 3}
 
 
 def test_a_flipped_bit_is_found(root):
@@ -125,6 +132,99 @@ def test_a_flipped_bit_is_found(root):
     data[data.index(Cache(path).chunk("labels", 3)) + 9] ^= 1
     path.write_bytes(data)
     assert broken(root) == {"every row can be read": 1}
+
+
+@pytest.mark.parametrize(("column", "count"), [
+    ("", 250), ("image_sha256", 80), ("key", 40), ("status", 40), ("visibility", 40),
+    pytest.param("", 6000, marks=pytest.mark.slow), pytest.param("image_sha256", 10000, marks=pytest.mark.slow)])
+def test_every_flipped_bit_that_changes_what_is_read_is_found(root, column, count):
+    """Bits that mean nothing may pass, and some of the maker's text, which has no checksum."""
+    script = Path(__file__).parents[1] / "helpers" / "flipped_cache.py"
+    done = subprocess.run([sys.executable, str(script), str(root / "parts.h5"), "1", str(count), column],
+                          capture_output=True, text=True, cwd=script.parents[2], check=False,
+                          env=os.environ | {"PYTHONPATH": str(script.parents[2])})
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = [line.split() for line in done.stdout.splitlines()]
+    passed = [line for line in lines if line[4] == "sound" and line[2] != "right"]
+    assert lines and not passed
+    assert sum(line[4] != "sound" for line in lines) > len(lines) / 3  # the others are room that nothing fills
+    false = [line for line in lines if line[4] != "sound" and line[2:4] == ["right", "same"]]
+    assert not false
+    if column:
+        assert all(line[2] != "right" or line[4] == "sound" for line in lines)
+        assert sum(line[2] == "refused" for line in lines) > len(lines) * 0.9
+
+
+def test_the_images_hashes_are_read_and_compared(root):
+    with h5py.File(root / "parts.h5", "r+") as file:
+        file["image_sha256"][0] = b"f" * 63 + b"g"
+        file["image_sha256"][1] = b""
+        file["image_sha256"][3] = b"A" * 64
+    assert broken(root) == {"image_sha256 is a SHA-256, of every image that was read": 3}  # the 4th failed: it may lack
+
+
+def test_images_that_changed_are_found(root):
+    index = read_index(root / "index.csv")
+    files = {key: root / "raw" / path for key, path in zip(index["image"], index["path"], strict=True)}
+    rule = "image_sha256 is that of the image's file"
+
+    def changed() -> dict[str, int]:
+        return {check.rule: check.wrong for check in inspect_cache(root / "parts.h5", images=files).checks
+                if check.wrong}
+
+    assert not changed() and rule in {check.rule for check in inspect_cache(root / "parts.h5", images=files).checks}
+    one, two = files[keys(root)[0]], files[keys(root)[1]]
+    data = one.read_bytes(), two.read_bytes()
+    one.write_bytes(data[1])
+    two.write_bytes(data[0])
+    assert changed() == {rule: 2}
+    one.unlink()
+    assert changed() == {rule: 2}
+
+
+def remade(root: Path, **maker) -> None:
+    with h5py.File(root / "parts.h5", "r+") as file:
+        file.attrs["maker"] = json.dumps(json.loads(file.attrs["maker"]) | maker)
+
+
+def test_parses_made_elsewhere_are_found_that_were_not_compared_with_their_images(root):
+    """Such as an older version made: it gave pictures the parses of others and cut or blanked what did not fit."""
+    rule = "parses made elsewhere were compared with their images"
+    for maker, wrong in (({}, {}), ({"parser": "precomputed"}, {rule: 1}), ({"reading": 1}, {rule: 1}),
+                         ({"reading": 2}, {})):
+        remade(root, **maker)
+        assert broken(root) == wrong
+        made = json.dumps({"parts": Cache(root / "parts.h5").maker})
+        index = read_index(root / "index.csv")
+        warp_images(Cache(root / "parts.h5"), index["image"].tolist(), index["path"].tolist(), root / "raw",
+                    root / "dsap.h5", maker=made, height=HEIGHT, width=WIDTH, texels=8, scratch=root / "scratch")
+        found = {check.rule: check.wrong for check in inspect_cache(root / "dsap.h5").checks if check.wrong}
+        assert found == wrong
+
+
+def test_one_parse_for_two_images_is_found(root):
+    remade(root, parser="precomputed", reading=2)
+    names = ("native", "labels", "uv", "probs/parts8", "probs/parts4", "entropy", "visibility")
+    with h5py.File(root / "parts.h5", "r+") as file:
+        for name in names:
+            file[name][3] = file[name][0]
+            file[name][5] = file[name][0]
+        file["image_sha256"][5] = file["image_sha256"][0]  # a copy of that image may have its parse
+    inspection = inspect_cache(root / "parts.h5")
+    found = {check.rule: (check.wrong, check.examples) for check in inspection.checks if check.wrong}
+    assert found == {"every image has its own parse": (1, [f"{keys(root)[3]}: that of {keys(root)[0]}"])}
+    remade(root, parser="lraspp")  # a network may see two pictures alike
+    assert not broken(root)
+
+
+def test_a_maker_that_is_not_as_it_was_written_is_found(root):
+    for changes in ({"source_sha256": "0" * 63}, {"source_sha256": "0" * 63 + "g"}, {"parts": {"parts_sha256": ""}}):
+        remade(root, **changes)
+        assert broken(root) == {"the maker is as it was written": 1}
+        remade(root, source_sha256="0" * 64, parts={})
+    with h5py.File(root / "parts.h5", "r+") as file:
+        file.attrs["maker"] = file.attrs["maker"].replace(", ", ",  ", 1)
+    assert broken(root) == {"the maker is as it was written": 1}
 
 
 def test_what_is_no_cache_is_one_sentence(root):
@@ -145,7 +245,7 @@ def test_a_dsap_file_is_inspected_too(root):
     warp_images(Cache(root / "parts.h5"), index["image"].tolist(), index["path"].tolist(), root / "raw",
                 root / "dsap.h5", maker='{"texels": 8}', height=HEIGHT, width=WIDTH, texels=8, scratch=root / "scratch")
     inspection = inspect_cache(root / "dsap.h5", index["image"].tolist())
-    assert inspection.sound and len(inspection.checks) == 6
+    assert inspection.sound and len(inspection.checks) == 8
     with h5py.File(root / "dsap.h5", "r+") as file:
         place = tuple(np.argwhere(file["valid"][1] == 0)[0])
         file["dsap"][(1, *place, 2)] = 5
@@ -177,6 +277,15 @@ def test_the_command_exits_with_0_1_or_2_and_draws_maps(root, command):
     write_index(read_index(root / "index.csv").iloc[1:], root / "fewer.csv")
     status, said, _ = command("parts.h5", "--index", "fewer.csv")
     assert status == 1 and "FAILS keys are the index's, in its order: 1" in said
+    assert command("parts.h5", "--index", "index.csv", "--images", "raw")[0] == 0
+    (root / "raw" / read_index(root / "index.csv")["path"][0]).write_bytes(b"another")
+    status, said, _ = command("parts.h5", "--index", "index.csv", "--images", "raw")
+    assert status == 1 and "FAILS image_sha256 is that of the image's file: 1" in said
+    assert command("parts.h5", "--images", "raw")[0] == 2
+    with held(root / "parts.h5", "r+") as process:
+        status, _, error = command("parts.h5")
+        assert status == 2 and "another process has it open for writing" in error and "damaged" not in error
+        process.communicate()
     status, _, error = command("none.h5")
     assert status == 2 and error.startswith("error: 'none.h5': no such cache")
     status, _, error = command("parts.h5", "--export", "nobody", "--out", "maps.png")
