@@ -12,11 +12,12 @@ import sys
 from pathlib import Path
 
 from pipeline.base.errors import InputError
-from pipeline.base.files import write_bytes
+from pipeline.base.files import writable, write_bytes
 from pipeline.caches.cache import Cache
 from pipeline.datasets.index import read_index
 from pipeline.inspection.contact_sheets import map_tiles, sheet, texel_tiles
 from pipeline.inspection.soundness import Inspection, inspect_cache
+from stages import sentences
 
 
 def report(inspection: Inspection) -> str:
@@ -30,6 +31,7 @@ def report(inspection: Inspection) -> str:
 
 def export(path: Path, key: str, out: Path) -> None:
     """Draw one image's maps as a PNG. InputError names the file and the key where there is none."""
+    writable(out)
     cache = Cache(path)
     keys = cache.column("key").tolist()
     if key not in keys:
@@ -53,16 +55,13 @@ def main() -> None:
     arguments = parser.parse_args()
     if (arguments.export is None) != (arguments.out is None):
         parser.error("--export and --out go together")
-    try:
+    with sentences():
         if arguments.export is not None:
             export(arguments.cache, arguments.export, arguments.out)
             return
         index = read_index(arguments.index)["image"].tolist() if arguments.index else None
         inspection = inspect_cache(arguments.cache, index)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    print(report(inspection))
+        print(report(inspection))
     sys.exit(0 if inspection.sound else 1)
 
 
