@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.base.errors import InputError
-from pipeline.base.files import write_text
+from pipeline.base.files import writable, write_text
 from pipeline.config import paths
 from pipeline.config.compose import Composed, compose, outputs
 from pipeline.config.loader import load_plan, parse
@@ -66,6 +66,8 @@ def write(name: str, composed: Composed, kept: Kept, *, force: bool) -> str:
             raise InputError(f"{str(path)!r}: was edited by hand: {'; '.join(edited)}; take the edits into profiles/, "
                              f"`git checkout {path}`, or compose with --force")
 
+    for path in (*(path for path, _ in files), *([folder / STAGES] if name != "default" else [])):
+        writable(path)
     for (path, _), text in zip(files, texts(name, composed, kept), strict=True):
         write_text(path, text)
     if name != "default":

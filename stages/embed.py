@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pipeline.base.errors import InputError
-from pipeline.base.files import file_sha256
+from pipeline.base.files import file_sha256, writable
 from pipeline.config import paths
 from pipeline.config.loader import Experiment, pick
 from pipeline.config.plan import EmbedPlan, SeenEmbedPlan, cache_among
@@ -29,6 +29,8 @@ from stages.shared.trained_run import check_cache, open_run, pins, versions
 def run(experiment: Experiment, key: str) -> None:
     plan = pick({**experiment.plan.embed, **experiment.plan.embed_seen}, key, "plan.embed")
     settings = pick(experiment.params.results, plan.result, "results")
+    target = paths.features(plan.result, plan.dataset)
+    writable(target)
     trained, cache = experiment.run(plan.run), cache_among(plan.reads)
     device = choose_device(experiment.params.device, threads=experiment.params.threads)
     check_cache(cache, trained, name=f"plan.embed.{key}.reads", features=settings.match.features)
@@ -52,8 +54,8 @@ def run(experiment: Experiment, key: str) -> None:
         "index_sha256": file_sha256(plan.index), "seed": trained.seed, "image_steps": trained.image_steps,
         "init": trained.init, "train_on": trained.train_on, "caches": opened.provenance["caches"] | pins(cache),
         "protocol": plan.protocol, "versions": versions()}
-    write_features(paths.features(plan.result, plan.dataset), frame=frame, features=features, visibility=visibility,
-                   sizes=network.sizes, provenance=provenance, dtype=settings.dtype)
+    write_features(target, frame=frame, features=features, visibility=visibility, sizes=network.sizes,
+                   provenance=provenance, dtype=settings.dtype)
 
 
 class SeenBy(torch.nn.Module):

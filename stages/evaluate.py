@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from pipeline.base.errors import InputError
-from pipeline.base.files import new_folder, write_json, write_text
+from pipeline.base.files import new_folder, writable, write_json, write_text
 from pipeline.config import paths
 from pipeline.config.loader import Experiment, pick
 from pipeline.retrieval.features import Embedded, read_features
@@ -43,6 +43,9 @@ def run(experiment: Experiment, key: str) -> None:
     plan = pick(experiment.plan.evaluate, key, "plan.evaluate")
     if not plan.datasets:
         raise InputError(f"plan.evaluate.{key}.datasets: is empty; give the result a data set in eval_on")
+    for path in (paths.curve(experiment.name, key), paths.ranks(experiment.name, key),
+                 paths.metrics(experiment.name, key)):
+        writable(path)
     # Metrics have two decimals, in which it cannot be seen what device multiplied.
     device = "cuda" if experiment.params.device != "cpu" and torch.cuda.is_available() else "cpu"
 

@@ -13,7 +13,7 @@ import pandas as pd
 from torch import Tensor
 
 from pipeline.base.errors import InputError
-from pipeline.base.files import new_folder
+from pipeline.base.files import new_folder, writable
 from pipeline.base.images import read_image
 from pipeline.base.spread import evenly
 from pipeline.config import paths
@@ -52,6 +52,8 @@ def run(experiment: Experiment, key: str) -> None:
     plans = experiment.plan
     plan: FigurePlan = pick({**plans.figure_lists, **plans.figure_patches, **plans.figure_maps, **plans.figure_masks},
                             key, "plan.figure")
+    target = paths.report(experiment.name, "figures", key)
+    writable(target, folder=True)
     if isinstance(plan, ListsPlan):
         picture, said, keys = _lists(experiment, key, plan)
     elif isinstance(plan, MasksPlan):
@@ -59,7 +61,7 @@ def run(experiment: Experiment, key: str) -> None:
     else:
         picture, said, keys = {"aggregation": _aggregation, "entropy": _entropy}[plan.kind](experiment, key, plan)
 
-    with new_folder(paths.report(experiment.name, "figures", key)) as folder:
+    with new_folder(target) as folder:
         (folder / "figure.png").write_bytes(picture)
         (folder / "figure.md").write_text(_caption(plan, said, keys), encoding="utf-8")
 

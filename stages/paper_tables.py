@@ -6,7 +6,7 @@ data/reports/EXPERIMENT/tables/index.html, and of each table PAPER-N/table.md, .
 
 from pathlib import Path
 
-from pipeline.base.files import new_folder
+from pipeline.base.files import new_folder, writable
 from pipeline.config import paths
 from pipeline.config.loader import Experiment, pick
 from pipeline.config.paper_rows import number
@@ -22,9 +22,11 @@ PAPERS = Path("docs/papers")
 def run(experiment: Experiment, key: str) -> None:
     """Make the experiment's tables in a folder beside their place and put it there whole."""
     plan = pick(experiment.plan.paper_tables, key, "plan.paper_tables")
+    target = paths.report(experiment.name, "tables")
+    writable(target, folder=True)
     tables = [_table(experiment.name, table, plan.rendered) for table in plan.tables]
 
-    with new_folder(paths.report(experiment.name, "tables")) as folder:
+    with new_folder(target) as folder:
         (folder / "index.html").write_text(tables_page(tables), encoding="utf-8")
         for table in tables:
             _write(folder / table.shown.key, table)

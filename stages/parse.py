@@ -19,7 +19,7 @@ from torch import Tensor
 from models.parsers.torchvision_parsers import Parser, load_parser, upsample
 from pipeline.base.body_parts import lip20_probabilities_to_parts8
 from pipeline.base.errors import InputError
-from pipeline.base.files import file_sha256
+from pipeline.base.files import file_sha256, writable
 from pipeline.caches.cache import FORMAT
 from pipeline.config import paths
 from pipeline.config.loader import Experiment, pick
@@ -34,6 +34,9 @@ from stages.shared.device import choose_device, machine
 
 def run(experiment: Experiment, key: str) -> None:
     settings, plan = planned(experiment, key)
+    target, scratch = paths.cache(key, "parts.h5"), paths.SCRATCH / f"parse-{key}"
+    for path in (target, scratch / "units"):
+        writable(path)
     index = read_index(plan.index)
     device = choose_device(experiment.params.device, threads=settings.threads)
     if settings.parser in EXTERNAL:
@@ -49,9 +52,8 @@ def run(experiment: Experiment, key: str) -> None:
     job = Job(keys=index["image"].tolist(), paths=index["path"].tolist(), raw=Path(plan.raw),
               maker=json.dumps(maker, sort_keys=True), taxonomy=taxonomy, uv=uv, height=settings.height,
               width=settings.width, batch=settings.batch, device=str(device))
-    target = paths.cache(key, "parts.h5")
-    failed = parse_images(job, forward, target, scratch=paths.SCRATCH / f"parse-{key}",
-                          rank=int(os.environ.get("RANK", 0)), world=int(os.environ.get("WORLD_SIZE", 1)))
+    failed = parse_images(job, forward, target, scratch=scratch, rank=int(os.environ.get("RANK", 0)),
+                          world=int(os.environ.get("WORLD_SIZE", 1)))
     if failed:
         name, status = failed[0]
         raise InputError(f"{str(target)!r}: is written, but {len(failed)} of {len(index)} images have no parse, the "

@@ -1,5 +1,6 @@
 """Rendered people: one data set of images with exact labels, `python -m stages.render synth-occluded`."""
 
+from pipeline.base.files import writable
 from pipeline.config import paths
 from pipeline.config.loader import Experiment, pick
 from pipeline.renderer.dataset import Plan, render_dataset
@@ -15,6 +16,7 @@ def run(experiment: Experiment, key: str) -> None:
                 gallery_images=settings.gallery_images)
 
     folder = paths.raw(key)
+    writable(folder, folder=True)
     count = render_dataset(plan, folder, settings.processes)
     print(f"{count} images in {folder}")
 

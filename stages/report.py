@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.base.errors import InputError
-from pipeline.base.files import new_folder
+from pipeline.base.files import new_folder, writable
 from pipeline.base.images import read_image
 from pipeline.base.spread import evenly
 from pipeline.caches.cache import Cache
@@ -51,11 +51,13 @@ Section = tuple[str, str, str]  # anchor, heading, HTML
 def run(experiment: Experiment, key: str) -> None:
     """Build the report in a folder beside its place and put it there whole."""
     plan = pick(experiment.plan.report, key, "plan.report")
+    target = paths.report(experiment.name, key)
+    writable(target, folder=True)
     evaluated = experiment.plan.evaluate
     results = read_results(paths.RESULTS / experiment.name, list(evaluated))
     rendered = {dataset for result in evaluated.values() for dataset in result.rendered}
 
-    with new_folder(paths.report(experiment.name, key)) as work:
+    with new_folder(target) as work:
         for folder in ("tables", "pictures"):
             (work / folder).mkdir()
         sections = [_images(plan, work), *_lists(experiment.name, results, plan, work),

@@ -5,7 +5,7 @@
 Writes data/reports/EXPERIMENT/sweeps/KEY/figure.svg, figure.png and values.csv from the metrics of the sweep's results.
 """
 
-from pipeline.base.files import new_folder
+from pipeline.base.files import new_folder, writable
 from pipeline.config import paths
 from pipeline.config.loader import Experiment, pick
 from pipeline.config.plan import SweepPlan
@@ -19,11 +19,13 @@ NAMES = {"esa": "ESA-ReID", "sgsfa": "SGSFA", "sgam": "SGAM", "dsa": "DSA-reID",
 def run(experiment: Experiment, key: str) -> None:
     """Write the folder beside its place and put it there whole."""
     plan = pick(experiment.plan.sweep, key, "plan.sweep")
+    target = paths.report(experiment.name, "sweeps", key)
+    writable(target, folder=True)
     points = [point(value, result, read_metrics(paths.metrics(experiment.name, result)), plan.dataset)
               for value, result in zip(plan.values, plan.results, strict=True)]
     figure = sweep_figure(points, title=_title(plan), what=plan.what, axis=plan.axis, best=plan.best)
 
-    with new_folder(paths.report(experiment.name, "sweeps", key)) as folder:
+    with new_folder(target) as folder:
         (folder / "figure.svg").write_bytes(as_svg(figure))
         (folder / "figure.png").write_bytes(as_png(figure))
         (folder / "values.csv").write_text(as_csv(points), encoding="utf-8")

@@ -16,7 +16,7 @@ import torch
 from models.backbone import parameter_groups
 from models.distributed_batch import whole_batch_norm
 from pipeline.base.errors import InputError
-from pipeline.base.files import write_json
+from pipeline.base.files import writable, write_json
 from pipeline.config import paths
 from pipeline.config.loader import Experiment, pick
 from pipeline.config.plan import TrainPlan, cache_among
@@ -39,6 +39,8 @@ FINAL_SHARE = 10  # the last 1/10 of training is averaged as its final loss
 
 def run(experiment: Experiment, key: str) -> None:
     settings, plan = experiment.run(key), pick(experiment.plan.train, key, "plan.train")
+    for path in (paths.weights(key), paths.train_record(key), SCRATCH / key):
+        writable(path)
     device = choose_device(experiment.params.device, threads=experiment.params.threads)
     with distributed.joined(device):
         _run(experiment, key, settings, plan, device)

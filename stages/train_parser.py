@@ -10,11 +10,12 @@ from pathlib import Path
 from pipeline.config.loader import Experiment, pick
 from pipeline.parsing.rendered_set import ParsingSet
 from stages import main
-from stages.shared.parser_training import learn
+from stages.shared.parser_training import check_outputs, learn
 
 
 def run(experiment: Experiment, key: str) -> None:
     settings = pick(experiment.params.parsers, key, "parsers")
+    check_outputs(key)
     raw = Path(pick(experiment.plan.train_parser, key, "plan.train_parser").raw)
     learned, held_out = (ParsingSet(raw, part, taxonomy=settings.labels, uv=settings.uv, height=settings.height,
                                     width=settings.width) for part in ("train", "val"))

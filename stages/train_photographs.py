@@ -11,11 +11,12 @@ from pipeline.base.errors import InputError
 from pipeline.config.loader import Experiment, pick
 from pipeline.parsing.photograph_set import Photographs
 from stages import main
-from stages.shared.parser_training import learn
+from stages.shared.parser_training import check_outputs, learn
 
 
 def run(experiment: Experiment, key: str) -> None:
     settings = pick(experiment.params.photographs, key, "photographs")
+    check_outputs(key)
     raw = pick(experiment.plan.train_photographs, key, "plan.train_photographs").raw
     try:
         learned, held_out = (Photographs(raw, part, layout=settings.layout, height=settings.height,

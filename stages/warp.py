@@ -7,7 +7,7 @@ import json
 import os
 from pathlib import Path
 
-from pipeline.base.files import file_sha256
+from pipeline.base.files import file_sha256, writable
 from pipeline.caches.cache import FORMAT, Cache
 from pipeline.caches.warp import warp_images
 from pipeline.config import paths
@@ -18,15 +18,18 @@ from stages import main
 
 def run(experiment: Experiment, key: str) -> None:
     settings, plan = pick(experiment.params.warps, key, "warps"), pick(experiment.plan.warp, key, "plan.warp")
+    target, scratch = paths.cache(key, "dsap.h5"), paths.SCRATCH / f"warp-{key}"
+    for path in (target, scratch / "units"):
+        writable(path)
     index, parts = read_index(plan.index), Cache(plan.parts)
     maker = {"parts": parts.maker, "parts_sha256": file_sha256(parts.path), "height": settings.height,
              "width": settings.width, "texels": settings.texels, "format": FORMAT}
     if settings.alignment != "dsap":
         maker["alignment"] = settings.alignment
 
-    warp_images(parts, index["image"].tolist(), index["path"].tolist(), Path(plan.raw), paths.cache(key, "dsap.h5"),
+    warp_images(parts, index["image"].tolist(), index["path"].tolist(), Path(plan.raw), target,
                 maker=json.dumps(maker, sort_keys=True), height=settings.height, width=settings.width,
-                texels=settings.texels, alignment=settings.alignment, scratch=paths.SCRATCH / f"warp-{key}",
+                texels=settings.texels, alignment=settings.alignment, scratch=scratch,
                 rank=int(os.environ.get("RANK", 0)), world=int(os.environ.get("WORLD_SIZE", 1)))
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import MobileNet_V3_Large_Weights, ResNet50_Weights
@@ -282,8 +282,11 @@ def save_parser(parser: Parser, path: str | os.PathLike, *, made: dict[str, Any]
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    save_file(state, temporary, metadata={"semalign": json.dumps(provenance, sort_keys=True)})
-    os.replace(temporary, path)
+    try:
+        temporary.write_bytes(save(state, metadata={"semalign": json.dumps(provenance, sort_keys=True)}))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def load_parser(path: str | os.PathLike, device: str = "cpu") -> Parser:

@@ -45,9 +45,9 @@ def writable(path: str | os.PathLike, *, folder: bool = False) -> None:
 
     A few bytes are written where it will lie, or in the nearest folder above that is there, and removed again.
     """
-    path = Path(os.path.realpath(path)) if folder else Path(path)
     with writing(path):
-        probe = _folder_above(path, folder=folder) / f".probe-{socket.gethostname()}-{os.getpid()}.tmp"
+        place = Path(os.path.realpath(path)) if folder else Path(path)
+        probe = _folder_above(place, folder=folder) / f".probe-{socket.gethostname()}-{os.getpid()}.tmp"
         try:
             probe.write_bytes(bytes(PROBE))
         finally:

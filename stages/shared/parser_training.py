@@ -12,7 +12,7 @@ import torch
 from models.parsers.torchvision_parsers import Parser, build_parser, save_parser
 from pipeline.base.body_parts import DENSEPOSE24_TO_PARTS8, LIP20, LIP20_TO_PARTS4, PARTS4, PARTS8, PARTS8_TO_PARTS4
 from pipeline.base.errors import InputError
-from pipeline.base.files import write_json
+from pipeline.base.files import writable, write_json, writing
 from pipeline.base.seeds import torch_seed
 from pipeline.config import paths
 from pipeline.config.schema import Params, ParserParams, PhotographsParams, without_neutral
@@ -28,6 +28,12 @@ SGAM_RATE: dict[str, Any] = {"milestones": (0.5,), "gamma": 0.1}  # 0.1, after 4
 Settings = ParserParams | PhotographsParams
 GROUPS: dict[str, tuple[np.ndarray, tuple[str, ...]]] = {  # what the held-out IoU is told for
     "densepose24": (DENSEPOSE24_TO_PARTS8, PARTS8), "lip20": (np.arange(len(LIP20)), LIP20)}
+
+
+def check_outputs(key: str) -> None:
+    """InputError if what `learn` is to write cannot be written."""
+    for path in (paths.parser_weights(key), paths.parser_scores(key), SCRATCH / key):
+        writable(path)
 
 
 def learn(params: Params, settings: Settings, learned: LabelledSet, held_out: LabelledSet, *, key: str,
@@ -50,7 +56,8 @@ def learn(params: Params, settings: Settings, learned: LabelledSet, held_out: La
     scores = evaluate(parser, held_out, groups=groups, names=names, batch=EVALUATION_BATCH, device=device,
                       coarser=coarser)
     scores |= {"architecture": settings.architecture, "image_steps": steps * settings.batch}
-    save_parser(parser, paths.parser_weights(key), made=made)
+    with writing(paths.parser_weights(key)):
+        save_parser(parser, paths.parser_weights(key), made=made)
     mean = next(name for name in scores if name.startswith("miou"))
     write_json(paths.parser_scores(key), {"mIoU": scores[mean], "details": [scores]})  # DVC shows no lists
     shutil.rmtree(scratch, ignore_errors=True)

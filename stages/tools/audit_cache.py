@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.base.errors import InputError
-from pipeline.base.files import write_bytes, write_json
+from pipeline.base.files import writable, write_bytes, write_json
 from pipeline.base.images import fit, read_image
 from pipeline.caches.cache import Cache
 from pipeline.config import paths
@@ -23,10 +23,15 @@ from pipeline.datasets.joints import read_joints
 from pipeline.inspection.audit import metrics, outliers, survey
 from pipeline.inspection.contact_sheets import Tile, sheet, side_colours
 from pipeline.reporting.plots import part_colours
+from stages import sentences
 
 
 def run(arguments: argparse.Namespace) -> Path:
     """Write the JSON and the contact sheet; their folder."""
+    name = arguments.cache.removesuffix(".h5").replace("/", "-").strip(".-")
+    folder = arguments.out or paths.SCRATCH / "audit" / name
+    for file in ("audit.json", "outliers.png"):
+        writable(folder / file)
     cache = Cache(cache_path(arguments.cache))
     cache.require("labels")
     image_paths = _paths(arguments.index)
@@ -40,8 +45,6 @@ def run(arguments: argparse.Namespace) -> Path:
             **({"other_cache": arguments.other} if arguments.other else {}), **metrics(seen, reference),
             "outliers": {title: [key for key, _ in part] for title, part in found}}
 
-    name = arguments.cache.removesuffix(".h5").replace("/", "-").strip(".-")
-    folder = arguments.out or paths.SCRATCH / "audit" / name
     write_json(folder / "audit.json", told)
     tiles = [(title, [_tile(cache, key, why, arguments.images, image_paths, sides=title.startswith("left and right"))
                       for key, why in part]) for title, part in found]
@@ -113,11 +116,8 @@ def main() -> None:
         parser.error("--joints and --images need --index")
     if arguments.sample < 0 or arguments.most < 1:
         parser.error("--sample is 0 or more, --most 1 or more")
-    try:
+    with sentences():
         print(f"-> {run(arguments)}")
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,12 @@ import sys
 from pathlib import Path
 
 from pipeline.base.errors import InputError
-from pipeline.base.files import write_bytes
+from pipeline.base.files import writable, write_bytes
 from pipeline.caches.cache import Cache
 from pipeline.datasets.index import read_index
 from pipeline.inspection.contact_sheets import map_tiles, sheet, texel_tiles
 from pipeline.inspection.soundness import Inspection, inspect_cache
+from stages import sentences
 
 
 def report(inspection: Inspection) -> str:
@@ -31,6 +32,7 @@ def report(inspection: Inspection) -> str:
 
 def export(path: Path, key: str, out: Path) -> None:
     """Draw one image's maps as a PNG. InputError names the file and the key where there is none."""
+    writable(out)
     cache = Cache(path)
     keys = cache.column("key").tolist()
     if key not in keys:
@@ -57,7 +59,7 @@ def main() -> None:
         parser.error("--export and --out go together")
     if arguments.images and not arguments.index:
         parser.error("--images needs --index, which says where each image lies")
-    try:
+    with sentences():
         if arguments.export is not None:
             export(arguments.cache, arguments.export, arguments.out)
             return
@@ -66,10 +68,7 @@ def main() -> None:
         files = None if index is None or arguments.images is None else {
             key: arguments.images / path for key, path in zip(index["image"], index["path"], strict=True)}
         inspection = inspect_cache(arguments.cache, keys, images=files)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    print(report(inspection))
+        print(report(inspection))
     sys.exit(0 if inspection.sound else 1)
 
 

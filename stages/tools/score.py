@@ -5,7 +5,6 @@ mAP, mINP and PR-AUC with 95 % intervals; needs neither params.yaml nor a data s
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 
 from pipeline.base.errors import InputError
-from pipeline.base.files import write_json
+from pipeline.base.files import writable, write_json
 from pipeline.retrieval.distances import save_distances
 from pipeline.retrieval.external_features import read_external
 from pipeline.retrieval.features import read_features
@@ -22,6 +21,7 @@ from pipeline.retrieval.matching import Matching, Side
 from pipeline.retrieval.ranking import evaluate
 from pipeline.retrieval.reranking import Reranking, evaluate_reranked
 from pipeline.retrieval.scores import LEVELS, Scores, data_set_metrics
+from stages import sentences
 
 RERANKING = Reranking()
 NAMES = {"mAP": "mAP", "mINP": "mINP", "PR_AUC": "PR-AUC"}
@@ -31,6 +31,8 @@ def run(given: argparse.Namespace) -> None:
     """Score `given.file`, print the metrics and write what else is asked for."""
     if given.device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device: is cuda, and torch finds no GPU here; leave it out")
+    for path in filter(None, (given.json, given.save_distances)):
+        writable(path)
     trials = _read(given)
     if given.save_distances is not None:
         if len(trials) > 1:
@@ -116,8 +118,6 @@ def _rank(word: str) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        run(parse_arguments())
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    arguments = parse_arguments()
+    with sentences():
+        run(arguments)

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.base.errors import InputError
-from pipeline.base.files import write_bytes, write_text
+from pipeline.base.files import writable, write_bytes, write_text
 from pipeline.base.images import read_image
 from pipeline.config import paths
 from pipeline.config.loader import Experiment, load_experiment, pick
@@ -36,6 +36,8 @@ from stages.shared.trained_run import open_run
 
 def run(experiment: Experiment, *, query: Path, gallery: Path, key: str, top: int, out: Path) -> pd.DataFrame:
     """Write OUT/ranks.png and OUT/ranks.csv; what the CSV holds."""
+    for name in ("ranks.png", "ranks.csv"):
+        writable(out / name)
     files = _files(query, gallery)
     features, visibility, matching = _embed(experiment, key, [query, *files])
     # Two different people to the engine, so that it removes no image as the query's own.

@@ -1,0 +1,253 @@
+"""Outputs that cannot be written: one sentence from every command, before it reads anything, and no half of a file."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.base.files import PROBE
+from pipeline.config import paths
+from pipeline.renderer.dataset import Plan, render_dataset
+from tests.helpers.bare_params import Entry, write_experiment
+from tests.helpers.fake_runs import DATA, RAW, fake_sections
+from tests.helpers.fake_set import HEIGHT, WIDTH, write_fake_caches, write_fake_set
+from tests.helpers.tiny_set import write_set
+from tests.helpers.trees import tree, write_tree
+from tests.parsing.test_photograph_set import WRITE
+
+ROOT = Path(__file__).resolve().parents[2]
+Told = tuple[int, str, str]  # status, stdout, stderr
+
+# Command -> words, files that it writes, folders that it puts in their place whole. One key serves every stage.
+COMMANDS: dict[str, tuple[list[str], list[str], list[str]]] = {
+    "compose": (["figures", "--force"], ["experiments/figures/params.yaml", "experiments/figures/plan.yaml",
+                                         "experiments/figures/dvc.yaml"], []),
+    "render": (["people"], [], ["data/raw/people"]),
+    "prepare": (["people"], ["data/index/people.csv", "data/index/people.txt"], []),
+    "occlude": (["people-hidden"], [], ["data/raw/people-hidden"]),
+    "train_parser": (["small"], ["data/parsers/small/weights.safetensors", "data/results/parsers/small.json"], []),
+    "train_photographs": (["photos"], ["data/parsers/photos/weights.safetensors", "data/results/parsers/photos.json"],
+                          []),
+    "parse": (["tiny"], ["data/cache/tiny/parts.h5", "scratch/parse-tiny/units"], []),
+    "warp": (["tiny"], ["data/cache/tiny/dsap.h5", "scratch/warp-tiny/units"], []),
+    "train": (["baseline"], ["data/runs/baseline/weights.safetensors", "data/runs/baseline/train.json"], []),
+    "embed": ([f"baseline-on-{DATA}"], [f"data/features/baseline/{DATA}.h5"], []),
+    "evaluate": (["baseline"], ["data/curves/default/baseline.csv", "data/ranks/default/baseline.csv",
+                                "data/results/default/baseline.json"], []),
+    "report": (["page"], [], ["data/reports/default/page"]),
+    "paper_tables": (["all"], [], ["data/reports/default/tables"]),
+    "paper_figure": (["lists"], [], ["data/reports/default/figures/lists"]),
+    "sweep": (["swept"], [], ["data/reports/default/sweeps/swept"]),
+    "tools.audit_cache": ([f"data/cache/{DATA}/parts.h5", "--out", "audit/out"], ["audit/out/audit.json",
+                                                                                  "audit/out/outliers.png"], []),
+    "tools.inspect_cache": ([f"data/cache/{DATA}/dsap.h5", "--export", "query/0030_c1s1_000000_00.jpg", "--out",
+                             "inspect/out/maps.png"], ["inspect/out/maps.png"], []),
+    "tools.score": ([f"data/features/baseline/{DATA}.h5", "--json", "score/out/m.json", "--save-distances",
+                     "score/out/d.npy"], ["score/out/m.json", "score/out/d.npy"], []),
+    "tools.search": ([f"{RAW}/query/0030_c1s1_000000_00.png", f"{RAW}/gallery", "baseline", "--out", "search/out"],
+                     ["search/out/ranks.png", "search/out/ranks.csv"], []),
+}
+LIKELY = [name for name in COMMANDS if name not in ("compose", "report", "paper_tables", "paper_figure")]
+
+
+def sections() -> tuple[Entry, Entry]:
+    """params.yaml and plan.yaml with a key for every stage."""
+    params, plan = fake_sections()
+    size = {"height": HEIGHT, "width": WIDTH}
+    parser = {"architecture": "lraspp", "init": "none", **size, "image_steps": 8, "batch": 4, "lr": 1e-3,
+              "augment": "all", "seed": 0, "workers": 0}
+    shown = {"dataset": DATA, "index": paths.index(DATA).as_posix(), "raw": RAW}
+    params |= {
+        "render": {"people": {"kind": "holistic", "stream": "people", "seed": 0, **size, "train_ids": 2, "test_ids": 2,
+                              "train_images": 2, "query_images": 1, "gallery_images": 3, "processes": 1}},
+        "datasets": {"people": {"layout": "market"}},
+        "occlude": {"people-hidden": {"stream": "hidden", "seed": 0, "low": 0.2, "high": 0.5}},
+        "parsers": {"small": {**parser, "labels": "densepose24", "uv": True}},
+        "photographs": {"photos": {**parser, "layout": "lip"}},
+        "caches": {"tiny": {"parser": "oracle", **size, "batch": 4, "threads": 1}},
+        "warps": {"tiny": {**size, "texels": 8, "alignment": "dsap"}}}
+    tiny = {"dataset": "tiny", "index": "tiny/index.csv", "raw": "tiny/raw"}
+    plan |= {
+        "prepare": {"people": {"raw": "market"}},
+        "occlude": {"people-hidden": {"index": shown["index"], "raw": RAW}},
+        "train_parser": {"small": {"raw": "parsing"}}, "train_photographs": {"photos": {"raw": "photographs"}},
+        "parse": {"tiny": {**tiny, "source": "tiny/raw/labels.h5"}},
+        "warp": {"tiny": {**tiny, "parts": "data/cache/tiny/parts.h5"}},
+        "evaluate": {"baseline": {"features": "data/features/baseline", "datasets": [DATA], "rendered": []}},
+        "report": {"page": {"title": "a page", "parser": "small", "parsed_on": "parsing", "cache": "tiny", **shown}},
+        "paper_tables": {"all": {"rendered": [], "tables": []}},
+        "sweep": {"swept": {"paper": "sorn", "figure": "8", "what": "tau", "axis": "linear", "dataset": DATA,
+                            "trained_on": DATA, "printed_on": [], "best": [], "values": [0, 1],
+                            "results": ["baseline", "baseline"]}},
+        "figure_lists": {"lists": {"title": "lists", "count": 2, **shown, "rendered": True, "shows": ["baseline"] * 2,
+                                   "trained_on": [DATA] * 2, "names": ["a", "b"], "first": "data/ranks/a.csv",
+                                   "second": "data/ranks/b.csv"}}}
+    return params, plan
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Callable[..., Told]]:
+    """Runs a command in a folder, in a process of its own."""
+    script = ROOT / "tests/helpers/run_commands.py"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
+    with subprocess.Popen([sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                          env=environment) as process:
+        def call(folder: Path, command: str, *, limit: int | None = None, stdout: str | None = None) -> Told:
+            print(json.dumps([str(folder), f"stages.{command}", COMMANDS[command][0], limit, stdout]),
+                  file=process.stdin, flush=True)
+            return tuple(json.loads(process.stdout.readline()))
+
+        yield call
+        process.stdin.close()
+
+
+def write_project(folder: Path) -> Path:
+    params, plan = sections()
+    write_experiment(folder, params=params, plan=plan)
+    return folder
+
+
+@pytest.fixture
+def bare(tmp_path) -> Path:
+    """What says what is to be made, and nothing to make it from."""
+    return write_project(tmp_path)
+
+
+def composing(folder: Path) -> None:
+    """The project's own profiles, for compose, at whose root its experiments stand."""
+    shutil.copytree(ROOT / "profiles", folder / "profiles")
+    shutil.copytree(ROOT / "docs/papers", folder / "docs/papers")
+    for name in ("params.yaml", "plan.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / name, folder / name)
+    shutil.copytree(ROOT / "experiments/tables", folder / "experiments/tables")
+
+
+def snapshot(folder: Path) -> dict[str, bytes | None]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None
+            for path in folder.rglob("*")}
+
+
+def sentence(told: Told, name: str) -> str:
+    """Exit status 2, nothing printed, one line of error that names the output; that line."""
+    status, printed, said = told
+    lines = [line for line in said.split("\n") if line and "\r" not in line]  # no bars
+    assert status == 2 and printed == "" and len(lines) == 1, told
+    assert lines[0].startswith("error: ") and f"{name}': cannot be written (" in lines[0], lines
+    assert "make room or mend the folder and run again" in lines[0]
+    return lines[0]
+
+
+def outputs(command: str) -> list[tuple[str, bool]]:
+    """Each output of a command and whether it is a folder."""
+    _, files, folders = COMMANDS[command]
+    return [*((name, False) for name in files), *((name, True) for name in folders)]
+
+
+OUTPUTS = [(command, name, folder) for command in COMMANDS for name, folder in outputs(command)]
+
+
+def test_every_command_is_tested():
+    stages = {path.relative_to(ROOT / "stages").with_suffix("").as_posix().replace("/", ".")
+              for path in (ROOT / "stages").rglob("*.py") if "__main__" in path.read_text() and path.stem != "__init__"}
+    assert COMMANDS.keys() == stages
+
+
+@pytest.mark.parametrize(("command", "name", "folder"), OUTPUTS)
+def test_what_is_in_an_output_s_way_is_named_before_anything_is_read(server, bare, command, name, folder):
+    """A file in a folder's way or a folder in a file's; then a file where a folder above should be."""
+    if command == "compose":
+        composing(bare)
+    place = bare / name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text("in the way") if folder else place.mkdir()
+    before = snapshot(bare)
+    said = sentence(server(bare, command), name)
+    assert ("a file has this name" if folder else "a folder has this name") in said and snapshot(bare) == before
+
+    place.unlink() if folder else place.rmdir()
+    place.parent.rmdir()
+    place.parent.write_text("in the way")
+    before = snapshot(bare)
+    first = next(other for other, _ in outputs(command) if Path(other).parent == Path(name).parent)
+    assert "is no folder" in sentence(server(bare, command), first) and snapshot(bare) == before
+
+
+@pytest.mark.parametrize(("command", "name", "folder"), OUTPUTS)
+def test_a_folder_that_takes_no_file_is_named_before_anything_is_read(server, bare, command, name, folder):
+    """/proc takes none, of nobody: root may write where a folder is closed to others."""
+    if command == "compose":
+        composing(bare)
+    parent = (bare / name).parent
+    parent.parent.mkdir(parents=True, exist_ok=True)
+    parent.symlink_to("/proc")
+    before = sorted(path.name for path in bare.rglob("*"))
+    first = next(other for other, _ in outputs(command) if Path(other).parent == Path(name).parent)
+    said = sentence(server(bare, command), first)
+    assert "No such file" in said or "denied" in said
+    assert sorted(path.name for path in bare.rglob("*")) == before
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_full_disk_is_named_before_anything_is_read(server, bare, command):
+    if command == "compose":
+        composing(bare)
+    before = snapshot(bare)
+    said = sentence(server(bare, command, limit=0), outputs(command)[0][0])
+    assert "File too large" in said and snapshot(bare) == before
+
+
+@pytest.fixture(scope="module")
+def made(server, tmp_path_factory) -> Path:
+    """All that the likely commands make, each into folders that were not there."""
+    folder = write_project(tmp_path_factory.mktemp("made"))
+    frame = write_fake_set(folder / RAW, folder / paths.index(DATA), ids=30)
+    write_fake_caches(folder / f"data/cache/{DATA}", folder / RAW, frame)
+    write_set(folder / "tiny", 12)
+    render_dataset(Plan(key="parsing", kind="parsing", seed=0, height=HEIGHT, width=WIDTH, train_ids=2, train_images=3,
+                        test_ids=2, query_images=1, gallery_images=2), folder / "parsing", 1)
+    WRITE["lip"](folder / "photographs")
+    shots = [shot for pid in range(1, 40) for shot in (("train", 100 + pid, 1), ("query", pid, 1), ("gallery", pid, 2))]
+    write_tree(folder / "market", tree("market", shots))
+    for command in LIKELY:
+        status, _, said = server(folder, command)
+        assert status == 0, (command, said)
+        assert all((folder / name).exists() for name, _ in outputs(command) if "scratch" not in name), command
+    return folder
+
+
+@pytest.mark.parametrize("command", LIKELY)
+def test_a_disk_that_fills_up_leaves_the_old_output_and_no_half_of_a_new_one(server, made, command):
+    """No file may pass PROBE bytes, so that the look before the work finds room."""
+    before = snapshot(made)
+    status, _, said = server(made, command, limit=PROBE)
+    last = [line for line in said.split("\n") if line and "\r" not in line][-1]
+    assert status == 2 and "Traceback" not in said and last.startswith("error: "), said
+    assert "cannot be written (File too large); make room" in last
+    after = snapshot(made)
+    assert not [name for name in after if name.endswith(".tmp") or ".probe" in name]
+    changed = {name for name in before if after.get(name) != before[name]}
+    assert {name for name in changed if "/live" not in name and "scratch" not in name} == set()
+
+
+@pytest.mark.parametrize("command", ["prepare", "render", "tools.score", "tools.search"])
+def test_what_is_printed_into_a_full_disk_is_one_sentence(server, made, command):
+    status, _, said = server(made, command, stdout="/dev/full")
+    last = [line for line in said.split("\n") if line and "\r" not in line][-1]
+    assert status == 2 and last == ("error: what is printed: cannot be read or written (No space left on device); make "
+                                    "room or mend it and run again")
+    assert "Traceback" not in said and "Exception ignored" not in said
+
+
+def test_a_reader_that_has_seen_enough_ends_a_command_without_a_word(made):
+    """As `| head` does."""
+    shown, printed = os.pipe()
+    os.close(shown)
+    done = subprocess.run([sys.executable, "-m", "stages.tools.inspect_cache", f"data/cache/{DATA}/dsap.h5"], cwd=made,
+                          stdout=printed, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    os.close(printed)
+    assert (done.returncode, done.stderr) == (141, "")
