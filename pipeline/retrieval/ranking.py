@@ -4,8 +4,9 @@ The distance of every model (v a part's visibility, f_p its feature, D = 1 - cos
 
     d(q, g) = sum_p w_p D(f_p^q, f_p^g) / sum_p w_p,    w_p = v_p^q v_p^g     (`sum`: without the divisor)
 
-Pairs that share no part stand behind all others. Equal distances stand in gallery order. Of the Q x G distances only a
-strip of some queries exists at a time.
+Pairs that share no part stand behind all others, among themselves by D of the part that holds the whole body, where
+the model has one. Equal distances stand in gallery order. Of the Q x G distances only a strip of some queries exists at
+a time.
 """
 
 import os
@@ -29,6 +30,9 @@ from pipeline.retrieval.scores import Scores
 
 JUNK = -1  # the identity of images that belong to nobody (Market-1501's detector errors)
 SHARED = 1e-12  # a pair whose weights sum to no more shares no part
+BEHIND = 2.0**80  # a strip's numbers from here on are pairs that share no part; distances are nowhere near it
+FAR = 2.0**100  # times a whole-body distance of at least NEAREST: behind, and in the same order to the last bit
+NEAREST = 1e-6
 MEGABYTES = 128  # of distances that exist at a time
 GALLERY_BLOCK = 2048  # gallery images of a tile
 CPU_ROWS = 64  # queries of a tile that are worked on at once
@@ -58,17 +62,24 @@ class Side:
 
 @dataclass(frozen=True)
 class Matching:
-    """How two images are compared: the parts' `sizes` D_p, `distance` cosine | euclidean, `reduction` mean | sum."""
+    """How two images are compared: the parts' `sizes` D_p, `distance` cosine | euclidean, `reduction` mean | sum.
+
+    whole_body: the part that orders the pairs which share none, whatever its visibility; None where the model has none.
+    """
     sizes: tuple[int, ...]
     distance: str
     reduction: str
     double: bool = False  # float64 instead of float32 arithmetic
+    whole_body: int | None = None
 
     def __post_init__(self) -> None:
         if self.distance not in ("cosine", "euclidean"):
             raise InputError(f"the part distance is {self.distance!r}; it is one of cosine, euclidean")
         if self.reduction not in ("mean", "sum"):
             raise InputError(f"the reduction over parts is {self.reduction!r}; it is one of mean, sum")
+        if self.whole_body is not None and self.whole_body not in range(len(self.sizes)):
+            raise InputError(f"the whole body is part {self.whole_body!r}; it is one of the {len(self.sizes)} parts, "
+                             "counted from 0")
 
     @property
     def dtype(self) -> torch.dtype:
@@ -85,12 +96,13 @@ class _Block:
     features: Tensor  # (N, sum D_p)
     weights: Tensor  # (N, P) the parts' visibilities
     squares: Tensor  # (N, P) squared length of each part's feature
+    whole: Tensor | None  # (N, D_p) the whole body's feature, for cosine at length 1
 
 
 def pair_distances(query: Side, gallery: Side, matching: Matching, device: str = "cpu") -> np.ndarray:
     """All distances of two small sets, (Q, G); infinite where a pair shares no part."""
     (_, strip), = strips(query, gallery, matching, device=device, megabytes=np.inf)
-    return np.where(strip < np.finfo(strip.dtype).max, strip, np.inf)
+    return np.where(strip < BEHIND, strip, np.inf)
 
 
 def paired_distances(one: Side, two: Side, matching: Matching) -> np.ndarray:
@@ -118,7 +130,8 @@ def strips(query: Side, gallery: Side, matching: Matching, *, device: str = "cpu
            megabytes: float = MEGABYTES) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (first query, distances (B, G)) strip after strip; a strip takes at most `megabytes`, at least one row.
 
-    The array is used again for the next strip. No shared part: the largest finite number of its type.
+    The array is used again for the next strip. No shared part: a number from BEHIND on, the largest finite one of its
+    type where there is no whole body to tell such pairs apart.
     """
     height = max(1, min(len(query), int(min(megabytes * 2**20 / (len(gallery) * matching.dtype.itemsize), 2**31))))
     height = -(-len(query) // -(-len(query) // height))  # equal strips: no short last one
@@ -156,12 +169,18 @@ def _load(side: Side, squares: Tensor, matching: Matching) -> _Block:
     features = torch.from_numpy(side.features).to(device=squares.device, dtype=matching.dtype, copy=cosine)
     weights = torch.from_numpy(side.visibility).to(squares)
 
+    whole = None
+    if matching.whole_body is not None:
+        whole = features.split(matching.sizes, dim=1)[matching.whole_body]
+        if cosine:
+            whole = whole / squares[:, matching.whole_body, None].sqrt().clamp(min=torch.finfo(squares.dtype).tiny)
+
     if cosine:
         scale = torch.where(squares > 0, weights / squares.sqrt(), 0)
         for number, part in enumerate(features.split(matching.sizes, dim=1)):
             part.mul_(scale[:, number, None])
 
-    return _Block(features, weights, squares)
+    return _Block(features, weights, squares, whole)
 
 
 def _fill(out: Tensor, work: Tensor, query: _Block, gallery: _Block, matching: Matching) -> None:
@@ -190,7 +209,22 @@ def _fill(out: Tensor, work: Tensor, query: _Block, gallery: _Block, matching: M
         total = torch.mm(query.weights[rows], gallery.weights.T, out=work[rows])
         if matching.reduction == "mean":
             out[rows].div_(total)
-        out[rows].masked_fill_(total <= SHARED, torch.finfo(out.dtype).max)
+        apart = total <= SHARED
+        out[rows].masked_fill_(apart, torch.finfo(out.dtype).max)
+        if query.whole is not None and bool(apart.any()):
+            out[rows] = torch.where(apart, _far(work[rows], query, rows, gallery, matching), out[rows])
+
+
+def _far(work: Tensor, query: _Block, rows: slice, gallery: _Block, matching: Matching) -> Tensor:
+    """Whole-body distances of some queries to a block of the gallery, times FAR; made in `work`."""
+    assert query.whole is not None and gallery.whole is not None and matching.whole_body is not None
+    torch.mm(query.whole[rows], gallery.whole.T, out=work)
+    if matching.distance == "cosine":
+        distance = work.neg_().add_(1)
+    else:
+        squared = work.mul_(-2).add_(gallery.squares[None, :, matching.whole_body])
+        distance = squared.add_(query.squares[rows, matching.whole_body, None]).clamp_(min=1e-12).sqrt_()
+    return distance.clamp_(min=NEAREST).mul_(FAR).clamp_(max=torch.finfo(work.dtype).max)
 
 
 def save_distances(path: str | os.PathLike, query: Side, gallery: Side, matching: Matching, *, device: str = "cpu",
@@ -202,7 +236,7 @@ def save_distances(path: str | os.PathLike, query: Side, gallery: Side, matching
     with new_file(path) as temporary, open(temporary, "wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         for _, strip in strips(query, gallery, matching, device=device, megabytes=megabytes):
-            file.write(np.where(strip < np.finfo(kind).max, strip, kind(np.inf)).tobytes())
+            file.write(np.where(strip < BEHIND, strip, kind(np.inf)).tobytes())
 
 
 def evaluate(query: Side, gallery: Side, matching: Matching, *, device: str = "cpu", megabytes: float = MEGABYTES,
@@ -289,7 +323,7 @@ def _negatives(query: Side, strips: Iterator[tuple[int, np.ndarray]], distances:
                same: dict[int, np.ndarray]) -> np.ndarray:
     """How many images of other people the scored queries have at each of the ascending `distances` or nearer; (T,).
 
-    Pairs that share no part are one group behind all others.
+    Pairs that share no part are behind all others, one group where no whole body tells them apart.
     """
     def count(start: int, block: np.ndarray) -> np.ndarray:
         for number, row in enumerate(block, start):
@@ -332,7 +366,7 @@ def nearest(query: Side, gallery: Side, matching: Matching, count: int, *,
             best = candidates[np.argsort(row[candidates], kind="stable")[:count]]
 
             rows[number, :len(best)] = best
-            distances[number, :len(best)] = np.where(row[best] < np.finfo(row.dtype).max, row[best], np.inf)
+            distances[number, :len(best)] = np.where(row[best] < BEHIND, row[best], np.inf)
     return rows, distances
 
 

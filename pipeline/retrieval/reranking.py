@@ -7,7 +7,7 @@ description is a sparse row. Test labels play no part.
 
 The distance that is mixed and put into weights is the squared Euclidean one divided by the row's largest, as in the
 authors' code: d^2 for a Euclidean part distance, d itself for cosine, which is half of it at length 1. Pairs that share
-no part are nobody's neighbours and stay behind all others.
+no part are nobody's neighbours and stay behind all others, in the order they had.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ import torch
 from scipy.sparse import csr_array
 
 from pipeline.base.errors import InputError
-from pipeline.retrieval.ranking import MEGABYTES, Matching, Side, paired_distances, score, strips
+from pipeline.retrieval.ranking import BEHIND, MEGABYTES, Matching, Side, paired_distances, score, strips
 from pipeline.retrieval.scores import Scores
 
 ROWS = 2048  # images whose sparse rows are worked on at once
@@ -74,7 +74,7 @@ def reranked_strips(query: Side, gallery: Side, matching: Matching, reranking: R
     known = described or _describe(query, gallery, matching, reranking, device, megabytes)
 
     def mix(number: int, row: np.ndarray) -> None:
-        shared = row < np.finfo(row.dtype).max
+        shared = row < BEHIND
         overlap = _overlaps(known, number)  # the sum of minima; that of maxima is 2 minus it, as rows of V sum to 1
         jaccard = 1 - overlap / (2 - overlap)  # Eq. (10)
 
@@ -131,13 +131,13 @@ def _neighbours(query: Side, gallery: Side, matching: Matching, count: int, devi
 
     def find(number: int, row: np.ndarray) -> None:
         limit = np.partition(row, count - 1)[count - 1]
-        near = np.flatnonzero(row <= min(limit, np.nextafter(np.finfo(row.dtype).max, 0)))
+        near = np.flatnonzero((row <= limit) & (row < BEHIND))
         best = near[np.argsort(row[near], kind="stable")[:count]]
         nearest[number, :len(best)] = best
 
-        finite = row[row < np.finfo(row.dtype).max]
-        if len(finite) and finite.max() > 0:
-            largest[number] = _squared(finite.max(), matching)
+        shared = row[row < BEHIND]
+        if len(shared) and shared.max() > 0:
+            largest[number] = _squared(shared.max(), matching)
 
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         for start, rows in _all_rows(query, gallery, matching, device, megabytes):
