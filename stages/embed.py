@@ -54,6 +54,8 @@ def run(experiment: Experiment, key: str) -> None:
         "index_sha256": file_sha256(plan.index), "seed": trained.seed, "image_steps": trained.image_steps,
         "init": trained.init, "train_on": trained.train_on, "caches": opened.provenance["caches"] | pins(cache),
         "protocol": plan.protocol, "versions": versions()}
+    if getattr(network, "whole_body", None) is not None:  # the part by which pairs that share none are compared
+        provenance["whole_body"] = network.whole_body
     write_features(target, frame=frame, features=features, visibility=visibility, sizes=network.sizes,
                    provenance=provenance, dtype=settings.dtype)
 

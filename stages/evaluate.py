@@ -43,9 +43,9 @@ def run(experiment: Experiment, key: str) -> None:
     plan = pick(experiment.plan.evaluate, key, "plan.evaluate")
     if not plan.datasets:
         raise InputError(f"plan.evaluate.{key}.datasets: is empty; give the result a data set in eval_on")
-    for path in (paths.curve(experiment.name, key), paths.ranks(experiment.name, key),
-                 paths.metrics(experiment.name, key)):
+    for path in (paths.curve(experiment.name, key), paths.ranks(experiment.name, key)):
         writable(path)
+    writable(paths.metrics(experiment.name, key), folder=True)
     # Metrics have two decimals, in which it cannot be seen what device multiplied.
     device = "cuda" if experiment.params.device != "cpu" and torch.cuda.is_available() else "cpu"
 

@@ -4,8 +4,9 @@ The distance of every model (v a part's visibility, f_p its feature, D = 1 - cos
 
     d(q, g) = sum_p w_p D(f_p^q, f_p^g) / sum_p w_p,    w_p = v_p^q v_p^g     (`sum`: without the divisor)
 
-A feature of zeros has no direction: its cosine with any other is 0. Pairs that share no part stand behind all others.
-Of the Q x G distances only a strip of some queries exists at a time.
+A feature of zeros has no direction: its cosine with any other is 0. Pairs that share no part stand behind all others,
+among themselves by D of the part that holds the whole body, where the model has one. Of the Q x G distances only a
+strip of some queries exists at a time.
 """
 
 import os
@@ -19,7 +20,7 @@ from torch import Tensor
 from pipeline.base.errors import InputError
 from pipeline.base.files import new_file
 from pipeline.retrieval.matching import Matching, Side, settle, unit_parts
-from pipeline.retrieval.unshared import beyond, unshared_places
+from pipeline.retrieval.unshared import beyond, ordered_places, unshared_places
 
 SHARED = 1e-12  # a pair whose weights sum to no more shares no part
 MEGABYTES = 128  # of distances that exist at a time
@@ -36,7 +37,7 @@ class _Block:
     features: Tensor  # (N, sum D_p)
     weights: Tensor  # (N, P) the parts' visibilities
     squares: Tensor  # (N, P) squared length of each part's feature; cosine: 0 where it is out of the type's range
-    marks: np.ndarray  # (N,)
+    side: Side  # its images
 
 
 def pair_distances(query: Side, gallery: Side, matching: Matching, device: str = "cpu") -> np.ndarray:
@@ -145,7 +146,7 @@ def _load(side: Side, squares: Tensor, matching: Matching) -> _Block:
             sizes = torch.tensor(matching.sizes, device=squares.device)
             features[odd] = torch.from_numpy(units).to(squares) * weights[odd].repeat_interleave(sizes, dim=1)
 
-    return _Block(features, weights, squares, side.mark)
+    return _Block(features, weights, squares, side)
 
 
 def _fill(out: Tensor, work: Tensor, query: _Block, gallery: _Block, matching: Matching) -> None:
@@ -180,7 +181,7 @@ def _fill(out: Tensor, work: Tensor, query: _Block, gallery: _Block, matching: M
         if matching.reduction == "mean":
             out[rows].div_(total)
         if float(total.amin()) <= SHARED:
-            _set_unshared(out[rows], total <= SHARED, query.marks[rows], gallery.marks)
+            _set_unshared(out[rows], total <= SHARED, query.side.take(rows), gallery.side, matching)
 
 
 def _mend(squared: Tensor, query: Tensor, gallery: Tensor, query_squares: Tensor, gallery_squares: Tensor) -> None:
@@ -192,12 +193,36 @@ def _mend(squared: Tensor, query: Tensor, gallery: Tensor, query_squares: Tensor
         squared[row, column] = (query[row] - gallery[column]).square().sum(dim=1)
 
 
-def _set_unshared(out: Tensor, apart: Tensor, query: np.ndarray, gallery: np.ndarray) -> None:
-    """Put the pairs that share no part behind all others, by their marks."""
-    rows, columns = apart.nonzero(as_tuple=True)
+def _set_unshared(out: Tensor, apart: Tensor, query: Side, gallery: Side, matching: Matching) -> None:
+    """Put the pairs that share no part behind all others, by their whole bodies or by their marks."""
+    places = apart.nonzero(as_tuple=True)
+    rows, columns = (place.numpy(force=True) for place in places)
     kind = np.float64 if out.dtype == torch.float64 else np.float32
-    places = unshared_places(query[rows.numpy(force=True)], gallery[columns.numpy(force=True)], kind)
-    out[rows, columns] = torch.from_numpy(places).to(out)
+    if matching.whole_body is None:
+        found = unshared_places(query.mark[rows], gallery.mark[columns], kind)
+    else:
+        found = ordered_places(_whole_bodies(query, gallery, rows, columns, matching), kind)
+    out[places] = torch.from_numpy(found).to(out)
+
+
+def _whole_bodies(query: Side, gallery: Side, rows: np.ndarray, columns: np.ndarray, matching: Matching) -> np.ndarray:
+    """D of the whole body's part for the listed pairs, (N,) float64, whatever its visibility."""
+    assert matching.whole_body is not None
+    end = sum(matching.sizes[:matching.whole_body + 1])
+    size = matching.sizes[matching.whole_body]
+    exponent = matching.frame.exponent if matching.frame else 0
+    step, found = max(1, MENDED // size), np.empty(len(rows))
+
+    for start in range(0, len(rows), step):
+        pairs = slice(start, start + step)
+        one, two = (np.ldexp(side.features[places[pairs], end - size:end].astype(np.float64), -exponent)
+                    for side, places in ((query, rows), (gallery, columns)))
+        if matching.distance == "cosine":
+            one, two = unit_parts(one, (size,)), unit_parts(two, (size,))
+            found[pairs] = 1 - (one * two).sum(axis=1)
+        else:
+            found[pairs] = np.linalg.norm(one - two, axis=1)
+    return np.maximum(found, 0)
 
 
 def save_distances(path: str | os.PathLike, query: Side, gallery: Side, matching: Matching, *, device: str = "cpu",

@@ -149,7 +149,8 @@ def read_features(path: str | os.PathLike) -> Embedded:
     _check_types(columns, name)
     _check_values(columns, name)
     try:
-        matching = Matching(tuple(columns["sizes"].tolist()), provenance["distance"], provenance["reduction"])
+        matching = Matching(tuple(columns["sizes"].tolist()), provenance["distance"], provenance["reduction"],
+                            whole_body=provenance.get("whole_body"))
     except InputError as error:
         raise InputError(f"{name}: {error}; {REDO}") from error
 

@@ -65,12 +65,14 @@ class Frame:
 class Matching:
     """How two images are compared: the parts' `sizes` D_p, `distance` cosine | euclidean, `reduction` mean | sum.
 
+    whole_body: the part that orders the pairs which share none, whatever its visibility; None where the model has none.
     frame: what `settle` chose.
     """
     sizes: tuple[int, ...]
     distance: str
     reduction: str
     double: bool = False  # float64 instead of float32 arithmetic
+    whole_body: int | None = None
     frame: Frame | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
@@ -78,6 +80,9 @@ class Matching:
             raise InputError(f"the part distance is {self.distance!r}; it is one of cosine, euclidean")
         if self.reduction not in ("mean", "sum"):
             raise InputError(f"the reduction over parts is {self.reduction!r}; it is one of mean, sum")
+        if self.whole_body is not None and self.whole_body not in range(len(self.sizes)):
+            raise InputError(f"the whole body is part {self.whole_body!r}; it is one of the {len(self.sizes)} parts, "
+                             "counted from 0")
 
     @property
     def dtype(self) -> torch.dtype:

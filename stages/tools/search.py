@@ -87,7 +87,8 @@ def _embed(experiment: Experiment, key: str, files: Sequence[Path]) -> tuple[np.
     images = Images(frame, raw="", cache=None, height=trained.height, width=trained.width)
     batches = ordered_batches(images, batch=trained.batch, workers=trained.workers, device=device)
     features, visibility = embed_images(network, batches, count=len(files), device=device)
-    return features, visibility, Matching(network.sizes, network.distance, network.reduction)
+    return features, visibility, Matching(network.sizes, network.distance, network.reduction,
+                                          whole_body=getattr(network, "whole_body", None))
 
 
 def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:

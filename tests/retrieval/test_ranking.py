@@ -174,6 +174,66 @@ def test_equals_the_loop(kind, distance, reduction, sizes, monkeypatch):
     assert seen["apart"] and seen["skipped"] and (kind == "random" or seen["tie"]), "the problems must be hard ones"
 
 
+def loop_ordered(q: Side, g: Side, matching: Matching) -> list[list[float]]:
+    """`loop_distances`; pairs that share no part behind all others, by the distance of the whole body's part."""
+    first = sum(matching.sizes[:matching.whole_body])
+    whole = slice(first, first + matching.sizes[matching.whole_body])
+    shown = Matching((matching.sizes[matching.whole_body],), matching.distance, "mean")
+    bodies = [Side(side.features[:, whole], np.ones((len(side), 1)), side.pid, side.camid) for side in (q, g)]
+    return [[1e6 + loop_distance(*bodies, i, j, shown) if distance == inf else distance
+             for j, distance in enumerate(row)] for i, row in enumerate(loop_distances(q, g, matching))]
+
+
+@pytest.mark.parametrize("double", [True, False])
+@pytest.mark.parametrize("kind", ["exact", "random"])
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+@pytest.mark.parametrize("whole", [0, 2])
+def test_pairs_that_share_no_part_are_ordered_by_the_whole_body(kind, distance, whole, double, monkeypatch):
+    """Its part takes no part in other distances (v = 0), or in some images' (v as drawn)."""
+    monkeypatch.setattr(pipeline.retrieval.distances, "GALLERY_BLOCK", 17)
+    monkeypatch.setattr(pipeline.retrieval.distances, "CPU_ROWS", 3)
+    monkeypatch.setattr(pipeline.retrieval.ranking, "ROWS", 3)
+    sizes = (4, 5, 4, 6)
+    matching = Matching(sizes, distance, "mean", double=double, whole_body=whole)
+    apart = moved = 0
+    for seed in range(8):
+        query, gallery = problem(np.random.default_rng(seed), sizes, kind)
+        for side in (query, gallery):
+            side.visibility[:] *= np.random.default_rng(seed + 1).random(side.visibility.shape) < 0.5
+            if seed % 2:
+                side.visibility[:, whole] = 0
+        expected = loop_ordered(query, gallery, matching)
+        plain = loop_distances(query, gallery, matching)
+        found = pair_distances(query, gallery, matching)
+        np.testing.assert_allclose(found, plain, rtol=1e-12 if double else 1e-4, atol=1e-12 if double else 1e-4)
+        lists = [loop_list(query, gallery, i, expected) for i in range(len(query))]
+        rows, distances = nearest(query, gallery, matching, 60)
+        apart += int(np.isinf(plain).sum())
+        moved += sum(lists[i] != loop_list(query, gallery, i, plain) for i in range(len(query)))
+        if not double and kind == "exact":
+            continue  # what ties in plain numbers may differ in the last bit of single precision
+        for i, own in enumerate(lists):
+            assert [row for row in rows[i].tolist() if row >= 0] == own, (seed, i)
+            assert np.isinf(distances[i, :len(own)]).tolist() == [plain[i][j] == inf for j in own]
+        scores = evaluate(query, gallery, matching, megabytes=0.002, pairs=True)
+        first, precision, penalty = loop_scores(query, gallery, expected)
+        assert scores.first.tolist() == first
+        np.testing.assert_allclose(scores.precision, precision, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(scores.penalty, penalty, rtol=0, atol=1e-12)
+        if (distance, kind) != ("euclidean", "exact"):
+            assert scores.area == pytest.approx(loop_area(query, gallery, plain), abs=1e-12), "they are one group there"
+    assert apart > 500 and moved > 20
+
+
+def test_a_whole_body_that_is_no_part_is_one_sentence(tmp_path):
+    for wrong in (2, -1, "head"):
+        path = write_features(tmp_path / "w.h5", maker=MAKER | {"whole_body": wrong})
+        with pytest.raises(InputError, match=f"the whole body is part {wrong!r}; it is one of the 2 parts"):
+            read_features(path)
+    assert read_features(write_features(tmp_path / "w.h5", maker=MAKER | {"whole_body": 1})).matching.whole_body == 1
+    assert read_features(write_features(tmp_path / "w.h5")).matching.whole_body is None
+
+
 @pytest.mark.parametrize("few", [0, 5, 1000])
 def test_places_of_matches_among_ties(few, monkeypatch):
     """Counted or sorted, they are those of a stable sort."""

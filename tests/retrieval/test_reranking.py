@@ -1,5 +1,6 @@
 """k-reciprocal re-ranking against the paper's steps in dense matrices and sets."""
 
+import dataclasses
 from math import exp, inf
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 import pipeline.retrieval.reranking
 from pipeline.base.errors import InputError
-from pipeline.retrieval.distances import pair_distances, paired_distances
+from pipeline.retrieval.distances import pair_distances, paired_distances, strips
 from pipeline.retrieval.matching import Matching, Side
 from pipeline.retrieval.ranking import evaluate, evaluate_matrix
 from pipeline.retrieval.reranking import Reranking, evaluate_reranked, reranked_strips
@@ -111,6 +112,22 @@ def test_paired_distances_are_those_of_all_pairs(distance, reduction):
     found = paired_distances(query.take(rows), gallery.take(columns), matching)
     np.testing.assert_allclose(found, pair_distances(query, gallery, matching).ravel(), rtol=0, atol=1e-12)
     assert np.isinf(found).any()
+
+
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+def test_a_whole_body_orders_what_shares_no_part_and_describes_nobody(distance):
+    """Re-ranked distances are those without it; only the pairs behind them are told apart, as before re-ranking."""
+    query, gallery = problem(2, (3, 4), hidden=0.45)
+    given, order = Reranking(k1=5, k2=3), []
+    matching = Matching((3, 4), distance, "mean", double=True)
+    known = dataclasses.replace(matching, whole_body=1)
+    np.testing.assert_array_equal(strips_as_one(query, gallery, known, given),
+                                  strips_as_one(query, gallery, matching, given))
+    for found in (strips(query, gallery, known), reranked_strips(query, gallery, known, given)):
+        order.append(np.concatenate([strip.copy() for _, strip in found]))
+    apart = order[0] > 1e9
+    assert apart.any() and len(np.unique(order[0][apart])) > 10
+    np.testing.assert_array_equal(order[0][apart], order[1][apart])
 
 
 def test_the_scores_are_those_of_the_dense_distances():
