@@ -15,7 +15,7 @@ from pipeline.config import paths
 from pipeline.config.loader import Experiment, pick
 from pipeline.retrieval.features import Embedded, read_features
 from pipeline.retrieval.ranking import evaluate, nearest
-from pipeline.retrieval.scores import Scores, data_set_metrics
+from pipeline.retrieval.scores import INTERVALS, Scores, data_set_metrics
 from stages import main
 
 CURVE = 50  # ranks of the CMC curve
@@ -85,7 +85,7 @@ def _provenance(sets: dict[str, list[_Judged]]) -> dict[str, Any]:
     first = next(iter(made.values()))
     protocols = {dataset: provenance.get("protocol") for dataset, provenance in made.items()}
     differing = {"protocols": protocols} if len(set(protocols.values())) > 1 else {}
-    return {field: first.get(field) for field in PROVENANCE} | differing
+    return {field: first.get(field) for field in PROVENANCE} | {"intervals": INTERVALS} | differing
 
 
 def _rank_lists(dataset: str, embedded: Embedded) -> list[tuple]:
