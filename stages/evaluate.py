@@ -15,7 +15,7 @@ from pipeline.config import paths
 from pipeline.config.loader import Experiment, pick
 from pipeline.retrieval.features import Embedded, read_features
 from pipeline.retrieval.ranking import evaluate, nearest
-from pipeline.retrieval.scores import Scores, data_set_metrics
+from pipeline.retrieval.scores import INTERVALS, Scores, data_set_metrics
 from stages import main
 
 CURVE = 50  # ranks of the CMC curve
@@ -62,7 +62,7 @@ def run(experiment: Experiment, key: str) -> None:
     curves: list[tuple] = []
     for dataset, parts in sets.items():
         scores = [trial for part in parts for trial in part.scores]
-        made = {field: parts[0].provenance.get(field) for field in PROVENANCE}
+        made = {field: parts[0].provenance.get(field) for field in PROVENANCE} | {"intervals": INTERVALS}
         metrics[dataset] = data_set_metrics(scores) | {"provenance": [made]}  # DVC shows no lists
         cmc = np.mean([trial.cmc(CURVE) for trial in scores], axis=0)
         curves += [(key, dataset, rank, f"{share:.4f}") for rank, share in enumerate(cmc, 1)]

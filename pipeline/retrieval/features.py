@@ -1,11 +1,14 @@
 """Features of query and gallery images: made by a network, written to features.h5, read back. One schema for all.
 
-N images of Q queries and G gallery images, P parts of D_p numbers each.
+N images of Q queries and G gallery images, P parts of D_p numbers each. The file's attributes are `format`, `maker`,
+which says what made it, and `sha256`, a checksum of that and of every column, without which a flipped bit gives other
+metrics.
 """
 
+import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -49,7 +52,8 @@ COLUMNS = {
     "occlusion": Column(1, np.float32, "f", optional=True),  # hidden share of the body
     "trial": Column(1, np.int64, "iu", optional=True),  # of several
 }
-PROVENANCE = "maker"  # attribute of the file: JSON
+FORMAT = 2  # of the file; 1 had no checksum
+PROVENANCE, CHECKSUM = "maker", "sha256"  # attributes of the file: JSON and hexadecimal
 NAMED = ("run", "dataset", "distance", "reduction")  # what it must say
 
 
@@ -123,21 +127,41 @@ def write_features(path: str | os.PathLike, *, frame: pd.DataFrame, features: np
     values = {"key": frame["image"], "features": features, "visibility": visibility, "sizes": sizes}
     values |= {name: frame[name] for name in COLUMNS if name not in values and name in frame}
 
+    made = json.dumps(provenance, sort_keys=True)
+    kinds = {name: dtype if name == "features" else COLUMNS[name].dtype for name in values}
+    columns = {name: np.asarray(values[name], object if kinds[name] is TEXT else kinds[name]) for name in values}
+
     with new_file(path) as temporary, h5py.File(temporary, "w") as file:
-        for name in sorted(values):
-            stored = dtype if name == "features" else COLUMNS[name].dtype
-            file.create_dataset(name, data=np.asarray(values[name]), dtype=stored, track_times=False)
-        file.attrs[PROVENANCE] = json.dumps(provenance, sort_keys=True)
+        for name in sorted(columns):
+            file.create_dataset(name, data=columns[name], dtype=kinds[name], track_times=False)
+        file.attrs["format"] = FORMAT
+        file.attrs[PROVENANCE] = made
+        file.attrs[CHECKSUM] = checksum(columns, made)
+
+
+def checksum(columns: Mapping[str, np.ndarray], made: str) -> str:
+    """SHA-256 of the format, what made the file, and each column's name, type, shape and numbers or texts."""
+    total = hashlib.sha256(json.dumps([FORMAT, made]).encode())
+    for name, values in sorted(columns.items()):
+        if values.dtype.kind in "SOU":
+            texts = [text if isinstance(text, bytes) else str(text).encode() for text in values.ravel().tolist()]
+            total.update(json.dumps([name, "text", values.shape, [len(text) for text in texts]]).encode())
+            total.update(b"".join(texts))
+        else:
+            total.update(json.dumps([name, values.dtype.str, values.shape]).encode())
+            total.update(np.ascontiguousarray(values).data)
+    return total.hexdigest()
 
 
 def read_features(path: str | os.PathLike) -> Embedded:
-    """Read one features file. InputError, naming file and remedy, if it is missing, truncated, of another format,
+    """Read one features file. InputError, naming file and remedy, if it is missing, damaged, of another format,
     holds a value that is not finite or lacks queries or a gallery."""
     name = repr(os.fspath(path))
     try:
         with open_h5(path) as file:
             provenance = _check_layout(file, name)
             columns = {column: file[column][:] for column in COLUMNS if column in file}
+            intact = checksum(columns, file.attrs[PROVENANCE]) == file.attrs[CHECKSUM]
     except FileNotFoundError as error:
         raise InputError(f"{name}: no such features file; make it with `dvc repro embed`") from error
     except InputError:
@@ -146,6 +170,9 @@ def read_features(path: str | os.PathLike) -> Embedded:
         raise InputError(f"{name}: is truncated or no HDF5 file ({' '.join(str(error).split())}); delete it and run "
                          "`dvc repro embed`") from error
 
+    if not intact:
+        raise InputError(f"{name}: is damaged, its content does not have the checksum that was written with it; delete "
+                         "it and run `dvc repro embed`")
     _check_types(columns, name)
     _check_values(columns, name)
     try:
@@ -170,8 +197,10 @@ def _part(columns: dict[str, np.ndarray], part: str, name: str) -> tuple[Side, n
     # Rows are sorted by key, so that a split is one run of rows, whose slice needs no copy.
     adjoining = numbers[-1] - numbers[0] + 1 == len(numbers)
     rows = slice(numbers[0], numbers[-1] + 1) if adjoining else numbers
+    marks = [int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little")
+             for key in columns["key"].astype(bytes).tolist()]
     side = Side(columns["features"], columns["visibility"], columns["pid"], columns["camid"],
-                columns.get("occlusion")).take(rows)
+                columns.get("occlusion"), np.array(marks, np.uint64)).take(rows)
     keys = np.char.decode(columns["key"][rows].astype(bytes), "utf-8")
     return side, keys, columns["trial"][rows] if "trial" in columns else None
 
@@ -184,6 +213,10 @@ def _check_layout(file: h5py.File, name: str) -> dict[str, Any]:
     if wrong or PROVENANCE not in file.attrs:
         raise InputError(f"{name}: is no features file ({wrong[0] if wrong else PROVENANCE!r} is missing or of another "
                          "shape); give a file that `dvc repro embed` made")
+
+    if CHECKSUM not in file.attrs or file.attrs.get("format") != FORMAT:
+        raise InputError(f"{name}: has format {file.attrs.get('format', 1)}, and this version reads format {FORMAT}, "
+                         f"which has a checksum; {REDO}")
 
     provenance = json.loads(file.attrs[PROVENANCE])
     absent = [key for key in NAMED if key not in provenance]

@@ -45,19 +45,15 @@ def pooled_precision(positives: np.ndarray, negatives: np.ndarray) -> float:
     return float(np.sum(positives / true[-1] * (true / (true + negatives))))
 
 
-def resampled_means(values: np.ndarray, draw: np.random.Generator, resamples: int) -> np.ndarray:
-    """Bootstrap: means of `values` (Q, K) over Q rows drawn with replacement, `resamples` times; (resamples, K).
+def resampled_counts(identities: int, draw: np.random.Generator, resamples: int) -> np.ndarray:
+    """Bootstrap: how often each of some identities is drawn, where as many are drawn with replacement as there are;
+    (resamples, identities).
 
-    >>> resampled_means(np.array([[0.5, 1.0]] * 9), np.random.default_rng(0), 2).tolist()
-    [[0.5, 1.0], [0.5, 1.0]]
+    >>> resampled_counts(3, np.random.default_rng(0), 4).sum(axis=1).tolist()
+    [3, 3, 3, 3]
     """
-    means = np.empty((resamples, values.shape[1]))
-    step = max(1, 2**18 // len(values))  # some MB of draws at a time
-
-    for start in range(0, resamples, step):
-        rows = draw.integers(len(values), size=(min(step, resamples - start), len(values)))
-        means[start:start + step] = values[rows].mean(axis=1)
-    return means
+    drawn = draw.integers(identities, size=(resamples, identities)) + identities * np.arange(resamples)[:, None]
+    return np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
 
 
 def inverse_negative_penalty(places: np.ndarray) -> float:

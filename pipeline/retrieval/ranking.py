@@ -122,7 +122,7 @@ def score(query: Side, gallery: Side, source: Source, *, trapezoid: bool = False
         every[every >= beyond(every.dtype)] = np.finfo(every.dtype).max  # one group, with all that is as far
         distances, positives = np.unique(every, return_counts=True)
         area = pooled_precision(positives, _negatives(query, source(query, gallery), distances, first > 0, same))
-    return Scores(first, precision, penalty, len(gallery), query.occlusion, area)
+    return Scores(first, precision, penalty, query.pid, len(gallery), query.occlusion, area)
 
 
 def _negatives(query: Side, strips: Iterator[tuple[int, np.ndarray]], distances: np.ndarray, scored: np.ndarray,

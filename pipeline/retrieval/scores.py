@@ -6,18 +6,22 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.base.errors import InputError
 from pipeline.base.seeds import rng
-from pipeline.retrieval.metrics import cumulative_matches, resampled_means
+from pipeline.retrieval.metrics import cumulative_matches, resampled_counts
 
 SHOWN = ("rank1", "mAP", "mINP")  # in DVC's tables; all else lies among the details
 RESAMPLES = 1000
 INTERVAL = {"low": 0.025, "high": 0.975}  # quantiles of the resampled means
+INTERVALS = f"95 % bootstrap over identities, {RESAMPLES} draws"  # what results say of theirs
+JUDGED = ("rank1", "mAP")  # metrics with an interval: means over queries of what each query has by itself
 LEVELS = ((0, 10), (10, 30), (30, 50), (50, 100))  # percent of a query's body that is hidden; the last holds its end
 
 
 @dataclass(frozen=True)
 class Scores:
-    """One entry per query: place of the `first` match (0: skipped), average `precision`, inverse `penalty` (else NaN).
+    """One entry per query: place of the `first` match (0: skipped), average `precision`, inverse `penalty` (else NaN),
+    and whose picture it is (`pid`).
 
     gallery: number of its images; occlusion (Q,): the share of the query's body that is hidden, 0..1 or NaN, where
     known; area: PR-AUC, where asked.
@@ -25,6 +29,7 @@ class Scores:
     first: np.ndarray
     precision: np.ndarray
     penalty: np.ndarray
+    pid: np.ndarray
     gallery: int
     occlusion: np.ndarray | None = None
     area: float | None = None
@@ -52,15 +57,23 @@ class Scores:
         scored = self.first > 0
         return np.stack([self.first[scored] == 1, self.precision[scored]], axis=1).astype(np.float64)
 
+    def _sums(self, identities: np.ndarray) -> np.ndarray:
+        """Of each of some identities the number of its scored queries and the sums of what is `_judged`, (I, 3)."""
+        places = np.searchsorted(identities, self.pid[self.first > 0])
+        judged = self._judged()
+        columns = (np.ones(len(judged)), *judged.T)
+        return np.stack([np.bincount(places, column, len(identities)) for column in columns], axis=1)
+
 
 def data_set_metrics(trials: Sequence[Scores]) -> dict[str, Any]:
-    """All metrics of one data set: rank1, mAP, mINP, and in a list, which DVC leaves out of its tables, `details`: the
-    rest of what `summary` holds, PR_AUC where asked, intervals and levels of occlusion.
+    """All metrics of one data set: rank1, mAP, mINP, and in lists, which DVC leaves out of its tables, `details`: the
+    rest of what `summary` holds, PR_AUC where asked, intervals and levels of occlusion, and `by_identity`: what
+    intervals, of differences too, are made from.
 
     Percent with two decimals. Metrics are means over the trials, `queries` and `skipped` sums, `gallery` the first
     trial's; for more than one there are among the details `trials`, their number, and their `spread`.
 
-    >>> scores = Scores(np.array([1, 2]), np.array([1.0, 0.5]), np.array([1.0, 0.5]), gallery=9)
+    >>> scores = Scores(np.array([1, 2]), np.array([1.0, 0.5]), np.array([1.0, 0.5]), np.array([7, 8]), gallery=9)
     >>> metrics = data_set_metrics([scores])
     >>> metrics["rank1"], metrics["mAP"], metrics["mINP"], metrics["details"][0]["rank5"]
     (50.0, 75.0, 75.0, 100.0)
@@ -78,7 +91,8 @@ def data_set_metrics(trials: Sequence[Scores]) -> dict[str, Any]:
     if len(trials) > 1:
         details |= {"trials": len(trials)} | spread(trials)
 
-    return {name: means[name] for name in SHOWN} | {"details": [details | intervals(trials) | levels(trials)]}
+    return {name: means[name] for name in SHOWN} | {"details": [details | intervals(trials) | levels(trials)],
+                                                    "by_identity": by_identity(trials)}
 
 
 def spread(trials: Sequence[Scores]) -> dict[str, float]:
@@ -94,18 +108,55 @@ def spread(trials: Sequence[Scores]) -> dict[str, float]:
     return deviations | ({"PR_AUC_sd": _percent(np.std(areas, ddof=1))} if len(areas) > 1 else {})
 
 
-def intervals(trials: Sequence[Scores]) -> dict[str, float]:
-    """95 % bootstrap intervals of rank1 and mAP, in percent: rank1_low, rank1_high, mAP_low, mAP_high.
+def intervals(trials: Sequence[Scores]) -> dict[str, float | int]:
+    """95 % bootstrap intervals of rank1 and mAP, in percent: rank1_low, rank1_high, mAP_low, mAP_high; and how many
+    `identities` they are over.
 
-    Scored queries are drawn anew with replacement within each trial. They say how far the metric depends on which
-    queries were asked; not on the training's chance, nor on the gallery. Images of one person are alike, so that the
-    interval is somewhat narrower than one over people would be.
+    Identities are drawn anew with replacement, each with all of its scored queries in all trials, because images of one
+    person are alike. They say how far the metric depends on which people were asked for; not on the training's chance,
+    nor on the gallery.
     """
-    means = np.mean([resampled_means(scores._judged(), rng(0, "bootstrap", "queries", number), RESAMPLES)
-                     for number, scores in enumerate(trials)], axis=0)  # (RESAMPLES, 2)
+    identities = _identities(trials)
+    means = resampled(np.stack([scores._sums(identities) for scores in trials]))
+    return {"identities": len(identities)} | {
+        f"{name}_{end}": _percent(np.quantile(means[:, column], share))
+        for column, name in enumerate(JUDGED) for end, share in INTERVAL.items()}
 
-    return {f"{name}_{end}": _percent(np.quantile(means[:, column], share))
-            for column, name in enumerate(("rank1", "mAP")) for end, share in INTERVAL.items()}
+
+def resampled(sums: np.ndarray) -> np.ndarray:
+    """Resampled means over trials of means over queries, from sums (T, I, 1 + K): of each identity in each trial its
+    number of queries and sums over them; (RESAMPLES, K). Who has the same identities has the same draws."""
+    counts = resampled_counts(sums.shape[1], rng(0, "bootstrap", "identities"), RESAMPLES)
+    totals = counts @ sums  # (T, RESAMPLES, 1 + K)
+    asked = totals[..., :1] > 0  # not where a draw has none of the people of a trial
+    means = np.divide(totals[..., 1:], totals[..., :1], out=np.zeros_like(totals[..., 1:]), where=asked)
+    return means.sum(axis=0) / np.maximum(asked.sum(axis=0), 1)
+
+
+def by_identity(trials: Sequence[Scores]) -> list[str]:
+    """A line for each identity in each trial with scored queries: trial, identity, queries, hits at rank 1 and summed
+    average precision, with blanks between. `sums_of` reads them."""
+    identities = _identities(trials)
+    return [f"{number} {identity} {queries:.0f} {hits:.0f} {precision:.4f}"
+            for number, scores in enumerate(trials)
+            for identity, (queries, hits, precision) in zip(identities.tolist(), scores._sums(identities), strict=True)
+            if queries]
+
+
+def sums_of(lines: Sequence[str]) -> tuple[list[tuple[int, int, int]], np.ndarray]:
+    """Lines of `by_identity` -> (trial, identity, queries) of each, and what `resampled` takes, (T, I, 3)."""
+    rows = [line.split() for line in lines]
+    keys = [(int(trial), int(identity), int(queries)) for trial, identity, queries, *_ in rows]
+    identities = sorted({identity for _, identity, _ in keys})
+    sums = np.zeros((max(trial for trial, *_ in keys) + 1, len(identities), 3))
+    for (trial, identity, _), row in zip(keys, rows, strict=True):
+        sums[trial, np.searchsorted(identities, identity)] = [float(number) for number in row[2:]]
+    return keys, sums
+
+
+def _identities(trials: Sequence[Scores]) -> np.ndarray:
+    """Who has scored queries in any trial, ascending."""
+    return np.unique(np.concatenate([scores.pid[scores.first > 0] for scores in trials]))
 
 
 def levels(trials: Sequence[Scores]) -> dict[str, float | int]:
@@ -134,4 +185,9 @@ def _at_level(scores: Scores, low: int, high: int) -> np.ndarray:
 
 
 def _percent(share: float | np.floating) -> float:
-    return round(100 * float(share), 2)
+    """With two decimals. InputError for what no share can be: such a number is not a metric and may not be shown."""
+    percent = round(100 * float(share), 2)
+    if not 0 <= percent <= 100:
+        raise InputError(f"a metric came out as {percent}, which is outside 0..100; the distances that it is made "
+                         "from cannot be right: make the features again")
+    return percent

@@ -20,15 +20,19 @@ from pipeline.retrieval.features import read_features
 from pipeline.retrieval.matching import Matching, Side
 from pipeline.retrieval.ranking import evaluate
 from pipeline.retrieval.reranking import Reranking, evaluate_reranked
-from pipeline.retrieval.scores import LEVELS, Scores, data_set_metrics
+from pipeline.retrieval.scores import INTERVALS, LEVELS, Scores, data_set_metrics
 from stages import sentences
 
-RERANKING = Reranking()
+RERANKED = {"k1": "k1", "k2": "k2", "lambda": "weight"}  # option: what it is in `Reranking`
 NAMES = {"mAP": "mAP", "mINP": "mINP", "PR_AUC": "PR-AUC"}
 
 
 def run(given: argparse.Namespace) -> None:
     """Score `given.file`, print the metrics and write what else is asked for."""
+    idle = [f"--{name}" for name in RERANKED if getattr(given, name) is not None]
+    if idle and not given.rerank:
+        raise InputError(f"{', '.join(idle)}: of re-ranking, and nothing is re-ranked; add --rerank or leave "
+                         f"{'it' if len(idle) == 1 else 'them'} out")
     if given.device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device: is cuda, and torch finds no GPU here; leave it out")
     for path in filter(None, (given.json, given.save_distances)):
@@ -62,15 +66,23 @@ def _read(given: argparse.Namespace) -> list[tuple[Side, Side, Matching]]:
 def _score(query: Side, gallery: Side, matching: Matching, given: argparse.Namespace) -> Scores:
     options: dict[str, Any] = {"device": given.device, "trapezoid": given.trapezoid, "pairs": True}
     if given.rerank:
-        return evaluate_reranked(query, gallery, matching, Reranking(given.k1, given.k2, given.weight), **options)
+        return evaluate_reranked(query, gallery, matching, _reranking(given), **options)
     return evaluate(query, gallery, matching, **options)
+
+
+def _reranking(given: argparse.Namespace) -> Reranking:
+    """The paper's, but for what is given."""
+    said = {field: getattr(given, option) for option, field in RERANKED.items()}
+    return Reranking(**{field: value for field, value in said.items() if value is not None})
 
 
 def _how(matching: Matching, given: argparse.Namespace) -> dict[str, Any]:
     """What the metrics rest on, for the JSON."""
-    reranking = {"k1": given.k1, "k2": given.k2, "lambda": given.weight} if given.rerank else None
+    reranking = {option: getattr(_reranking(given), field) for option, field in RERANKED.items()} \
+        if given.rerank else None
     return {"distance": matching.distance, "reduction": matching.reduction, "sizes": list(matching.sizes),
-            "average_precision": "trapezoid" if given.trapezoid else "step", "reranking": reranking}
+            "average_precision": "trapezoid" if given.trapezoid else "step", "reranking": reranking,
+            "intervals": INTERVALS}
 
 
 def _lines(metrics: dict[str, float | int], ranks: Sequence[int]) -> list[str]:
@@ -87,7 +99,7 @@ def _lines(metrics: dict[str, float | int], ranks: Sequence[int]) -> list[str]:
             lines.append(f"{low}-{high} % of the body hidden: rank-1 {rank1:.2f}, mAP {mean:.2f} ({count} queries)")
     trials = f" in {metrics['trials']} trials, means over them" if "trials" in metrics else ""
     lines.append(f"percent; {metrics['queries']} queries scored, {metrics['skipped']} skipped, {metrics['gallery']} "
-                 f"gallery images{trials}")
+                 f"gallery images{trials}; intervals: bootstrap over {metrics['identities']} people")
     return lines
 
 
@@ -101,10 +113,9 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--trapezoid", action="store_true",
                         help="average precision as Market-1501's own code has it, 0.1-1.3 points below the step sum")
     parser.add_argument("--rerank", action="store_true", help="k-reciprocal re-ranking before scoring")
-    parser.add_argument("--k1", type=int, default=RERANKING.k1, help="its neighbours (20)")
-    parser.add_argument("--k2", type=int, default=RERANKING.k2, help="its neighbours averaged over (6)")
-    parser.add_argument("--lambda", type=float, default=RERANKING.weight, dest="weight",
-                        help="share of the old distance in it, 0..1 (0.3)")
+    parser.add_argument("--k1", type=int, help="its neighbours (20)")
+    parser.add_argument("--k2", type=int, help="its neighbours averaged over (6)")
+    parser.add_argument("--lambda", type=float, help="share of the old distance in it, 0..1 (0.3)")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where products are computed (cpu)")
     parser.add_argument("--save-distances", type=Path, metavar="FILE.npy",
                         help="write all distances, before re-ranking, queries by gallery, float32")

@@ -54,6 +54,8 @@ def test_pinned_embeddings_give_the_committed_table(pinned, row):
     pinned.run("python", "-m", "stages.evaluate", row, "--experiment", "ci")
     again = metrics(pinned.folder, row)
     assert again.keys() == committed.keys()
+    people = [[line.split()[:3] for line in values.pop("by_identity")] for values in (committed, again)]
+    assert people[0] == people[1]
     committed, again = (values | values.pop("details")[0] for values in (committed, again))
     assert again.keys() == committed.keys()
     for name, value in committed.items():

@@ -17,7 +17,7 @@ import pipeline.retrieval.ranking
 import pipeline.retrieval.scores
 from pipeline.base.errors import InputError
 from pipeline.retrieval.distances import pair_distances, save_distances
-from pipeline.retrieval.features import read_features
+from pipeline.retrieval.features import checksum, read_features
 from pipeline.retrieval.matching import Matching, Side
 from pipeline.retrieval.ranking import evaluate, evaluate_matrix, match_places, nearest
 
@@ -350,6 +350,8 @@ def write_features(path: Path, **changes) -> Path:
         file.attrs["maker"] = json.dumps(columns.pop("maker", MAKER))
         for name, values in columns.items():
             file[name] = values
+        file.attrs["format"] = 2
+        file.attrs["sha256"] = checksum({name: file[name][:] for name in columns}, file.attrs["maker"])
     return path
 
 

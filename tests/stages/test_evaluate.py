@@ -12,7 +12,7 @@ from pipeline.base.errors import InputError
 from pipeline.config.loader import Experiment
 from pipeline.retrieval.features import read_features
 from pipeline.retrieval.ranking import evaluate
-from pipeline.retrieval.scores import data_set_metrics
+from pipeline.retrieval.scores import data_set_metrics, sums_of
 from stages import evaluate as stage
 from tests.helpers.bare_params import bare_experiment
 from tests.retrieval.test_ranking import MAKER, loop_area, loop_distances, loop_list, loop_scores, write_features
@@ -37,6 +37,10 @@ def test_stage_writes_what_the_loop_finds(tmp_path, monkeypatch):
     metrics = json.loads(before[0])
     assert metrics["mAP"] == pytest.approx(100 * np.mean(precision), abs=0.006)
     assert metrics["provenance"][0]["image_steps"] == 640 and metrics["provenance"][0]["protocol"] == "market"
+    assert metrics["provenance"][0]["intervals"] == "95 % bootstrap over identities, 1000 draws"
+    people, sums = sums_of(metrics["by_identity"])
+    assert people == [(0, person, 1) for person in range(1, 7)]
+    np.testing.assert_allclose(sums[0, :, 2], precision, atol=6e-5)
     curve = before[1].decode().splitlines()
     assert curve[1].startswith("toy-net,toy,1,") and float(curve[1].split(",")[3]) * 100 == metrics["rank1"]
     lists = [line.split(",") for line in before[2].decode().splitlines()[1:]]

@@ -62,6 +62,8 @@ def test_figures_are_the_engine_s(tmp_path, capsys, ending, distance):
     for name, value in (("rank-1", "rank1"), ("mAP", "mAP"), ("PR-AUC", "PR_AUC")):
         assert any(line.startswith(name) and f" {expected[value]:.2f}" in line for line in shown.splitlines()), shown
     assert f"{expected['queries']} queries scored, {expected['skipped']} skipped" in shown
+    assert found["intervals"].startswith("95 % bootstrap over identities")
+    assert f"bootstrap over {len(set(given['query_pid'].tolist()))} people" in shown
 
 
 @pytest.mark.parametrize("more", [[], ["--rerank"]])
@@ -113,6 +115,16 @@ def test_reranking_ranks_and_distances(tmp_path, capsys):
     assert found["reranking"] == {"k1": 7, "k2": 2, "lambda": 0.4}
     np.testing.assert_array_equal(np.load(tmp_path / "d.npy"), pair_distances(*sides(given), matching))
     assert "rank-3" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("words", "said"), [(["--k1", 7], "--k1: of re-ranking, .* leave it out"),
+                                             (["--k2", 0, "--lambda", 0.3], "--k2, --lambda: .* leave them out")])
+def test_options_that_would_do_nothing_are_refused(tmp_path, words, said):
+    np.savez(tmp_path / "f.npz", **arrays())
+    with pytest.raises(InputError, match=said):
+        call(tmp_path / "f.npz", *words)
+    call(tmp_path / "f.npz", "--rerank", "--k1", 3, "--json", tmp_path / "out.json")
+    assert json.loads((tmp_path / "out.json").read_text())["reranking"] == {"k1": 3, "k2": 6, "lambda": 0.3}
 
 
 def test_features_of_this_project(tmp_path, capsys):
