@@ -25,8 +25,8 @@ LOG_N = math.log(CLASSES)  # the maximum of Eq. (1)
 SMALLEST = 1e-6  # of a weighted mean's denominator, and of a length that is divided by
 
 CHOICES = {"features": ("all",), "unconfident": ("mask", "global", "global_balanced", "none", "median"),
-           "semantics": ("branch", "cache"), "weights": ("detached", "paper"), "e_max": ("log", "paper"),
-           "pooling": ("mean", "paper"), "reduction": ("mean", "sum")}
+           "attention": ("soft", "gated", "none"), "semantics": ("branch", "cache"), "weights": ("detached", "paper"),
+           "e_max": ("log", "paper"), "pooling": ("mean", "paper"), "reduction": ("mean", "sum")}
 
 
 def entropy(log_p: Tensor) -> Tensor:
@@ -47,9 +47,15 @@ def median(ratio: Tensor) -> Tensor:
     return ratio.flatten(1).quantile(0.5, dim=1)[:, None, None]
 
 
-def attention(ratio: Tensor) -> Tensor:
-    """E / E_max (B, h, w) -> the confident attention map (B, h, w)."""
-    return 1 - ratio  # Eq. (3)
+def attention(ratio: Tensor, kind: str, tau: float | Tensor) -> Tensor:
+    """E / E_max (B, h, w), soft | gated | none, the threshold of `entropy_mask` -> M~ (B, h, w).
+
+    gated: nothing of what the entropy mask has, so that each pixel is in one of the two. none: Eq. (5) is Eq. (4).
+    """
+    if kind == "none":
+        return torch.ones_like(ratio)
+    soft = 1 - ratio  # Eq. (3)
+    return soft.where(ratio < tau, 0.0) if kind == "gated" else soft
 
 
 def weighted_sums(maps: Tensor, f: Tensor) -> Tensor:
@@ -64,23 +70,14 @@ def identity_loss(logits: Tensor, pid: Tensor, s: Tensor) -> Tensor:
     return (s * ce.view_as(s)).sum(1).mean()  # Eq. (8), with the unconfident region Eq. (9)
 
 
-def majority(labels: Tensor, size: tuple[int, int]) -> Tensor:
-    """Labels (B, H, W) of 8 parts -> (B, h, w): each cell's most frequent one, the smaller one of equals."""
-    (height, width), (h, w) = labels.shape[1:], size
-    if height % h or width % w:
-        raise ValueError(f"labels of {height} x {width} cells do not divide into a map of {h} x {w}")
-
-    cells = labels.view(len(labels), 1, h, height // h, w, width // w)
-    classes = torch.arange(CLASSES, device=labels.device).view(1, -1, 1, 1, 1, 1)
-    return (cells == classes).sum((3, 5)).argmax(1)  # (B, N, h, H/h, w, W/w) -> (B, N, h, w) -> (B, h, w)
-
-
 class Esa(nn.Module):
     """The network. ids: J; channels: c. The switches are the paper's ablations (Table 4) and its printed forms.
 
     unconfident: what stands beside the parts in Eq. 7 and 9 (Table 4). mask: Eq. 2 with tau (our) | median: Eq. 2
     with the image's median entropy (d) | global: the globally pooled feature with score 1 (g) | global_balanced: the
     same, its score the mean of the body's | none (w).
+    attention: of the matched features, Eq. 5. soft: Eq. 3 as printed | gated: Eq. 3 below the threshold of Eq. 2 and 0
+    from it on, tau where there is no such mask | none: Eq. 4's features are matched (g).
     semantics: branch (a head on the last map, trained by the batch's labels; nothing is read at test time) | cache
     (the batch's probs8 and entropy, in training and test; no head and no parsing loss).
     weights: detached: no gradient through the scores S of Eq. 7 - 10 | paper.
@@ -92,13 +89,13 @@ class Esa(nn.Module):
 
     distance = "euclidean"
 
-    def __init__(self, *, backbone: Backbone, ids: int, match: str, channels: int, unconfident: str, semantics: str,
-                 tau: float, lambda_parsing: float, margin: float, weights: str, e_max: str, pooling: str,
-                 reduction: str):
+    def __init__(self, *, backbone: Backbone, ids: int, match: str, channels: int, unconfident: str, attention: str,
+                 semantics: str, tau: float, lambda_parsing: float, margin: float, weights: str, e_max: str,
+                 pooling: str, reduction: str):
         super().__init__()
-        check_choices("ESA-ReID", CHOICES, features=match, unconfident=unconfident, semantics=semantics,
-                      weights=weights, e_max=e_max, pooling=pooling, reduction=reduction)
-        self.channels, self.unconfident, self.tau = channels, unconfident, tau
+        check_choices("ESA-ReID", CHOICES, features=match, unconfident=unconfident, attention=attention,
+                      semantics=semantics, weights=weights, e_max=e_max, pooling=pooling, reduction=reduction)
+        self.channels, self.unconfident, self.attention, self.tau = channels, unconfident, attention, tau
         self.lambda_parsing, self.margin = lambda_parsing, margin
         self.weights, self.e_max, self.pooling, self.reduction = weights, e_max, pooling, reduction
 
@@ -143,8 +140,9 @@ class Esa(nn.Module):
         """
         if self.e_max == "paper":
             ratio = CLASSES * ratio
-        body, last = p[:, 1:], self._last_region(ratio)  # (B, 7, h, w), (B, 1 or 0, h, w)
-        weights = torch.cat([body, attention(ratio)[:, None] * body, last], 1)
+        tau = median(ratio) if self.unconfident == "median" else self.tau
+        body, last = p[:, 1:], self._last_region(ratio, tau)  # (B, 7, h, w), (B, 1 or 0, h, w)
+        weights = torch.cat([body, attention(ratio, self.attention, tau)[:, None] * body, last], 1)
         sums = weighted_sums(weights, f)  # (B, 7 + 7 + 1 or 0, h, w), (B, c, h, w) -> (B, 7 + 7 + 1 or 0, c)
         plain, confident, rest = sums.split((BODY, BODY, last.shape[1]), 1)
 
@@ -159,7 +157,7 @@ class Esa(nn.Module):
         return features, matched.flatten(1), self._scores(total if self.pooling == "paper" else total / pixels)
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """image, pid, and labels (B, H/4, W/4) of 8 parts, or with semantics cache probs8 (B, 8, H/4, W/4) and
+        """image, pid, and labels16 (B, h, w) of 8 parts, or with semantics cache probs8 (B, 8, H/4, W/4) and
         entropy (B, H/4, W/4), both in [0, 1] -> total loss, named terms.
 
         `share`: of the last region in the weights of Eq. 7; `accuracy`: of the classifiers, weighted by S.
@@ -180,7 +178,7 @@ class Esa(nn.Module):
 
             loss = terms["id"] + terms["triplet"]
             if log_p is not None:
-                terms["parsing"] = F.nll_loss(log_p, majority(batch["labels"], (f.shape[2], f.shape[3])))
+                terms["parsing"] = F.nll_loss(log_p, batch["labels16"])
                 loss = loss + self.lambda_parsing * terms["parsing"]  # Eq. (11)
 
         right = (logits.argmax(2) == pid[:, None]).float()
@@ -202,13 +200,13 @@ class Esa(nn.Module):
         bound = (CLASSES if self.e_max == "paper" else 1) * (ratio[0].numel() if self.pooling == "paper" else 1)
         return matched.float(), (s / bound).float()
 
-    def _last_region(self, ratio: Tensor) -> Tensor:
-        """E / E_max (B, h, w) -> the weights of what stands beside the body parts: (B, 1, h, w), or (B, 0, h, w)."""
+    def _last_region(self, ratio: Tensor, tau: float | Tensor) -> Tensor:
+        """E / E_max (B, h, w), threshold -> weights of what stands beside the body parts: (B, 1, h, w) or (B, 0, h, w).
+        """
         if self.unconfident == "none":
             return ratio[:, None][:, :0]
         if self.unconfident.startswith("global"):
             return torch.ones_like(ratio)[:, None]
-        tau = median(ratio) if self.unconfident == "median" else self.tau
         return entropy_mask(ratio, tau)[:, None]
 
     def _scores(self, s: Tensor) -> Tensor:

@@ -252,6 +252,8 @@ class EsaParams:
     name: str = doc("the network: models/<name>.py")
     channels: int = count("c_new, numbers of a region's feature")
     unconfident: str = doc("Table 4: our, d, g, -, w", choices=("mask", "median", "global", "global_balanced", "none"))
+    attention: str = doc("of matched features: Eq. 3, 0 from tau on, or Eq. 4's (Table 4: g)",
+                         choices=("soft", "gated", "none"), neutral="soft")
     semantics: str = doc("a parsing head taught by labels, or parts.h5's probabilities and entropy",
                          choices=("branch", "cache"))
     tau: float = share("threshold of the entropy mask over the largest entropy, Eq. 2")
@@ -266,7 +268,7 @@ class EsaParams:
         return "parts.h5" if features is None or self.semantics == "cache" else None
 
     def arrays(self) -> tuple[str, ...]:
-        return ("labels",) if self.semantics == "branch" else ("probs8", "entropy")
+        return ("labels16",) if self.semantics == "branch" else ("probs8", "entropy")
 
 
 @dataclass(frozen=True)

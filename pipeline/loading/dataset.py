@@ -2,8 +2,8 @@
 
 A batch is a dict of tensors on the network's device: image (B, 3, H, W) float32, normalised; pid (B,) int64, the class
 0 .. J - 1 in training; camid (B,) int64; row (B,) int64, the row of the set. Of parts.h5 what is asked for: labels
-(B, H/4, W/4) int64, 8 parts; probs8 (B, 8, H/4, W/4), probs4 (B, 5, H/4, W/4) and entropy (B, H/4, W/4) float32 in
-[0, 1]. Of dsap.h5 dsap (B, 24, 3, S, S) float32 and valid (B, 24, S, S) bool.
+(B, H/4, W/4) or labels16 (B, H/16, W/16) int64, 8 parts; probs8 (B, 8, H/4, W/4), probs4 (B, 5, H/4, W/4) and entropy
+(B, H/4, W/4) float32 in [0, 1]. Of dsap.h5 dsap (B, 24, 3, S, S) float32 and valid (B, 24, S, S) bool.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from pipeline.caches.cache import Cache
 from pipeline.caches.parts_layout import CELL
 from pipeline.loading.augmentation import Augmentation, Chance, draw, inside, mean_colour, move, move_cells
 from pipeline.loading.collate import as_it_is, batches_or_error
-from pipeline.loading.device_batch import CHANNELS, Batch, Loaded, finished
+from pipeline.loading.device_batch import CELLS, CHANNELS, Batch, Loaded, finished
 from pipeline.loading.samplers import Batches, Draws
 from pipeline.loading.sgam_crop import Box, crop_image, crop_maps
 
@@ -122,8 +122,8 @@ class Images(Dataset):
         """What is asked for of the cache's rows `places`."""
         batch = {}
         for name in self.arrays:
-            if name == "labels":
-                batch["labels"] = self._labels(cache, places, moves)
+            if name in CELLS:
+                batch[name] = self._labels(cache, places, moves)
             elif name == "dsap":
                 batch |= {array: np.stack([cache.read(array, place) for place in places])
                           for array in ("dsap", "valid")}

@@ -19,6 +19,7 @@ from pipeline.caches.parts_layout import CELL
 from pipeline.loading.augmentation import LEVELS, flip_parts, flip_pieces, moved_maps
 
 CHANNELS = {"probs8": 8, "probs4": 5, "entropy": 1}  # K of the maps that a batch may hold
+CELLS = {"labels": CELL, "labels16": 16}  # of the labels that it may hold: pixels of a cell's side
 BYTES_SUMMED = 0x01010101  # times a number of four bytes: the highest byte becomes the sum of them
 
 Loaded = dict[str, Any]  # arrays or tensors
@@ -29,9 +30,9 @@ def finished(loaded: Loaded, device: torch.device, *, pieces: bool = False) -> B
     """A loaded batch as networks take it, on the device. pieces: its warps are pieces of the image (CSA).
 
     image (B, H, W, 3) uint8 -> (B, 3, H, W) float32, ImageNet's mean and deviation taken out, 0 (ImageNet's mean)
-    outside of the image. labels (B, H, W) uint8 -> (B, H/4, W/4) int64. Maps (B, K, H/4 + 1, W/4 + 1) float32 ->
-    (B, K, H/4, W/4). dsap (B, 24, S, S, 3), valid (B, 24, S, S), uint8 -> (B, 24, 3, S, S) float32, 0 where not valid,
-    and bool.
+    outside of the image. labels and labels16 (B, H, W) uint8 -> (B, H/4, W/4) and (B, H/16, W/16) int64. Maps
+    (B, K, H/4 + 1, W/4 + 1) float32 -> (B, K, H/4, W/4). dsap (B, 24, S, S, 3), valid (B, 24, S, S), uint8 ->
+    (B, 24, 3, S, S) float32, 0 where not valid, and bool.
     """
     batch = {name: torch.as_tensor(array).to(device, non_blocking=True) for name, array in loaded.items()}
     flip, whole, erased = (batch.pop(name) for name in ("flip", "inside", "erased"))  # (B,), (B, 4), (B, 4)
@@ -44,8 +45,8 @@ def finished(loaded: Loaded, device: torch.device, *, pieces: bool = False) -> B
         image = torch.where(gone[:, None], batch.pop("fill")[:, :, None, None], image)
     batch["image"] = image
 
-    if "labels" in batch:
-        batch["labels"] = area_majority(batch["labels"].masked_fill_(blank, 0))  # (B, H, W) -> (B, H/4, W/4)
+    for name in CELLS.keys() & batch.keys():  # (B, H, W) -> (B, H/4, W/4) or (B, H/16, W/16)
+        batch[name] = area_majority(batch[name].masked_fill_(blank, 0), CELLS[name])
 
     shift = torch.stack([whole[:, 0] + whole[:, 2] - height, whole[:, 1] + whole[:, 3] - width], 1)  # (B, 2)
     still = ~flip & (shift == 0).all(1) & (erased == 0).all(1)
@@ -76,19 +77,22 @@ def _within(boxes: Tensor, height: int, width: int) -> Tensor:
     return ((y >= top) & (y < bottom))[:, :, None] & ((x >= left) & (x < right))[:, None]
 
 
-def area_majority(labels: Tensor) -> Tensor:
-    """(B, H, W) uint8 labels of the 8 parts -> (B, H/4, W/4) int64: a cell's most frequent one, the smaller of equals.
+def area_majority(labels: Tensor, cell: int) -> Tensor:
+    """(B, H, W) uint8 labels of the 8 parts -> (B, H/cell, W/cell) int64: a cell's most frequent one, the smaller of
+    equals. cell: pixels of its side, a multiple of 4.
     """
     height, width = labels.shape[1:]
-    if height % CELL or width % CELL:
-        raise ValueError(f"labels of {height} x {width} pixels do not divide into cells of {CELL} x {CELL}")
+    if height % cell or width % cell:
+        raise ValueError(f"labels of {height} x {width} pixels do not divide into cells of {cell} x {cell}")
 
-    last = len(PARTS8) - 1
-    best = torch.zeros(len(labels), height // CELL, width // CELL, dtype=torch.int32, device=labels.device)
+    last, blocks = len(PARTS8) - 1, cell // CELL
+    best = torch.zeros(len(labels), height // cell, width // cell, dtype=torch.int32, device=labels.device)
     for part in range(last + 1):
         here = (labels == part).view(torch.uint8)
         lines = here[:, 0::CELL] + here[:, 1::CELL] + here[:, 2::CELL] + here[:, 3::CELL]  # (B, H/4, W)
         count = lines.view(torch.int32) * BYTES_SUMMED >> 24  # (B, H/4, W/4)
+        if blocks > 1:
+            count = count.unflatten(2, (-1, blocks)).unflatten(1, (-1, blocks)).sum((2, 4), dtype=torch.int32)
         best = torch.maximum(best, count * (last + 1) + last - part)  # of equals the smaller part is the larger number
     return (last - best % (last + 1)).long()
 

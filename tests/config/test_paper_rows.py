@@ -245,21 +245,48 @@ def test_dsa_s_rows_of_table_2_differ_in_the_data_set(papers):
 
 
 def test_partial_reid_s_probes_are_those_the_paper_uses(papers):
-    for paper, probes in {"esa": {"partial-reid-partial"}, "sgam": {"partial-reid-partial"}, "dsa": set(),
-                          "sorn": {"partial-reid-occluded", "partial-reid-partial"},
-                          "sgsfa": {"partial-reid-occluded", "partial-reid-partial"}}.items():
+    """Its table has the paper's probes, which SGSFA does not name; every row is scored on the others too."""
+    for paper, probes in {"esa": "partial-reid-occluded", "sgsfa": "partial-reid-occluded",
+                          "sgam": "partial-reid-partial", "sorn": "partial-reid-occluded"}.items():
         tree = papers[paper]
-        assert {tree["datasets"][embed["dataset"]]["layout"] for result, run, _ in results(tree)
-                for embed in tree["embed"].values() if embed["result"] == result and result.startswith(paper)
-                and "partial-reid" in embed["dataset"]} == probes, paper
+        for table in tree["paper_tables"]["all"]["tables"]:
+            for row in table["rows"]:
+                if row["dataset"] == "partial-reid":
+                    assert tree["datasets"][row["data"]]["layout"] == probes, paper
+                    scored = {tree["datasets"][name]["layout"] for name in tree["evaluate"][row["result"]]["datasets"]}
+                    assert scored >= {"partial-reid-occluded", "partial-reid-partial"}, row["result"]
+
+
+def test_what_stands_beside_a_row_is_made_wherever_the_row_is(rendered, papers):
+    """ESA's other readings: scored on all sets of that row, and another network by what is named here alone."""
+    for name, beside, changed in (("esa-gated", "esa", {"attention": "gated"}),
+                                  ("esa-cache", "esa", {"semantics": "cache"}),
+                                  ("esa-g-attended", "esa-g", {"attention": "soft"})):
+        for tree, scale in ((rendered, "tables"), (papers["esa"], "paper-esa")):
+            trained = {row.train_on for row in read_rows() if row.variant == beside}
+            assert trained
+            for dataset in trained:
+                train = counterpart("esa", dataset, wanted(scale))
+                own, row = (run_name(variant, train, wanted(scale)) for variant in (name, beside))
+                assert set(tree["evaluate"][own]["datasets"]) == set(tree["evaluate"][row]["datasets"])
+                runs = [{"attention": "soft"} | tree["runs"][key]["model"] for key in (own, row)]
+                assert runs[0] == runs[1] | changed and runs[0] != runs[1]
+                assert {**tree["runs"][own], "model": {}} == {**tree["runs"][row], "model": {}}
+
+
+def test_table_4_s_row_g_has_no_attention(rendered):
+    """L733-736: "removing the entropy-based mask"; the pooled feature in the unconfident one's place."""
+    model = rendered["runs"]["esa-g-synth-holistic"]["model"]
+    assert (model["unconfident"], model["attention"]) == ("global", "none")
 
 
 def test_a_row_trains_for_itself_or_not_at_all(own, papers):
     """How many trainings each paper needs is counted from its tables by hand."""
-    # {Baseline, ESA} x {Market, Duke, Drama} and {g, w, d} x {Market, Drama}; two on Occluded-Duke, P-Duke, Market,
-    # Duke; five on Occluded-Duke, Market, Duke; 3 baselines, two branches, 2 Single, joint, CSA, Concatenation+fc and
-    # three other sets, and CUHK01's ten splits; ten on Occluded-Duke and the segmentation of +S, Market, Duke
-    counted = {"esa": 12, "sgsfa": 5, "sgam": 7, "dsa": 22, "sorn": 13}
+    # {Baseline, ESA, and beside it gated and on a cache} x {Market, Duke, Drama} and {g, beside it attended, w, d} x
+    # {Market, Drama}; two on Occluded-Duke, P-Duke, Market, Duke; five on Occluded-Duke, Market, Duke; 3 baselines, two
+    # branches, 2 Single, joint, CSA, Concatenation+fc and three other sets, and CUHK01's ten splits; ten on
+    # Occluded-Duke and the segmentation of +S, Market, Duke
+    counted = {"esa": 20, "sgsfa": 5, "sgam": 7, "dsa": 22, "sorn": 13}
     shared = own["paper"].params["runs"]
     theirs = {paper: [*own[f"paper-{paper}"].params["runs"],
                       *(key for key in shared if key.removesuffix("-market1501") in (paper, f"{paper}-baseline-re"))]
@@ -289,7 +316,8 @@ def test_nothing_is_trained_or_cached_without_a_result():
     """With Market-1501 alone, ESA's rows g, w and d have no test set: they are not trained either."""
     kept = ("market1501",)
     tree = together("paper-esa", kept)
-    assert list(compose("paper-esa", kept).params["runs"]) == ["esa-baseline-market1501"]
+    assert set(compose("paper-esa", kept).params["runs"]) == {f"esa-{name}-market1501" for name in (
+        "baseline", "gated", "cache")}
     assert list(tree["datasets"]) == list(tree["caches"]) == ["market1501"]
     for paper in PAPERS:
         composed = compose(f"paper-{paper}", kept)

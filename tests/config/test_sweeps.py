@@ -12,15 +12,18 @@ ROOT = Path(__file__).resolve().parents[2]
 PAPERS = ("esa", "sgsfa", "sgam", "sorn")
 Entry = dict[str, Any]
 
-# (paper, figure) -> best, and values that must stand there, in the papers' own sentences
+# sweep, paper, figure -> best, and values that must stand there, in the papers' own sentences
 PRINTED = {
-    ("esa", "5"): ([0.1], {0.01, 0.1}),       # "when lambda is small (for example 0.01)"; "best lambda ... is 0.1"
-    ("esa", "6"): ([], {0.1, 0.9}),           # "we increase tau from 0.1 to 0.9"
-    ("sgsfa", "6"): ([0.8], {0, 0.2, 0.8, 1}),  # "from 0 to 0.2"; "0.8 is best choice"; "when lambda is 1", "is 0"
-    ("sgam", "6"): ([0.2], {0, 0.2, 1}),      # "When lambda = 0.2"; "using only global features or local features"
-    ("sorn", "8 (a)"): ([0.15], {0.15}),      # "When tau = 0.15"
-    ("sorn", "8 (b)"): ([3], {3}),            # "when the number of patches is set to 3"
-    ("sorn", "8 (c)"): ([3], {1, 2, 3, 4}),   # "change N from 1 to 4. When the value of N is set to 3"
+    ("esa-lambda", "esa", "5"): ([0.1], {0.01, 0.1}),  # "small (for example 0.01)"; "best lambda ... is 0.1"
+    ("esa-tau", "esa", "6"): ([], {0.1, 0.9}),  # "we increase tau from 0.1 to 0.9"
+    ("esa-tau-gated", "esa", "6"): ([], {0.1, 0.9}),  # "In Eq.2 and Eq.3, tau is the threshold"
+    # "from 0 to 0.2"; "0.8 is best choice"; "when lambda is 1", "is 0"
+    ("sgsfa-lambda", "sgsfa", "6"): ([0.8], {0, 0.2, 0.8, 1}),
+    # "When lambda = 0.2"; "using only global features or local features"
+    ("sgam-lambda", "sgam", "6"): ([0.2], {0, 0.2, 1}),
+    ("sorn-tau", "sorn", "8 (a)"): ([0.15], {0.15}),  # "When tau = 0.15"
+    ("sorn-p", "sorn", "8 (b)"): ([3], {3}),  # "when the number of patches is set to 3"
+    ("sorn-n", "sorn", "8 (c)"): ([3], {1, 2, 3, 4}),   # "change N from 1 to 4. When the value of N is set to 3"
 }
 
 
@@ -74,7 +77,7 @@ def settings(tree: Entry, entry: Entry, result: str) -> Entry:
 
 
 def test_the_sweeps_are_those_of_the_papers():
-    sweeps = {(sweep.paper, sweep.figure): sweep for sweep in read_sweeps()}
+    sweeps = {(sweep.name, sweep.paper, sweep.figure): sweep for sweep in read_sweeps()}
     assert sweeps.keys() == PRINTED.keys()
     for key, (best, values) in PRINTED.items():
         sweep = sweeps[key]
@@ -89,7 +92,7 @@ def test_each_value_changes_its_field_alone_and_the_own_one_nothing(trees):
         tree = trees[sweep.paper]
         for entry in sweeps_of(tree, sweep):
             full = settings(tree, entry, entry["results"][entry["values"].index(sweep.own)])
-            assert full["run"] == sweep.paper + ("" if entry["trained_on"] == "synth-occluded" else "-synth-holistic")
+            assert full["run"] == sweep.variant + ("" if entry["trained_on"] == "synth-occluded" else "-synth-holistic")
             assert full[f"about.{sweep.field}"] == sweep.own
             for value, result in zip(entry["values"], entry["results"], strict=True):
                 own = settings(tree, entry, result)
@@ -100,7 +103,7 @@ def test_each_value_changes_its_field_alone_and_the_own_one_nothing(trees):
                 # a training per value, but for what acts at test time alone: SORN's tau
                 assert (own["run"] == full["run"]) == (value == sweep.own or sweep.name == "sorn-tau")
                 count += 1
-    assert count == 6 + 9 + 6 + 7 + 2 * (7 + 5 + 4)
+    assert count == 6 + 2 * 9 + 6 + 7 + 2 * (7 + 5 + 4)
 
 
 def test_sgam_s_ends_are_matched_by_what_was_trained(trees):

@@ -8,8 +8,8 @@ def people(*, height: int = 64, width: int = 32, ids: int = 8, images: int = 4, 
            cells: bool = False) -> dict[str, Tensor]:
     """A batch as training sees it. Each identity has its own colours for head, torso and legs on a noisy background.
 
-    image (32, 3, H, W); pid (32,); camid (32,); labels (32, H/4, W/4) of 8 parts; with dsap also dsap
-    (32, 24, 3, 32, 32), 0 outside a random half of the texels, and valid. cells: see `_cells`.
+    image (32, 3, H, W); pid (32,); camid (32,); labels (32, H/4, W/4) and labels16 (32, H/16, W/16) of 8 parts; with
+    dsap also dsap (32, 24, 3, 32, 32), 0 outside a random half of the texels, and valid. cells: see `_cells`.
     """
     g = torch.Generator().manual_seed(seed)
     n = ids * images
@@ -20,7 +20,8 @@ def people(*, height: int = 64, width: int = 32, ids: int = 8, images: int = 4, 
     body = nn.functional.interpolate((labels > 0).float()[:, None], scale_factor=4)
     image = body * nn.functional.interpolate(painted, scale_factor=4) + 0.3 * torch.randn(n, 3, height, width,
                                                                                          generator=g)
-    batch = {"image": image, "pid": pid, "camid": torch.arange(n) % 2, "labels": labels}
+    counts = nn.functional.one_hot(labels, 8).unflatten(2, (-1, 4)).unflatten(1, (-1, 4)).sum((2, 4))
+    batch = {"image": image, "pid": pid, "camid": torch.arange(n) % 2, "labels": labels, "labels16": counts.argmax(3)}
     if dsap:
         parts = torch.arange(24) % 8
         valid = torch.rand(n, 24, 32, 32, generator=g) < 0.5

@@ -20,7 +20,7 @@ from pipeline.loading.augmentation import (
     move_cells,
     moved_maps,
 )
-from pipeline.loading.device_batch import area_majority, finished, normalise
+from pipeline.loading.device_batch import CELLS, area_majority, finished, normalise
 
 H, W = 48, 24
 CPU = torch.device("cpu")
@@ -38,7 +38,7 @@ def _seen(drawn: Augmentation, rgb: np.ndarray | None = None, *, fill: bool = Fa
     if fill:
         loaded["fill"] = mean_colour(rgb)
     for name, array in arrays.items():
-        if name == "labels":
+        if name in CELLS:
             loaded[name] = np.full((H, W), 7, np.uint8)
             move(array, drawn, loaded[name])
         else:
@@ -62,12 +62,14 @@ def _decoded(image: np.ndarray, labels: int) -> np.ndarray:
     return np.where((image == 0).all(0), 0, nearest)
 
 
-def _majority(labels: np.ndarray) -> np.ndarray:
-    """The naive loop: most frequent of 4 x 4, the smaller one of equals."""
-    out = np.zeros((H // 4, W // 4), np.uint8)
-    for row in range(H // 4):
-        for column in range(W // 4):
-            count = Counter(labels[4 * row:4 * row + 4, 4 * column:4 * column + 4].ravel().tolist())
+def _majority(labels: np.ndarray, cell: int = 4) -> np.ndarray:
+    """The naive loop: most frequent of a cell's pixels, all at once, the smaller one of equals."""
+    height, width = labels.shape[0] // cell, labels.shape[1] // cell
+    out = np.zeros((height, width), np.uint8)
+    for row in range(height):
+        for column in range(width):
+            pixels = labels[cell * row:cell * row + cell, cell * column:cell * column + cell]
+            count = Counter(pixels.ravel().tolist())
             out[row, column] = min(count, key=lambda label: (-count[label], label))
     return out
 
@@ -80,14 +82,24 @@ def test_image_and_labels_move_together(number):
     np.testing.assert_array_equal(seen["labels"], _majority(_decoded(seen["image"], 8)))
 
 
-def test_the_majority_of_any_labels():
-    labels = rng(0, "majority").integers(0, 8, (300, H, W)).astype(np.uint8)
+@pytest.mark.parametrize("cell", [4, 16])
+def test_the_majority_of_any_labels(cell):
+    labels = rng(0, "majority").integers(0, 8, (300, 48, 32)).astype(np.uint8)
     labels[0], labels[1] = 7, 0
-    found = area_majority(torch.from_numpy(labels))
+    found = area_majority(torch.from_numpy(labels), cell)
     assert found.dtype == torch.int64
-    np.testing.assert_array_equal(found[:40].numpy(), [_majority(each) for each in labels[:40]])
-    counts = (labels.reshape(300, H // 4, 4, W // 4, 4, 1) == np.arange(8)).sum((2, 4))
+    np.testing.assert_array_equal(found[:40].numpy(), [_majority(each, cell) for each in labels[:40]])
+    counts = (labels.reshape(300, 48 // cell, cell, 32 // cell, cell, 1) == np.arange(8)).sum((2, 4))
     np.testing.assert_array_equal(found.numpy(), counts.argmax(-1))
+
+
+def test_a_majority_of_all_pixels_is_none_of_majorities():
+    """A foot has 9 of 16 pixels in 9 of 16 cells: most of the cells are mostly foot, and 175 of 256 pixels are not."""
+    labels = np.zeros((1, 16, 16), np.uint8)
+    lines = np.arange(12)[np.arange(12) % 4 < 3]
+    labels[0, lines[:, None], lines] = 7
+    assert (area_majority(torch.from_numpy(labels), 4) == 7).sum() == 9
+    assert area_majority(torch.from_numpy(labels), 16).item() == 0
 
 
 def test_all_kinds_of_augmentation_were_drawn():
@@ -212,8 +224,9 @@ def test_what_is_erased_can_become_the_mean_of_the_picture():
 
 
 def test_labels_that_do_not_divide_are_refused():
-    with pytest.raises(ValueError, match="30 x 24"):
-        area_majority(torch.zeros(1, 30, 24, dtype=torch.uint8))
+    for cell, said in ((4, "30 x 24 pixels do not divide into cells of 4 x 4"), (16, "cells of 16 x 16")):
+        with pytest.raises(ValueError, match=said):
+            area_majority(torch.zeros(1, 30, 24, dtype=torch.uint8), cell)
 
 
 def test_normalisation_is_imagenet_s():

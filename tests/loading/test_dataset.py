@@ -127,7 +127,7 @@ def test_labels_follow_their_picture(fake, tmp_path):
         write_image(tmp_path / path, LEVELS[fake_labels(key)][..., None].repeat(3, 2))
     write_fake_caches(tmp_path, tmp_path, frame)
     pictures = Images(frame, raw=tmp_path, cache=tmp_path / "parts.h5", height=HEIGHT, width=WIDTH, chance=CHANCE,
-                      arrays=("labels", "probs8", "probs4", "entropy"))
+                      arrays=("labels", "labels16", "probs8", "probs4", "entropy"))
     for number in range(48):
         item = _one(pictures, number, number % len(frame))
         grey = ((item["image"] * IMAGENET_STD[:, None, None] + IMAGENET_MEAN[:, None, None]) * 255)[0]
@@ -136,6 +136,8 @@ def test_labels_follow_their_picture(fake, tmp_path):
         cells = seen.reshape(HEIGHT // 4, 4, WIDTH // 4, 4).transpose(0, 2, 1, 3).reshape(HEIGHT // 4, WIDTH // 4, 16)
         counts = (cells[..., None] == np.arange(8)).sum(2)
         np.testing.assert_array_equal(item["labels"], counts.argmax(-1))
+        whole = counts.reshape(HEIGHT // 16, 4, WIDTH // 16, 4, 8).sum((1, 3))
+        np.testing.assert_array_equal(item["labels16"], whole.argmax(-1))
         np.testing.assert_allclose(item["probs8"], counts.transpose(2, 0, 1) / 16, atol=1e-6)
         groups = (PARTS8_TO_PARTS4[cells][..., None] == np.arange(5)).sum(2)
         np.testing.assert_allclose(item["probs4"], groups.transpose(2, 0, 1) / 16, atol=1e-6)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from models.backbone import Backbone
-from models.esa import CHOICES, Esa, attention, entropy, entropy_mask, identity_loss, majority, median, weighted_sums
+from models.esa import CHOICES, Esa, attention, entropy, entropy_mask, identity_loss, median, weighted_sums
 from models.losses import part_distance
 from pipeline.loading.device_batch import area_majority
 from pipeline.retrieval.distances import pair_distances
@@ -38,10 +38,12 @@ def bands(batch: dict, *, seed: int = 0) -> dict:
     """The batch with bodies that a map of 1/16 still shows: full-width bands of head, torso, upper leg and foot, one
     row of the map each; as labels, and as probabilities of a good parser with their entropy."""
     images, _, height, width = batch["image"].shape
-    labels = torch.tensor([1, 2, 5, 7]).repeat_interleave(height // 16)[None, :, None].expand(images, -1, width // 4)
+    rows = torch.tensor([1, 2, 5, 7])
+    labels = rows.repeat_interleave(height // 16)[None, :, None].expand(images, -1, width // 4)
+    cells = rows.repeat_interleave(height // 64)[None, :, None].expand(images, -1, width // 16)
     logits = 6 * F.one_hot(labels, 8).permute(0, 3, 1, 2) + draw(images, 8, height // 4, width // 4, seed=seed)
     log_p = logits.log_softmax(1)
-    return batch | {"labels": labels.contiguous(), "probs8": log_p.exp().float(),
+    return batch | {"labels16": cells.contiguous(), "probs8": log_p.exp().float(),
                     "entropy": (entropy(log_p) / LOG_8).float()}
 
 
@@ -78,13 +80,15 @@ def test_entropy_is_0_for_certain_pixels_and_log_n_for_uniform_ones():
 def test_eq_2_and_3_mask_and_attend(tau):
     ratio = draw(2, 5, 4).sigmoid()
     ratio[0, 0, 0] = tau
-    mask, confident = entropy_mask(ratio, tau), attention(ratio)
+    mask, confident, gated, plain = (entropy_mask(ratio, tau), *(
+        attention(ratio, kind, tau) for kind in ("soft", "gated", "none")))
     for b in range(2):
         for y in range(5):
             for x in range(4):
                 e = float(ratio[b, y, x])
                 assert float(mask[b, y, x]) == (e if e >= tau else 0)
                 assert abs(float(confident[b, y, x]) - (1 - e)) < 1e-10
+                assert abs(float(gated[b, y, x]) - (1 - e if e < tau else 0)) < 1e-10 and float(plain[b, y, x]) == 1
 
     assert mask[0, 0, 0] == tau
 
@@ -99,7 +103,7 @@ def test_row_d_masks_the_half_of_each_image_with_the_larger_entropy():
 
 def test_eq_4_and_5_add_up_every_pixel():
     f, p, ratio = picture()
-    ours = weighted_sums(p, f), weighted_sums(attention(ratio)[:, None] * p, f)
+    ours = weighted_sums(p, f), weighted_sums(attention(ratio, "soft", 0.5)[:, None] * p, f)
     pixels = [(y, x) for y in range(4) for x in range(2)]
 
     for b in range(3):
@@ -114,7 +118,7 @@ def test_eq_4_and_5_add_up_every_pixel():
 
 # Eq. 6 - 11
 
-def naive_regions(f, p, ratio, *, unconfident="mask", tau=0.5, e_max="log", pooling="mean", **_):
+def naive_regions(f, p, ratio, *, unconfident="mask", attention="soft", tau=0.5, e_max="log", pooling="mean", **_):
     """One image: F (c, h, w), p (8, h, w), E / log N (h, w) -> lists over the regions: the classifiers' features, the
     matched ones before normalisation, the scores."""
     (channels, height, width), n = f.shape, 8
@@ -134,7 +138,9 @@ def naive_regions(f, p, ratio, *, unconfident="mask", tau=0.5, e_max="log", pool
         part = {g: float(p[i][g]) for g in pixels}
         total = sum(part.values())
         seen.append(weigh(part) if pooling == "paper" else [x / total for x in weigh(part)])
-        matched.append(weigh({g: (1 - share[g]) * part[g] for g in pixels}))
+        trust = {"soft": {g: 1 - share[g] for g in pixels}, "none": dict.fromkeys(pixels, 1.0),
+                 "gated": {g: 1 - share[g] if share[g] < tau else 0.0 for g in pixels}}[attention]
+        matched.append(weigh({g: trust[g] * part[g] for g in pixels}))
         scores.append(total if pooling == "paper" else total / len(pixels))
 
     if unconfident in ("mask", "median"):
@@ -165,7 +171,9 @@ def naive_distance(f_p, f_q, s_p, s_q, *, reduction="mean", **_) -> float:
 
 @pytest.mark.parametrize("options", [{"unconfident": row} for row in ROWS] + [
     {"tau": 0.25}, {"e_max": "paper", "tau": 2.0}, {"pooling": "paper"}, {"unconfident": "none", "reduction": "sum"},
-    {"unconfident": "global", "pooling": "paper"}])
+    {"unconfident": "global", "pooling": "paper"}, {"attention": "gated"}, {"attention": "gated", "tau": 0.7},
+    {"attention": "gated", "unconfident": "median"}, {"attention": "gated", "unconfident": "none"},
+    {"attention": "none", "unconfident": "global"}, {"attention": "none"}])
 def test_the_pair_distance_is_eq_7_and_without_its_divisor_eq_6(options):
     model, (f, p, ratio) = build(semantics="cache", **options), picture(images=4)
     _, matched, s = model.regions(f, p, ratio)
@@ -193,7 +201,8 @@ def test_eq_8_and_9_weigh_each_regions_cross_entropy():
 
 FORMS = [{"unconfident": row} for row in ROWS] + [
     {"semantics": "cache"}, {"weights": "paper"}, {"e_max": "paper"}, {"pooling": "paper", "unconfident": "global"},
-    {"pooling": "paper"}, {"reduction": "sum", "unconfident": "none"}]
+    {"pooling": "paper"}, {"reduction": "sum", "unconfident": "none"}, {"attention": "gated", "semantics": "cache"},
+    {"attention": "none", "unconfident": "global"}]
 
 
 @pytest.mark.parametrize("options", FORMS)
@@ -280,21 +289,6 @@ def test_scores_carry_gradients_in_the_paper_form_alone(weights, unconfident):
 
     slope = (above - below) / 2
     assert abs(slope - float(bias.grad @ step)) < 1e-4 * abs(slope)
-
-
-def test_labels_shrink_to_each_cells_most_frequent():
-    labels = torch.randint(0, 8, (3, 16, 8), generator=torch.Generator().manual_seed(0))
-    ours = majority(labels, (4, 2))
-    for b in range(3):
-        for y in range(4):
-            for x in range(2):
-                cell = labels[b, 4 * y: 4 * y + 4, 4 * x: 4 * x + 4].flatten().tolist()
-                assert int(ours[b, y, x]) == max(sorted(set(cell)), key=cell.count)
-
-    assert torch.equal(ours, area_majority(labels.byte()))
-    assert torch.equal(majority(labels, (16, 8)), labels)
-    with pytest.raises(ValueError, match="16 x 8 cells do not divide into a map of 5 x 2"):
-        majority(labels, (5, 2))
 
 
 # Matching
@@ -398,7 +392,8 @@ def test_unsure_everywhere_explodes_nowhere(spread, options):
 
 
 @pytest.mark.parametrize("options", [{"unconfident": row} for row in ROWS] + [
-    {"semantics": "cache"}, {"e_max": "paper"}, {"pooling": "paper"}, {"pooling": "paper", "unconfident": "global"}])
+    {"semantics": "cache"}, {"e_max": "paper"}, {"pooling": "paper"}, {"pooling": "paper", "unconfident": "global"},
+    {"attention": "gated", "semantics": "cache"}, {"attention": "none", "unconfident": "global"}])
 def test_embedding_is_what_training_compares(options):
     """Distances from `embed`, by the retrieval's own code, are Eq. 7 of the regions; scores are shares in [0, 1]."""
     model, batch = build(**options).eval(), bands(people(ids=3, images=2))
@@ -416,6 +411,15 @@ def test_embedding_is_what_training_compares(options):
     ours = pair_distances(side, side, Matching(model.sizes, model.distance, model.reduction, double=True))
     others = ~np.eye(6, dtype=bool)
     assert np.abs(ours - d.numpy())[others].max() < 1e-5
+
+
+def test_a_part_of_which_all_is_gated_is_the_zero_vector_and_no_noise():
+    """Eq. 3 soft leaves a little of it, which length 1 makes as large as any other."""
+    f, p, _ = picture()
+    ratio = torch.full((3, 4, 2), 0.6, dtype=torch.float64)
+    for kind, length in (("soft", 1), ("none", 1), ("gated", 0)):
+        matched = build(semantics="cache", attention=kind).regions(f, p, ratio)[1]
+        assert torch.allclose(matched.unflatten(1, (8, 5))[:, :7].norm(dim=2), torch.full((3, 7), length).double())
 
 
 # Training
