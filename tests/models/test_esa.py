@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from models.backbone import Backbone
 from models.esa import CHOICES, Esa, attention, entropy, entropy_mask, identity_loss, median, weighted_sums
 from models.losses import part_distance
-from pipeline.loading.device_batch import area_majority
 from pipeline.retrieval.distances import pair_distances
 from pipeline.retrieval.matching import Matching, Side
 from tests.helpers.networks import network
