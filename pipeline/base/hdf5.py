@@ -10,21 +10,32 @@ import os
 
 import h5py
 
+from pipeline.base.errors import InputError
+
 HEAP = b"GCOL\1\0\0\0"  # signature and version
+HELD = ("unable to lock file", "already open for")  # what HDF5 says of a file in others' hands
 HEADER = 16  # bytes of a heap's header, and of each object's
 
 
 def open_h5(path: str | os.PathLike, *, head: int = 0) -> h5py.File:
     """The file, read-only, without locks. head: heaps lie in so many of its first bytes; 0: anywhere.
 
-    FileNotFoundError, another OSError where it is no HDF5 file, ValueError where a heap is damaged.
+    FileNotFoundError, another OSError where it is no HDF5 file, ValueError where a heap is damaged. InputError where
+    another process has it open to write, or died of it, which HDF5 marks in the file; or where it holds a lock that
+    HDF5_USE_FILE_LOCKING has this one ask for.
     """
     with open(path, "rb") as file:
         if os.fstat(file.fileno()).st_size:  # nothing cannot be mapped
             with mmap.mmap(file.fileno(), head and min(head, os.fstat(file.fileno()).st_size),
                            access=mmap.ACCESS_READ) as data:
                 check_heaps(data)
-    return h5py.File(path, "r", locking=False)
+    try:
+        return h5py.File(path, "r", locking=False)
+    except OSError as error:
+        if not any(word in str(error) for word in HELD):
+            raise
+        raise InputError(f"{os.fspath(path)!r}: another process has it open ({' '.join(str(error).split())}); wait for "
+                         "that one, or if none is left run `h5clear -s` on the file or make it again") from error
 
 
 def check_heaps(data: mmap.mmap | bytes) -> None:

@@ -95,6 +95,8 @@ def add_occlusion(frame: pd.DataFrame, root: str | os.PathLike) -> pd.DataFrame:
         with open_h5(path) as file:
             known = dict(zip(file["path"].asstr()[:], file["occlusion"][:].tolist(), strict=True))
         return frame.assign(occlusion=[float(known[name]) for name in frame["path"]])
+    except InputError:
+        raise
     except Exception as error:  # what h5py raises on damaged files is of many kinds
         raise InputError(f"{os.fspath(path)!r}: does not belong to the images beside it ({error}); render the set "
                          "again with `dvc repro render`") from error

@@ -79,6 +79,8 @@ class ParsingSet:
             if self.file is None:
                 self.file = open_h5(path)
             return self.file[name]
+        except InputError:
+            raise
         except Exception as error:
             raise InputError(f"{path}: cannot be read as a rendered set's labels ({error}); render the set again"
                              ) from error
