@@ -14,7 +14,7 @@ from pipeline.base.errors import InputError
 
 HEAP = b"GCOL\1\0\0\0"  # signature and version
 HEADER = 16  # bytes of a heap's header, and of each object's
-HELD = ("already open for write", "unable to lock file")  # how HDF5 says that somebody has a file open
+HELD = ("already open for", "unable to lock file")  # how HDF5 says that somebody has a file open
 
 
 class HeldError(InputError):

@@ -217,6 +217,8 @@ class Cache:
                 self._file = open_h5(self.path, head=HEAD)
                 self._process = os.getpid()
             yield self._file
+        except InputError:  # in another process's hands
+            raise
         except FileNotFoundError as error:
             raise InputError(f"{str(self.path)!r}: no such cache; make it with the stage {self._stage()}") from error
         except HeldError:

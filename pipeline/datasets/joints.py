@@ -66,6 +66,8 @@ def read_joints(path: str | os.PathLike) -> Joints:
         if places.ndim != 3 or places.shape[2] != 3 or places.dtype.kind not in "fiu" or len(places) != len(names) \
                 or sizes.shape != (len(names), 2):
             raise ValueError(f"{len(names)} paths, joints {places.dtype} {places.shape}, sizes {sizes.shape}")
+    except InputError:
+        raise
     except FileNotFoundError as error:
         raise InputError(f"{name!r}: no such file of joints; name a rendered set's labels.h5, or one like it"
                          ) from error

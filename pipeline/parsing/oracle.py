@@ -29,6 +29,8 @@ class Oracle:
             shapes = (len(names), *self._index.shape[1:3]), (*self._index.shape, 2)
             if (self._index.shape, self._uv.shape) != shapes or {self._index.dtype, self._uv.dtype} != {np.dtype("u1")}:
                 raise ValueError(f"{len(names)} paths, index {self._index.shape}, uv {self._uv.shape}")
+        except InputError:
+            raise
         except FileNotFoundError as error:
             raise InputError(f"{str(path)!r}: no such labels; the oracle parses rendered sets only, made by the stage "
                              "render") from error

@@ -4,6 +4,7 @@ What is put there are the renderer's objects, in the colours of its test picture
 not known: it is taken to fill a detector's box, an ellipse as high as the picture and 0.6 of its width.
 """
 
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,9 +87,11 @@ def occlude_queries(frame: pd.DataFrame, raw: str | os.PathLike, folder: str | o
         for name in FOLDERS.values():
             (work / name).mkdir()
         shares = [*_pictures(frame, names, Path(raw), work, key=key, seed=seed, low=low, high=high)]
-        with h5py.File(work / "labels.h5", "w") as file:
+        labels = io.BytesIO()  # HDF5 itself crashes the process where a full disk does not let it close so small a file
+        with h5py.File(labels, "w") as file:
             file.create_dataset("path", data=names, dtype=h5py.string_dtype("utf-8"))
             file.create_dataset("occlusion", data=np.array(shares, np.float32))
+        write_bytes(work / "labels.h5", labels.getvalue())
 
     return int((frame["split"] == "query").sum())
 
