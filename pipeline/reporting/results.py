@@ -67,12 +67,16 @@ def _read(path: Path, name: str) -> list[Result]:
 def read_metrics(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """A result's file: data set -> all of its metrics, the details among them; and what made them.
 
-    InputError if it is missing, damaged or no result.
+    Intervals of results that do not say that theirs are over identities are left out: they were over queries, as if
+    those of one person were independent. InputError if it is missing, damaged or no result.
     """
     content = read_json(path)
     try:
         provenance = dict(content.pop("provenance")[0])
-        return {dataset: metrics | metrics["details"][0] for dataset, metrics in content.items()}, provenance
+        over_identities = "identities" in str(provenance.get("intervals"))
+        return {dataset: {name: value for name, value in (metrics | metrics["details"][0]).items()
+                          if over_identities or not name.endswith(("_low", "_high"))}
+                for dataset, metrics in content.items()}, provenance
     except (LookupError, TypeError, ValueError) as error:
         raise InputError(f"{str(path)!r}: is no result of `evaluate`; run `dvc repro evaluate` again") from error
 

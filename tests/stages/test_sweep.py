@@ -88,7 +88,7 @@ def test_missing_results_and_keys_are_named_and_the_old_picture_stays(tmp_path, 
     write_metrics(tmp_path)
     stage.run(toy(), KEY)
     paths.metrics(NAME, "sorn").write_text(json.dumps(metrics(1.0, 1.0, "another-set")))
-    with pytest.raises(InputError, match="the metrics of 'sorn' hold no rank1 and mAP with intervals on 'synth-occl"):
+    with pytest.raises(InputError, match="the metrics of 'sorn' hold no rank1 and mAP on 'synth-occl"):
         stage.run(toy(), KEY)
     paths.metrics(NAME, "sorn").unlink()
     with pytest.raises(InputError, match="sorn.json': cannot be read as JSON"):
