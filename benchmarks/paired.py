@@ -8,6 +8,7 @@ seeds on the same draws) of other people asked for with the same networks. Where
 """
 
 import json
+from pathlib import Path
 
 import numpy as np
 from scipy.stats import t
@@ -16,6 +17,7 @@ from pipeline.config import paths
 from pipeline.retrieval.scores import INTERVAL, JUDGED, resampled, sums_of
 
 SEEDS = (0, 1, 2)
+HOMES = {"seeds": "default", "study-market": "market"}  # which has the runs under seed 0
 STUDIES = {"seeds": ("baseline", "esa", "sgsfa", "sgam", "dsa", "sorn"),  # experiment -> runs, the baseline first
            "study-market": ("market-baseline", "market-sorn", "market-sgam")}
 DATASETS = {"seeds": ("synth-occluded",), "study-market": ("market1501-dev", "market1501-dev-occluded")}
@@ -24,12 +26,17 @@ METRICS = {"rank1": "rank-1", "mAP": "mAP"}
 
 def sections_of(experiment: str, run: str, dataset: str) -> list[dict] | None:
     """What the results hold on the data set under each seed; None where a run is missing."""
-    files = [paths.metrics(experiment, f"{run}-seed{seed}" if seed else run) for seed in SEEDS]
+    files = [paths.metrics(experiment, f"{run}-seed{seed}") if seed else _first(experiment, run) for seed in SEEDS]
     if not all(file.is_file() for file in files):
         return None
 
     contents = [json.loads(file.read_text(encoding="utf-8")) for file in files]
     return [content[dataset] for content in contents] if all(dataset in content for content in contents) else None
+
+
+def _first(experiment: str, run: str) -> Path:
+    own = paths.metrics(experiment, run)
+    return own if own.is_file() else paths.metrics(HOMES[experiment], run)
 
 
 def over_people(base: list[dict], method: list[dict], metric: str) -> tuple[float, float] | None:
