@@ -1,30 +1,57 @@
 """Does a method help? Its runs under three seeds against the baseline's under the same: python -m benchmarks.paired
 
 Reads data/results/seeds (rendered people) and data/results/study-market (real people). For each data set, method and
-metric: the difference of each pair of runs that share a seed, their mean and its 95 % interval (Student's t over the
-seeds); an interval that holds 0 is "undecided". Seconds.
+metric: the difference of each pair of runs that share a seed, their mean and two 95 % intervals of it. Over seeds
+(Student's t) it is of other trainings on the same people, over people (bootstrap over identities, both methods and all
+seeds on the same draws) of other people asked for with the same networks. Where one of them holds 0 the difference is
+"undecided". Results of before the bootstrap over identities have none of the second: "-". Seconds.
 """
 
 import json
+from pathlib import Path
 
 import numpy as np
 from scipy.stats import t
 
 from pipeline.config import paths
+from pipeline.retrieval.scores import INTERVAL, JUDGED, resampled, sums_of
 
 SEEDS = (0, 1, 2)
+HOMES = {"seeds": "default", "study-market": "market"}  # which has the runs under seed 0
 STUDIES = {"seeds": ("baseline", "esa", "sgsfa", "sgam", "dsa", "sorn"),  # experiment -> runs, the baseline first
            "study-market": ("market-baseline", "market-sorn", "market-sgam")}
 DATASETS = {"seeds": ("synth-occluded",), "study-market": ("market1501-dev", "market1501-dev-occluded")}
 METRICS = {"rank1": "rank-1", "mAP": "mAP"}
 
 
-def values_of(experiment: str, run: str, dataset: str, metric: str) -> np.ndarray | None:
-    """The metric under each seed, percent (3,); None where a run is missing."""
-    files = [paths.metrics(experiment, f"{run}-seed{seed}" if seed else run) / f"{dataset}.json" for seed in SEEDS]
+def sections_of(experiment: str, run: str, dataset: str) -> list[dict] | None:
+    """What the results hold on the data set under each seed; None where a run is missing."""
+    folders = [paths.metrics(experiment, f"{run}-seed{seed}") if seed else _first(experiment, run) for seed in SEEDS]
+    files = [folder / f"{dataset}.json" for folder in folders]
     if not all(file.is_file() for file in files):
         return None
-    return np.array([json.loads(file.read_text(encoding="utf-8"))[metric] for file in files])
+    return [json.loads(file.read_text(encoding="utf-8")) for file in files]
+
+
+def _first(experiment: str, run: str) -> Path:
+    own = paths.metrics(experiment, run)
+    return own if own.is_dir() else paths.metrics(HOMES[experiment], run)
+
+
+def over_people(base: list[dict], method: list[dict], metric: str) -> tuple[float, float] | None:
+    """Ends of the 95 % interval over identities of the mean difference; None where a result does not hold them."""
+    if not all("by_identity" in section for section in (*base, *method)):
+        return None
+
+    keys, sums = zip(*(sums_of(section["by_identity"]) for section in (*method, *base)), strict=True)
+    if any(asked != keys[0] for asked in keys):
+        raise SystemExit("two results were not asked for the same people: make them again on one data set")
+
+    # The draws hang on the number of identities alone, so that all results have the same.
+    means = [resampled(each)[:, JUDGED.index(metric)] for each in sums]
+    differences = 100 * (np.mean(means[:len(method)], axis=0) - np.mean(means[len(method):], axis=0))
+    low, high = (round(float(np.quantile(differences, share)), 2) for share in INTERVAL.values())
+    return low, high
 
 
 def interval(differences: np.ndarray) -> tuple[float, float, float]:
@@ -38,26 +65,36 @@ def interval(differences: np.ndarray) -> tuple[float, float, float]:
     return tuple(round(float(value), 2) for value in (mean, mean - half, mean + half))  # type: ignore[return-value]
 
 
-def verdict(low: float, high: float) -> str:
-    return "better" if low > 0 else "worse" if high < 0 else "undecided"
+def verdict(*intervals: tuple[float, float] | None) -> str:
+    """
+    >>> verdict((0.5, 2.0), (0.1, 3.0)), verdict((0.5, 2.0), (-0.1, 3.0)), verdict((-2.0, -1.0), None)
+    ('better', 'undecided', 'worse')
+    """
+    known = [ends for ends in intervals if ends is not None]
+    return ("better" if all(low > 0 for low, _ in known) else
+            "worse" if all(high < 0 for _, high in known) else "undecided")
 
 
 def main() -> None:
-    print("| data set | network | metric | seeds 0, 1, 2 | mean | over the baseline (95 % interval) | |")
-    print("|---|---|---|---|---:|---|---|")
+    print("| data set | network | metric | seeds 0, 1, 2 | mean | over the baseline | over seeds | over people | |")
+    print("|---|---|---|---|---:|---:|---|---|---|")
     for experiment, (baseline, *methods) in STUDIES.items():
         for dataset in DATASETS[experiment]:
             for run in (baseline, *methods):
-                for metric, label in METRICS.items():
-                    base, values = (values_of(experiment, name, dataset, metric) for name in (baseline, run))
-                    if base is None or values is None:
-                        continue
+                base, method = (sections_of(experiment, name, dataset) for name in (baseline, run))
+                if base is None or method is None:
+                    continue
 
-                    mean, low, high = interval(values - base)
-                    over = f"{mean:+.1f} ({low:+.1f} to {high:+.1f}) | {verdict(low, high)}"
+                for metric, label in METRICS.items():
+                    values, others = (np.array([section[metric] for section in each]) for each in (method, base))
+                    mean, *ends = interval(values - others)
+                    people = over_people(base, method, metric)
+                    shown = [f"{low:+.1f} to {high:+.1f}" for low, high in (ends, people or ends)]
+                    over = " | | | |" if run == baseline else (
+                        f" {mean:+.1f} | {shown[0]} | {shown[1] if people else '-'} | "
+                        f"{verdict((ends[0], ends[1]), people)} |")
                     each = ", ".join(f"{value:.1f}" for value in values)
-                    print(f"| {dataset} | {run} | {label} | {each} | {values.mean():.1f} | "
-                          f"{'|' if run == baseline else over} |")
+                    print(f"| {dataset} | {run} | {label} | {each} | {values.mean():.1f} |{over}")
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ from pipeline.reporting.table_formats import DATASETS, Shown, as_html, data_name
 
 INTRODUCTION = ("Tables of the papers with this pipeline's metrics beside them. In each, the first block of columns is "
                 "what the paper prints, its competitors' rows and its own; the second is what this pipeline gives for "
-                "the paper's own rows, with 95 % bootstrap intervals over queries where one was made (rank-1 and mAP); "
-                "the third is the difference. Percent, PR-AUC 0 to 1. Wide tables scroll sideways.")
+                "the paper's own rows, with 95 % bootstrap intervals over identities where one was made (rank-1 and "
+                "mAP); the third is the difference. Percent, PR-AUC 0 to 1. Wide tables scroll sideways.")
 OVERVIEW = ("here: metrics of the paper's own rows that were made on this machine, of all that it prints of them. tau: "
             "Kendall's, between the order that the paper's metrics give its own rows and the order that ours give, "
             "mean over the table's columns; with two rows it is 1 or -1. Signs of the differences to the paper's full "

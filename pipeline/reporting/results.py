@@ -65,7 +65,8 @@ def _read(folder: Path, name: str) -> list[Result]:
 def read_metrics(folder: Path) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
     """A result's folder: data set -> all of its metrics, the details among them, and what made them.
 
-    InputError if there is none, if a file is damaged or no result.
+    Intervals of results that do not say that theirs are over identities are left out: they were over queries, as if
+    those of one person were independent. InputError if there is none, if a file is damaged or no result.
     """
     files = sorted(folder.glob("*.json"))
     if not files:
@@ -79,7 +80,9 @@ def read_metrics(folder: Path) -> dict[str, tuple[dict[str, Any], dict[str, Any]
         except (LookupError, TypeError, ValueError) as error:
             raise InputError(f"{str(path)!r}: is no result of `evaluate`; run `dvc repro evaluate@{folder.name}` "
                              "again") from error
-        sections[path.stem] = content | details, made
+        over_identities = "identities" in str(made.get("intervals"))
+        sections[path.stem] = {name: value for name, value in (content | details).items()
+                               if over_identities or not name.endswith(("_low", "_high"))}, made
     return sections
 
 

@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan, nan
 from typing import Any
 
 import matplotlib
@@ -23,7 +24,8 @@ COLUMNS = ["value", "result", *(name + end for name in DRAWN for end in ("", "_l
 
 @dataclass(frozen=True)
 class Point:
-    """One value's result. `metrics`: rank1 and mAP in percent, with _low and _high, the ends of the 95 % interval."""
+    """One value's result. `metrics`: rank1 and mAP in percent, with _low and _high, the ends of the 95 % interval, NaN
+    where there is none."""
     value: float
     result: str
     metrics: Mapping[str, float]
@@ -34,20 +36,25 @@ def point(value: float, result: str, sections: Mapping[str, tuple[Mapping[str, A
     """From what `results.read_metrics` gives. InputError if it lacks the data set or one of the metrics."""
     try:
         section, _ = sections[dataset]
-        metrics = {name + end: float(section[name + end]) for name in DRAWN for end in ("", "_low", "_high")}
+        metrics = {name: float(section[name]) for name in DRAWN}
+        metrics |= {name + end: float(section.get(name + end, nan)) for name in DRAWN for end in ("_low", "_high")}
         return Point(value, result, metrics, int(section["queries"]))
     except (LookupError, TypeError, ValueError) as error:
-        raise InputError(f"the metrics of {result!r} hold no rank1 and mAP with intervals on {dataset!r} ({error}); "
+        raise InputError(f"the metrics of {result!r} hold no rank1 and mAP on {dataset!r} ({error}); "
                          f"run `dvc repro evaluate@{result}` again") from error
 
 
 def as_csv(points: Sequence[Point]) -> str:
     """A line per value, metrics in percent."""
     text = io.StringIO()
-    lines = ([f"{at.value:g}", at.result, *(f"{at.metrics[name]:.2f}" for name in COLUMNS[2:-1]), at.queries]
+    lines = ([f"{at.value:g}", at.result, *(_cell(at.metrics[name]) for name in COLUMNS[2:-1]), at.queries]
              for at in points)
     csv.writer(text, lineterminator="\n").writerows([COLUMNS, *lines])
     return text.getvalue()
+
+
+def _cell(percent: float) -> str:
+    return "" if isnan(percent) else f"{percent:.2f}"
 
 
 @matplotlib.rc_context(STYLE)
@@ -77,14 +84,14 @@ def sweep_figure(points: Sequence[Point], *, title: str, what: str, axis: str, b
     axes.set_title(title, fontsize=10, loc="left")
     axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.17), fontsize=9, ncols=3)
     unmarked = "" if best else " The paper names no best value."
-    figure.text(0.99, 0.01, "Bars: 95 % bootstrap over queries." + unmarked, fontsize=8, color=FAINT, ha="right")
+    figure.text(0.99, 0.01, "Bars: 95 % bootstrap over identities." + unmarked, fontsize=8, color=FAINT, ha="right")
     figure.tight_layout(rect=(0, 0.01, 1, 1))
     return figure
 
 
 def _top(points: Sequence[Point]) -> float:
-    """A little above the highest bar, in tens, at most 100."""
-    highest = max(at.metrics[f"{name}_high"] for at in points for name in DRAWN)
+    """A little above the highest point or bar, in tens, at most 100."""
+    highest = max(end for at in points for end in at.metrics.values() if not isnan(end))
     return min(100.0, 10.0 * (highest // 10 + 1))
 
 

@@ -5,7 +5,7 @@
 
 Embeds the query and the folder's images with a trained run of an experiment, named by its key or by its weights, and
 writes found/ranks.png and found/ranks.csv (position, image, distance), nearest first. One image is one person's crop.
-The query's own file is left out if it lies in the folder.
+The query's own file is left out if it lies in the folder, and so are files that are no images, which are said.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def run(experiment: Experiment, *, query: Path, gallery: Path, key: str, top: in
     """Write OUT/ranks.png and OUT/ranks.csv; what the CSV holds."""
     for name in ("ranks.png", "ranks.csv"):
         writable(out / name)
-    files = _files(query, gallery)
+    files = _readable(_files(query, gallery))
     features, visibility, matching = _embed(experiment, key, [query, *files])
     # Two different people to the engine, so that it removes no image as the query's own.
     people = Side(features, visibility, np.arange(len(features)), np.zeros(len(features), np.int64))
@@ -67,6 +67,21 @@ def _files(query: Path, gallery: Path) -> list[Path]:
     if not files:
         raise InputError(f"{str(gallery)!r}: holds no image to search; name a folder of .jpg or .png files")
     return files
+
+
+def _readable(files: Sequence[Path]) -> list[Path]:
+    """Those that can be decoded; the others are said. InputError if none can."""
+    good = []
+    for path in files:
+        try:
+            read_image(path)
+            good.append(path)
+        except InputError as error:
+            print(f"left out of the search: {error}", file=sys.stderr)
+            broken = error
+    if not good:
+        raise broken
+    return good
 
 
 def _embed(experiment: Experiment, key: str, files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray, Matching]:

@@ -244,7 +244,8 @@ def write_result(folders, name, metrics, *, rank3=0.5, **about):
     content = {data: {"rank1": rank1, "mAP": mean, "mINP": 1.0, "details": [
         {"rank5": 90.0, "rank10": 95.0, "PR_AUC": 31.25, "rank1_low": rank1 - 1, "rank1_high": rank1 + 1,
          "mAP_low": mean - 2, "mAP_high": mean + 2}]} for data, (rank1, mean) in metrics.items()}
-    results.write_result(folders["results"] / name, content, ABOUT | about)
+    results.write_result(folders["results"] / name, content,
+                         ABOUT | {"intervals": "95 % bootstrap over identities, 1000 draws"} | about)
     (folders["curves"] / f"{name}.csv").write_text("run,dataset,rank,cmc\n" + "".join(
         f"{name},{data},{rank},{rank3:.4f}\n" for data in metrics for rank in (1, 2, 3)))
 
@@ -290,6 +291,16 @@ def test_exactly_the_named_seeds_are_read(folders):
            ("z", "", "d"): Own("absent", (), "d", False, "put it there")}
     scores, _ = read_own(own.values(), **folders)
     assert {name: list(seeds) for name, seeds in scores.items()} == {"a": [0, 2], "b": [4]}
+
+
+def test_intervals_over_queries_are_not_shown(folders):
+    """Results of before do not say what theirs are; the metrics themselves are read."""
+    write_result(folders, "new", {"d": (50.0, 40.0)})
+    write_result(folders, "old", {"d": (50.0, 40.0)}, seed=1, intervals=None)
+    scores, _ = read_seeds(["new", "old"], **folders)
+    assert scores[0]["d"]["mAP"] == Score(40.0, 38.0, 42.0)
+    old = scores[1]["d"]["mAP"]
+    assert old.value == 40.0 and np.isnan([old.low, old.high]).all()
 
 
 def test_seeds_that_were_made_otherwise_are_refused(folders):

@@ -75,9 +75,19 @@ def test_the_csv_holds_the_figures_of_the_metrics():
                         "mAP": "29.50", "mAP_low": "26.50", "mAP_high": "31.50", "queries": "120"}
 
 
-@pytest.mark.parametrize("wrong", [{}, sections(1, 1, "other"), {"d": {"rank1": 1.0, "mAP": 1.0, "queries": 1}}])
+def test_a_result_without_intervals_has_no_bars():
+    """As one of before, whose intervals were over queries."""
+    bare = {"d": ({"rank1": 30.0, "mAP": 20.0, "queries": 5}, {})}
+    given = [point(0.1, "r", bare, "d"), point(0.2, "s", sections(41.0, 29.5, "d"), "d")]
+    assert as_csv(given).splitlines()[1] == "0.1,r,30.00,,,20.00,,,5"
+    figure = sweep_figure(given, title="a title", what="tau", axis="linear", best=[])
+    drawn = [path for bars in figure.axes[0].collections for path in bars.get_segments() if len(path)]
+    assert [path[0, 0] for path in drawn] == [0.2, 0.2] and figure.axes[0].get_ylim()[1] == 50
+
+
+@pytest.mark.parametrize("wrong", [{}, sections(1, 1, "other"), {"d": ({"rank1": 1.0, "queries": 1}, {})}])
 def test_metrics_without_the_figures_are_refused_by_name(wrong):
-    with pytest.raises(InputError, match="the metrics of 'a-run' hold no rank1 and mAP with intervals on 'd'"):
+    with pytest.raises(InputError, match="the metrics of 'a-run' hold no rank1 and mAP on 'd'"):
         point(0.1, "a-run", wrong, "d")
 
 

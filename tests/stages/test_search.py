@@ -105,6 +105,20 @@ def test_a_name_that_no_list_can_hold_does_not_stop_the_search(project, tmp_path
     assert said.count("is left out, the name holds") == 2 and "bad\\udcff.png" in said and "two\\nlines.png" in said
 
 
+def test_a_broken_image_does_not_stop_the_search(project, tmp_path, capsys):
+    folder = tmp_path / "some"
+    folder.mkdir()
+    for number, path in enumerate(sorted(FOLDER.iterdir())[:2]):
+        shutil.copy(path, folder / f"{number}.png")
+    expected = find("histogram", tmp_path / "out", gallery=folder)
+    (folder / "cut.png").write_bytes((folder / "0.png").read_bytes()[:20])
+    (folder / "empty.jpg").touch()
+    pd.testing.assert_frame_equal(find("histogram", tmp_path / "out", gallery=folder), expected)
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("left out of the search: ")]
+    assert len(said) == 2
+    assert "cut.png': is not an image" in said[0] and "empty.jpg': is empty" in said[1]
+
+
 def test_a_checkpoint_says_its_run(project, tmp_path):
     moved = tmp_path / "elsewhere.safetensors"
     shutil.copy(paths.weights("histogram"), moved)

@@ -88,7 +88,7 @@ def test_missing_results_and_keys_are_named_and_the_old_picture_stays(tmp_path, 
     stage.run(toy(), KEY)
     shutil.rmtree(paths.metrics(NAME, "sorn"))
     write_result(paths.metrics(NAME, "sorn"), metrics(1.0, 1.0, "another-set"), {})
-    with pytest.raises(InputError, match="the metrics of 'sorn' hold no rank1 and mAP with intervals on 'synth-occl"):
+    with pytest.raises(InputError, match="the metrics of 'sorn' hold no rank1 and mAP on 'synth-occl"):
         stage.run(toy(), KEY)
     shutil.rmtree(paths.metrics(NAME, "sorn"))
     with pytest.raises(InputError, match="sorn': has no metrics; make them with `dvc repro evaluate@sorn`"):
