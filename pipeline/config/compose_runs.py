@@ -10,7 +10,7 @@ from pipeline.base.errors import InputError
 from pipeline.config import paths
 from pipeline.config.known import Composition, Data, Run, check_new, drop, find
 from pipeline.config.loader import concrete, parse
-from pipeline.config.names import known_name
+from pipeline.config.names import known_name, nearest
 from pipeline.config.profiles import Entry, entries, merge, take
 from pipeline.config.schema import ModelParams
 from pipeline.config.trials import by_trial
@@ -54,8 +54,17 @@ def _add(made: Composition, key: str, entry: Entry) -> None:
     known.results.setdefault(result, [])
     known.result_runs[result] = base
     model = parse(ModelParams, known.runs[base].model, f"{place}.model")
+    _check_features(match, model, place)
     _embed(made, result, base, model.cache_file(match.get("features")), sets, seen_by, place)
     note_owner(made, base)
+
+
+def _check_features(match: Entry, model: ModelParams, place: str) -> None:
+    """InputError if what is to be matched is nothing that the model has."""
+    features = match.get("features")
+    if features not in model.matchable():
+        raise InputError(f"{place}.match.features: is {features!r}{nearest(features, model.matchable())}; {model.name} "
+                         f"matches by {' | '.join(model.matchable())}")
 
 
 def _drop(made: Composition, key: str, result: str) -> None:

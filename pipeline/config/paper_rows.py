@@ -9,10 +9,10 @@ sweeps; each value is a variant, and each data set of the figure a row. A profil
 
 papers, sweeps: whose rows and whose sweeps; prefix: of the recipes' names; counterparts: data sets that stand in the
 place of others, `paper/dataset` for one paper's alone; main: the training set whose runs carry the variant's name
-alone, where others' end in their training set's; seeds: results under further seeds. Rows that come to the same run
-share it, and a run of an experiment that the profile stands on is taken from there. Optional: `beside`, data sets that
-are evaluated where others are; `epochs` of each recipe and `images` of each training set, which together give
-image_steps; `only`, the runs that are wanted.
+alone, where others' end in their training set's; seeds: results under further seeds. A variant `beside` another is made
+wherever that one has a row. Rows that come to the same run share it, and a run of an experiment that the profile stands
+on is taken from there. Optional: `beside`, data sets that are evaluated where others are; `epochs` of each recipe and
+`images` of each training set, which together give image_steps; `only`, the runs that are wanted.
 """
 
 import csv
@@ -133,6 +133,17 @@ def read_variants() -> dict[str, Entry]:
     return variants
 
 
+def rows_beside(variants: Entry) -> list[Row]:
+    """A row for each variant that stands `beside` another, wherever that one has a row. InputError for an unknown one.
+    """
+    rows = []
+    for name, entry in variants.items():
+        if "beside" in entry:
+            known_name(entry["beside"], variants, f"{str(VARIANTS)!r}: {name}.beside", "variant")
+            rows += [dataclasses.replace(row, variant=name) for row in read_rows() if row.variant == entry["beside"]]
+    return rows
+
+
 def _read_entries(path: Path) -> dict[str, Entry]:
     try:
         tree = read_yaml(path)
@@ -182,6 +193,7 @@ def table_runs(wanted: Entry) -> dict[str, dict[str, Entry]]:
     """
     variants, sweeps = read_variants(), read_sweeps()
     lines = [(row, row.paper in wanted["papers"], True) for row in read_rows()]
+    lines += [(row, row.paper in wanted["papers"], True) for row in rows_beside(variants)]
     lines += [(row, sweep.paper in wanted["sweeps"], False) for sweep in sweeps for row in sweep.rows()]
     runs: dict[str, Entry] = {}
     warps: dict[str, Entry] = {}
@@ -220,6 +232,7 @@ def _needed(variant: str, variants: Entry, train: str, wanted: Entry
             ) -> Iterator[tuple[str, Entry, bool]]:
     """(run, entry, whether it is the row itself) of a variant and of what it needs to be trained before."""
     entry = dict(variants[variant])
+    entry.pop("beside", None)
     for field in ("of", "visible_by"):
         if entry.get(field, "joints") != "joints":
             known_name(entry[field], variants, f"{str(VARIANTS)!r}: {variant}.{field}", "variant")
