@@ -67,7 +67,7 @@ def random_batch(options: argparse.Namespace, count: int) -> dict[str, Tensor]:
     image = torch.randn(count, 3, height, width).contiguous(memory_format=torch.channels_last)
     batch = {"image": image, "pid": torch.arange(count) // 4 % IDS, "dsap": torch.randn(count, 24, 3, 32, 32),
              "labels": torch.randint(0, 8, (count, height // 4, width // 4)),
-             "probs4": torch.rand(count, 5, height // 4, width // 4).softmax(1)}
+             "probs4": torch.rand(count, 5, height // 4, width // 4).softmax(1), "uniform": torch.rand(count)}
     return {name: tensor.to(options.device) for name, tensor in batch.items()}
 
 

@@ -2,10 +2,12 @@
 
 What distinguishes it: attention that a parser's masks teach in training finds the body (after stage 1) and its head,
 upper body, lower body and shoes (after stage 4); the top of the learned head mask places three stripes at the body's
-proportions. The learned masks alone say which of these seven parts an image shows; shared ones are compared.
+proportions. The learned masks alone say which of these seven parts an image shows; shared ones are compared. The
+triplet and the masks train the semantic vectors, a classification of stripes drawn anew each step the spatial ones.
 
-B images, C channels of the last map, R x w that map (1/16 of the image), V = 10 vectors, D numbers of a vector, J
-identities. Vectors stand in the order of VECTORS; part i of the four regions is head, upper body, lower body, shoes.
+B images, C channels of the last map, R x w that map (1/16 of the image), V = 10 vectors, K of them (the last ones)
+classified, D numbers of a vector, J identities. Vectors stand in the order of VECTORS; part i of the four regions is
+head, upper body, lower body, shoes.
 """
 
 from collections.abc import Iterable
@@ -19,13 +21,16 @@ from torch import Tensor, nn
 from models.backbone import Backbone
 from models.choices import check_choices
 from models.distributed_batch import whole_batch
-from models.losses import accuracy, batch_hard_triplet, part_distance
+from models.losses import batch_hard_triplet, part_distance
 
-CHOICES = {"features": ("parts", "parts_and_whole"), "distance": ("cosine", "euclidean"),
-           "reduction": ("mean", "sum"), "head_top": ("first", "paper")}
+CHOICES = {"features": ("parts", "parts_and_whole", "semantic", "spatial"), "distance": ("cosine", "euclidean"),
+           "reduction": ("mean", "sum"), "head_top": ("first", "paper"), "classified": ("spatial", "all"),
+           "triplet": ("semantic", "all"), "regions": ("sampled", "all")}
 REGIONS = ("head", "upper", "lower", "shoes")
 VECTORS = ("whole", *REGIONS, "top", "middle", "bottom", "top_middle", "middle_bottom")
-MATCHED = 8  # the unions of stripes are classified in training and never compared
+SEMANTIC = 5  # the first of VECTORS: whole body and regions; the others are spatial
+COMPARED = 8  # the unions of stripes are classified in training and never compared
+NARROWEST = 16  # channels of an attention's hidden layer, at least: a ResNet-18's first stage over gamma would have 8
 # FR, Eq. (1), in the order of VECTORS: each from one cut to another of (top, + 15 %, + 38 %, end of the map).
 FR = ((0, 1), (1, 2), (2, 3), (0, 2), (1, 3))
 HEAD_SHARE, TORSO_END = 0.15, 0.15 + 0.23
@@ -99,18 +104,39 @@ def chosen_regions(visible: Tensor) -> Tensor:
     return torch.stack([t, t * m, t * m * b, t * m, t * m * b], 1)  # Eq. (3)
 
 
+def drawn_regions(chosen: Tensor, uniform: Tensor) -> Tensor:
+    """f_choose (B, 5) of 0 and 1, a number in [0, 1) per image (B,) -> which of its regions train now (B, 5).
+
+    3.2.2, "randomly selected local blocks": each non-empty subset of an image's n regions is as likely as another.
+    Number s of 1 .. 2^n - 1 is the subset; its digit k, in base 2, says whether the image's region k is in it.
+    """
+    there = chosen > 0
+    subsets = 2 ** there.sum(1) - 1  # (B,), 0 where nothing is chosen
+    number = 1 + (uniform.double() * subsets).long()  # (B,)
+    digit = (there.cumsum(1) - 1).clamp(min=0)  # (B, 5), which of the image's regions it is
+    return chosen * (number[:, None] >> digit & 1)
+
+
 def attention_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Masks before their sigmoid and pseudo-masks, both (B, N, h, w): mean over pixels and images, sum over the N."""
     pixels = F.binary_cross_entropy_with_logits(logits, target, reduction="none")  # Eq. (8), (B, N, h, w)
     return pixels.mean((0, 2, 3)).sum()
 
 
-def dynamic_identity_loss(logits: Tensor, pid: Tensor, taking_part: Tensor, *, smoothing: float) -> Tensor:
-    """L_d_cls. logits (B, P, J), pid (B,), taking_part (B, P) of 0 and 1: summed over vectors, mean over images."""
+def dynamic_identity_loss(logits: Tensor, pid: Tensor, weights: Tensor, *, smoothing: float) -> Tensor:
+    """L_d_cls. logits (B, K, J), pid (B,), weights (B, K) of the vectors: their weighted sum, mean over images."""
     parts = logits.shape[1]
     pids = pid.repeat_interleave(parts)  # (B,) -> (B P,)
     losses = F.cross_entropy(logits.flatten(0, 1), pids, label_smoothing=smoothing, reduction="none")  # Eq. (10)
-    return (losses.unflatten(0, (-1, parts)) * taking_part).sum(1).mean()  # (B P,) -> (B, P) -> ()
+    return (losses.unflatten(0, (-1, parts)) * weights).sum(1).mean()  # (B K,) -> (B, K) -> ()
+
+
+def share_right(logits: Tensor, pid: Tensor, taking_part: Tensor) -> Tensor:
+    """Of the vectors that take part, the share whose largest logit is the right identity: mean over images, () in
+    [0, 1]. logits (B, K, J), pid (B,), taking_part (B, K) of 0 and 1; an image with none of them counts as wrong.
+    """
+    right = (logits.argmax(2) == pid[:, None]) * taking_part  # (B, K)
+    return (right.sum(1) / taking_part.sum(1).clamp(min=1)).mean()
 
 
 def shared_triplet(f: Tensor, v: Tensor, pid: Tensor, *, distance: str, margin: float) -> Tensor:
@@ -158,7 +184,7 @@ class Attention(nn.Module):
 
     def __init__(self, *, channels: int, gamma: int, regions: int):
         super().__init__()
-        hidden = channels // gamma
+        hidden = max(channels // gamma, NARROWEST)
         self.spatial = nn.Sequential(nn.Conv2d(channels, hidden, 1, bias=False), nn.BatchNorm2d(hidden),
                                      nn.ReLU(inplace=True), nn.Conv2d(hidden, regions, 3, padding=1))
         self.squeeze = nn.Linear(channels, regions * hidden)
@@ -172,26 +198,28 @@ class Attention(nn.Module):
 
 
 class Heads(nn.Module):
-    """A vector each: 1x1 convolution to `size` after pooling, BN, classifier; nothing is shared between vectors."""
+    """A vector each: 1x1 convolution to `size` after pooling; of the last K BN and classifier. Nothing is shared."""
 
-    def __init__(self, *, vectors: int, inputs: int, size: int, ids: int):
+    def __init__(self, *, vectors: int, classified: int, inputs: int, size: int, ids: int):
         super().__init__()
         self.reduce = StackedLinear(vectors, inputs, size, bias=False)  # a bias would vanish in BN
-        self.norm = nn.BatchNorm1d(vectors * size)  # per channel, so the vectors share nothing
-        self.classify = StackedLinear(vectors, size, ids, bias=False, std=0.001)
+        self.norm = nn.BatchNorm1d(classified * size)  # per channel, so the vectors share nothing
+        self.classify = StackedLinear(classified, size, ids, bias=False, std=0.001)
+        self.unclassified = vectors - classified
 
     def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
-        """Means (B, V, C) of maps -> vectors f (B, V, D) for the triplet, and after BN for matching and classifier."""
+        """Means (B, V, C) of maps -> vectors f (B, V, D) as the triplet sees them, and (B, K, D) after BN."""
         f = self.reduce(pooled)  # (B, V, C) -> (B, V, D)
-        return f, self.norm(f.flatten(1)).view_as(f)
+        own = f[:, self.unclassified:]  # (B, K, D)
+        return f, self.norm(own.flatten(1)).view_as(own)
 
 
 class Seen(NamedTuple):
     """What an image shows. Visibilities are 0 or 1, without gradient."""
     whole_logits: Tensor | None  # (B, 1, H/4, W/4); None without whole attention
     local_logits: Tensor  # (B, 4, R, w)
-    f: Tensor  # (B, 10, D), before BN
-    normed: Tensor  # (B, 10, D), after it
+    f: Tensor  # (B, V, D), before BN
+    normed: Tensor  # (B, K, D), those that are classified, after it
     visible: Tensor  # (B, 8): whole body (always 1), four regions, three stripes
     chosen: Tensor  # (B, 5), f_choose
     inside: Tensor  # (B, 5, R) bool, rows of FR
@@ -200,48 +228,63 @@ class Seen(NamedTuple):
 class Sgsfa(nn.Module):
     """The network. ids: J; size: D; gamma, local_gamma: how much narrower the attention is than its map.
 
-    trade_off: lambda of Eq. 11. visible_share: a region is visible from this share of its median area on;
-    stripe_threshold: a stripe from this mean of the body's mask on. whole_attention: Table 5's row.
-    distance: D of Eq. 6, cosine | euclidean, in matching and in the triplet.
+    The loss. trade_off: lambda of Eq. 11; at 0 no mask is trained, so that the body begins in row 0 and everything
+    counts as visible. classified: spatial (L_d_cls has the stripes and their unions) | all (whole body and regions
+    too). triplet: semantic (whole body and regions) | all (stripes too). regions: sampled (a random subset of f_choose
+    and the mean of its losses) | all (the sum over f_choose). distance: D of Eq. 6, cosine | euclidean, in matching
+    and in the triplet.
 
-    Matching, which training does not depend on. match: parts (Eq. 6's seven) | parts_and_whole (the whole body's vector
-    too, always visible). reduction: mean over the shared parts, or sum, Eq. 7 as printed. head_top: first | paper, see
-    `head_row`; training takes first.
+    visible_share: a region is visible from this share of its median area on; stripe_threshold: a stripe from this mean
+    of the body's mask on. whole_attention: Table 5's row.
+
+    Matching, which training does not depend on. match: parts (Eq. 6's seven) | semantic (its four regions) | spatial
+    (its three stripes), in which the whole body's vector compares only pairs that share no part | parts_and_whole (it
+    is a part as others, always visible). reduction: mean over the shared parts, or sum, Eq. 7 as printed. head_top:
+    first | paper, see `head_row`; training takes first.
 
     Before training, `measure` needs the training set's maps; the medians of the pseudo-masks' areas stay with the
     weights.
     """
 
+    whole_body = 0  # the part by which pairs that share none are compared
+
     def __init__(self, *, backbone: Backbone, ids: int, match: str, size: int, gamma: int, local_gamma: int,
                  whole_attention: bool, label_smoothing: float, margin: float, trade_off: float,
-                 visible_share: float, stripe_threshold: float, distance: str, reduction: str, head_top: str):
+                 visible_share: float, stripe_threshold: float, distance: str, reduction: str, head_top: str,
+                 classified: str, triplet: str, regions: str):
         super().__init__()
-        check_choices("SGSFA", CHOICES, features=match, distance=distance, reduction=reduction, head_top=head_top)
+        check_choices("SGSFA", CHOICES, features=match, distance=distance, reduction=reduction, head_top=head_top,
+                      classified=classified, triplet=triplet, regions=regions)
         if not 0 <= trade_off <= 1:
             raise ValueError(f"trade_off is {trade_off}; lambda of Eq. 11 lies between 0 and 1")
         self.match, self.distance, self.reduction, self.head_top = match, distance, reduction, head_top
         self.size, self.label_smoothing, self.margin, self.trade_off = size, label_smoothing, margin, trade_off
         self.visible_share, self.stripe_threshold = visible_share, stripe_threshold
+        self.mined = SEMANTIC if triplet == "semantic" else COMPARED
+        self.first_classified = SEMANTIC if classified == "spatial" else 0  # of VECTORS; all after it are too
+        self.sampled = regions == "sampled"
 
         self.backbone = backbone
         self.whole = None
         if whole_attention:
             self.whole = Attention(channels=backbone.channels[0], gamma=gamma, regions=1)
         self.local = Attention(channels=backbone.width, gamma=local_gamma, regions=len(REGIONS))
-        self.heads = Heads(vectors=len(VECTORS), inputs=backbone.width, size=size, ids=ids)
+        self.heads = Heads(vectors=len(VECTORS), classified=len(VECTORS) - self.first_classified,
+                           inputs=backbone.width, size=size, ids=ids)
 
         self.medians: Tensor
         self.register_buffer("medians", torch.full((len(REGIONS),), torch.nan))
         self._ready = False
 
     @property
-    def matched(self) -> slice:
-        """Which of VECTORS are matched."""
-        return slice(1 if self.match == "parts" else 0, MATCHED)
+    def matched(self) -> list[int]:
+        """Which of VECTORS are embedded: the whole body first, then what is matched."""
+        regions, stripes = range(1, SEMANTIC), range(SEMANTIC, COMPARED)
+        return [0, *(() if self.match == "spatial" else regions), *(() if self.match == "semantic" else stripes)]
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        return (self.size,) * len(VECTORS[self.matched])
+        return (self.size,) * len(self.matched)
 
     def measure(self, maps: Iterable[np.ndarray]) -> dict[str, Any]:
         """Take the medians from the training images' maps (5, h', w') uint8, p x 255; nothing more to be recorded."""
@@ -273,14 +316,25 @@ class Sgsfa(nn.Module):
         masks = full(logits).sigmoid()
         m = masks.detach()
 
-        inside = region_rows(head_row(m[:, 0], rule=head_top), x.shape[2])  # (B, R, w) -> (B,) -> (B, 5, R)
-        stripes = stripe_visibility(m, inside, threshold=self.stripe_threshold)  # (B, 3)
-        medians = self.medians.nan_to_num(nan=0.0, posinf=torch.inf)
-        regions = region_visibility(m, medians, share=self.visible_share)  # (B, 4)
+        inside, regions, stripes = self.shown(m, head_top=head_top)  # (B, 5, R), (B, 4), (B, 3)
         visible = torch.cat([m.new_ones(len(m), 1), regions, stripes], 1)  # (B, 8)
 
-        f, normed = self.heads(self.pooled(x, masks, channels, inside))  # (B, V, C) -> (B, V, D) twice
+        f, normed = self.heads(self.pooled(x, masks, channels, inside))  # (B, V, C) -> (B, V, D), (B, K, D)
         return Seen(whole_logits, logits, f, normed, visible, chosen_regions(stripes), inside)
+
+    def shown(self, m: Tensor, *, head_top: str) -> tuple[Tensor, Tensor, Tensor]:
+        """Learned masks m (B, 4, R, w) -> rows of FR (B, 5, R) bool; visibility of regions (B, 4), of stripes (B, 3).
+
+        Where lambda is 0 nothing has taught the masks, and none is asked: a stripe that has rows is visible.
+        """
+        if self.trade_off == 0:
+            inside = region_rows(torch.zeros(len(m), dtype=torch.int64, device=m.device), m.shape[2])  # (B, 5, R)
+            return inside, m.new_ones(len(m), len(REGIONS)), inside[:, :3].any(2).to(m.dtype)
+
+        inside = region_rows(head_row(m[:, 0], rule=head_top), m.shape[2])  # (B, R, w) -> (B,) -> (B, 5, R)
+        medians = self.medians.nan_to_num(nan=0.0, posinf=torch.inf)
+        return (inside, region_visibility(m, medians, share=self.visible_share),
+                stripe_visibility(m, inside, threshold=self.stripe_threshold))
 
     @staticmethod
     def pooled(x: Tensor, masks: Tensor, channels: Tensor, inside: Tensor) -> Tensor:
@@ -299,33 +353,48 @@ class Sgsfa(nn.Module):
         return torch.cat([whole, local * channels, stripes], 1)
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """image, pid, probs4 (B, 5, H/4, W/4) in [0, 1] with background first -> total loss, named terms."""
+        """image, pid, probs4 (B, 5, H/4, W/4) in [0, 1] with background first, and where regions are sampled uniform
+        (B,) in [0, 1) -> total loss, named terms.
+        """
         self._check_medians()
         pid, seen = batch["pid"], self.see(batch["image"], head_top="first")
-        logits = full(self.heads.classify(seen.normed))  # (B, V, D) -> (B, V, J)
-        taking_part = torch.cat([seen.visible[:, :5], seen.chosen], 1)  # (B, V)
+        logits = full(self.heads.classify(seen.normed))  # (B, K, D) -> (B, K, J)
+        taking_part, weights = self._classified(seen, batch)  # (B, K) twice
 
-        triplet = shared_triplet(seen.f[:, :MATCHED], seen.visible, pid, distance=self.distance, margin=self.margin)
+        triplet = shared_triplet(seen.f[:, :self.mined], seen.visible[:, :self.mined], pid, distance=self.distance,
+                                 margin=self.margin)
         attention = self._attention_loss(seen, batch["probs4"])
-        identity = dynamic_identity_loss(logits, pid, taking_part, smoothing=self.label_smoothing)
+        identity = dynamic_identity_loss(logits, pid, weights, smoothing=self.label_smoothing)
         loss = self.trade_off * (triplet + attention) + (1 - self.trade_off) * identity  # Eq. (11)
 
         scalars = {"triplet": triplet.detach(), "attention": attention.detach(), "id": identity.detach()}
-        return loss, scalars | {"accuracy": accuracy(logits[:, 0], pid)}
+        return loss, scalars | {"accuracy": share_right(logits, pid, taking_part)}
 
     def embed(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """image alone. Each part's vector after BN, at length 1 where D is cosine; an empty stripe's is 0.
+        """image alone. Each part's vector at length 1 where D is cosine; an empty stripe's is 0.
 
-        Weights without medians (a network never trained) count every region as visible.
+        What is classified is matched after BN, other vectors as the triplet sees them. The whole body's vector comes
+        first, with v = 0 where it is not matched. Weights without medians (a network never trained) count every region
+        as visible.
         """
         seen = self.see(batch["image"], head_top=self.head_top)
+        vectors = torch.cat([seen.f[:, :self.first_classified], seen.normed], 1)  # (B, V, D)
         filled = seen.inside[:, :3].any(2, keepdim=True)  # (B, 3, R) -> (B, 3, 1)
-        parts = torch.cat([seen.normed[:, :5], seen.normed[:, 5:MATCHED] * filled], 1)  # (B, 8, D)
-        parts = parts[:, self.matched].float()
+        parts = torch.cat([vectors[:, :SEMANTIC], vectors[:, SEMANTIC:COMPARED] * filled], 1)  # (B, 8, D)
+
+        parts, visible = parts[:, self.matched].float(), seen.visible[:, self.matched].float()
         if self.distance == "cosine":
             parts = F.normalize(parts, dim=2)
+        if self.match != "parts_and_whole":
+            visible[:, self.whole_body] = 0
+        return parts.flatten(1), visible
 
-        return parts.flatten(1), seen.visible[:, self.matched].float()
+    def _classified(self, seen: Seen, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Which vectors L_d_cls trains in each image (B, K), of 0 and 1, and with which weight (B, K)."""
+        spatial = drawn_regions(seen.chosen, batch["uniform"]) if self.sampled else seen.chosen  # (B, 5)
+        weights = spatial / spatial.sum(1, keepdim=True).clamp(min=1) if self.sampled else spatial
+        semantic = seen.visible[:, self.first_classified:SEMANTIC]  # (B, 5), of none where it is not classified
+        return torch.cat([semantic, spatial], 1), torch.cat([semantic, weights], 1)
 
     def _attention_loss(self, seen: Seen, probs4: Tensor) -> Tensor:
         """L_se, Eq. (9)."""

@@ -10,7 +10,7 @@ from pipeline.base.errors import InputError
 from pipeline.config import paths
 from pipeline.config.known import Composition, Data, Run, check_new, drop, find
 from pipeline.config.loader import concrete, parse
-from pipeline.config.names import known_name
+from pipeline.config.names import known_name, nearest
 from pipeline.config.profiles import Entry, entries, merge, take
 from pipeline.config.schema import ModelParams
 from pipeline.config.trials import by_trial
@@ -55,12 +55,21 @@ def _add(made: Composition, key: str, entry: Entry) -> None:
     known.results.setdefault(result, [])
     known.result_runs[result] = base
     model = parse(ModelParams, known.runs[base].model, f"{place}.model")
+    _check_features(match, model, place)
     cached = model.cache_file(match.get("features"))
     if cached == "parts.h5" and named:
         raise InputError(f"{place}.cache: is {named!r}, and {model.name} reads masks in matching too, of other "
                          f"data sets; name the kind of cache instead, `masks: [KIND]` for DATASET-KIND")
     _embed(made, result, base, cached, sets, seen_by, place)
     note_owner(made, base)
+
+
+def _check_features(match: Entry, model: ModelParams, place: str) -> None:
+    """InputError if what is to be matched is nothing that the model has."""
+    features = match.get("features")
+    if features not in model.matchable():
+        raise InputError(f"{place}.match.features: is {features!r}{nearest(features, model.matchable())}; {model.name} "
+                         f"matches by {' | '.join(model.matchable())}")
 
 
 def _drop(made: Composition, key: str, result: str) -> None:

@@ -161,8 +161,9 @@ class WarpParams:
     alignment: str = doc("csa: each part's bounding box, resized (DSA Table 4)", choices=("dsap", "csa"))
 
 
-# What a model says of itself: `cache_file`, the cache that it reads beside the images, in training (features None) or
-# with `features`, what is matched, at test time; `arrays`, what a batch holds of that cache.
+# What a model says of itself: `matchable`, the `features` that may be matched; `cache_file`, the cache that it reads
+# beside the images, in training (features None) or with `features` at test time; `arrays`, what a batch holds of that
+# cache, and `uniform` where training leaves something to chance.
 
 @dataclass(frozen=True)
 class BaselineParams:
@@ -174,6 +175,9 @@ class BaselineParams:
     triplet_weight: float = doc("weight of the triplet loss", low=0)
     margin: float = doc("triplet margin", low=0)
     normalise: bool = doc("the triplet loss compares features at length 1 (ESA's baseline)")
+
+    def matchable(self) -> tuple[str, ...]:
+        return ("all",)
 
     def cache_file(self, features: str | None) -> str | None:
         return None
@@ -189,6 +193,9 @@ class HistogramParams:
     name: str = doc("the network: models/<name>.py")
     stripes: int = count("horizontal stripes")
     bins: int = count("bins of each colour channel", high=256)
+
+    def matchable(self) -> tuple[str, ...]:
+        return ("all",)
 
     def cache_file(self, features: str | None) -> str | None:
         return None
@@ -215,6 +222,9 @@ class SornParams:
     lambda_seg: float = doc("lambda_3, weight of the segmentation loss, Eq. 10", low=0)
     reduction: str = doc("over pixels in Eq. 5 and 7 (sum is the printed form)", choices=("mean", "sum"))
 
+    def matchable(self) -> tuple[str, ...]:
+        return ("all", "global", "unmasked")
+
     def cache_file(self, features: str | None) -> str | None:
         return "parts.h5" if self.use_semantic and features is None else None
 
@@ -237,6 +247,9 @@ class DsaParams:
     fused_id_weight: float = doc("weight of the fused features' identity losses", low=0)
     triplet_weight: float = doc("weight of the fused features' triplet losses", low=0)
     margin: float = doc("triplet margin", low=0)
+
+    def matchable(self) -> tuple[str, ...]:
+        return ("f", "z", "z_global", "z_local")
 
     def cache_file(self, features: str | None) -> str | None:
         return "dsap.h5" if self.use_dsag and (features is None or features.startswith("z")) else None
@@ -264,6 +277,9 @@ class EsaParams:
     pooling: str = doc("paper: sums over pixels, Eq. 4", choices=("mean", "paper"))
     reduction: str = doc("Eq. 7, or without its divisor", choices=("mean", "sum"))
 
+    def matchable(self) -> tuple[str, ...]:
+        return ("all",)
+
     def cache_file(self, features: str | None) -> str | None:
         return "parts.h5" if features is None or self.semantics == "cache" else None
 
@@ -288,12 +304,21 @@ class SgsfaParams:
     distance: str = doc("D of Eq. 6", choices=("cosine", "euclidean"))
     reduction: str = doc("sum: Eq. 7 as printed", choices=("mean", "sum"))
     head_top: str = doc("the body's first row at test time", choices=("first", "paper"))
+    classified: str = doc("what L_d_cls has: stripes and their unions, or whole body and regions too, with BN and FC",
+                          choices=("spatial", "all"), neutral="all")
+    triplet: str = doc("what L_tri has: whole body and regions, or stripes too", choices=("semantic", "all"),
+                       neutral="all")
+    regions: str = doc("of f_choose, Eq. 3: a random subset and its mean loss, or all and their sum",
+                       choices=("sampled", "all"), neutral="all")
+
+    def matchable(self) -> tuple[str, ...]:
+        return ("parts", "parts_and_whole", "semantic", "spatial")
 
     def cache_file(self, features: str | None) -> str | None:
         return "parts.h5" if features is None else None
 
     def arrays(self) -> tuple[str, ...]:
-        return ("probs4",)
+        return ("probs4", "uniform") if self.regions == "sampled" else ("probs4",)
 
 
 @dataclass(frozen=True)
@@ -309,6 +334,9 @@ class SgamParams:
     lambda_global: float = share("lambda, the global feature's share of the loss, Eq. 7")
     scores: str = doc("S over its training median, or sums over pixels", choices=("normalised", "paper"))
 
+    def matchable(self) -> tuple[str, ...]:
+        return ("all", "unmasked", "global", "local")
+
     def cache_file(self, features: str | None) -> str | None:
         return "parts.h5" if self.use_parts or self.crop else None
 
@@ -323,6 +351,9 @@ class PcbParams:
     name: str = doc("the network: models/<name>.py")
     stripes: int = count("P")
     width: int = count("numbers of a stripe's vector")
+
+    def matchable(self) -> tuple[str, ...]:
+        return ("all",)
 
     def cache_file(self, features: str | None) -> str | None:
         return None
@@ -384,7 +415,8 @@ class RunParams:
 @dataclass(frozen=True)
 class MatchParams:
     features: str = doc("what is matched: all | global | unmasked (SORN Table II); f | z | z_global | z_local (DSA); "
-                        "parts | parts_and_whole (SGSFA); all | unmasked | global | local (SGAM, Table 4)")
+                        "parts | parts_and_whole | semantic | spatial (SGSFA, Fig. 6's ends); "
+                        "all | unmasked | global | local (SGAM, Table 4)")
     tau: float = share("a stripe or part counts as visible from this share of foreground on (SORN Eq. 12)")
 
 

@@ -3,7 +3,9 @@
 A batch is a dict of tensors on the network's device: image (B, 3, H, W) float32, normalised; pid (B,) int64, the class
 0 .. J - 1 in training; camid (B,) int64; row (B,) int64, the row of the set. Of parts.h5 what is asked for: labels
 (B, H/4, W/4) or labels16 (B, H/16, W/16) int64, 8 parts; probs8 (B, 8, H/4, W/4), probs4 (B, 5, H/4, W/4) and entropy
-(B, H/4, W/4) float32 in [0, 1]. Of dsap.h5 dsap (B, 24, 3, S, S) float32 and valid (B, 24, S, S) bool.
+(B, H/4, W/4) float32 in [0, 1]. Of dsap.h5 dsap (B, 24, 3, S, S) float32 and valid (B, 24, S, S) bool. And, asked for
+like these, uniform (B,) float32 in [0, 1): a number drawn for each image, for what a network leaves to chance in
+training.
 """
 
 import hashlib
@@ -39,7 +41,8 @@ class Images(Dataset):
     from; cache: parts.h5 or dsap.h5 to read beside the image, or None; arrays: which of its arrays a batch holds. crop:
     of each image's probs/parts4, height and width, the box that is all the network sees of it
     (pipeline/loading/sgam_crop.py); None is the whole image. chance: what augmentation may do; None is nothing. An
-    image's augmentation is drawn from the stream (seed, "augment", draw number): which process loads it cannot matter.
+    image's augmentation is drawn from the stream (seed, "augment", draw number), its `uniform` from (seed, "uniform",
+    draw number): which process loads it cannot matter.
     """
 
     def __init__(self, frame: pd.DataFrame, *, raw: str | os.PathLike, cache: str | os.PathLike | None, height: int,
@@ -76,6 +79,9 @@ class Images(Dataset):
                    "erased": np.array([drawn.erased or (0, 0, 0, 0) for drawn in moves])}
 
         seen = [self._seen(row) for row in rows]
+        if self.chance is not None and "uniform" in self.arrays:
+            streams = [rng(self.chance.seed, "uniform", number) for number, _ in items]
+            numbers["uniform"] = np.array([stream.random(dtype=np.float32) for stream in streams], np.float32)
         if self.chance is not None and self.chance.fill == "image":
             numbers["fill"] = self._fill([rgb for rgb, _, _ in seen], moves)
         batch = {"image": self._images([rgb for rgb, _, _ in seen], moves)}
@@ -127,7 +133,7 @@ class Images(Dataset):
             elif name == "dsap":
                 batch |= {array: np.stack([cache.read(array, place) for place in places])
                           for array in ("dsap", "valid")}
-            else:
+            elif name != "uniform":
                 batch[name] = self._maps(cache, name, places, moves, boxes)
         return batch
 

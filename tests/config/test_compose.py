@@ -366,6 +366,19 @@ def test_trials_that_cannot_be(project, old, new, said):
         compose("few")
 
 
+@pytest.mark.parametrize(("run", "said"), [
+    ("{of: sgsfa, match: {features: part}}", "is 'part' (did you mean 'parts'?); sgsfa matches by parts | "
+     "parts_and_whole | semantic | spatial"),
+    ("{like: small-sgam, match: {features: f}}", "is 'f'; sgam matches by all | unmasked | global | local"),
+    ("{like: small-baseline, match: {features: 3}}", "is 3; baseline matches by all"),
+])
+def test_what_a_network_cannot_be_matched_by_is_refused_before_it_is_trained(project, run, said):
+    Path("profiles/mine.yaml").write_text(f"include: [small]\non: [default]\nruns: {{mine: {run}}}\n")
+    with pytest.raises(InputError) as caught:
+        compose("mine")
+    assert str(caught.value) == f"'profiles/mine.yaml': runs.mine.match.features: {said}"
+
+
 def test_a_rendered_set_is_drawn_from_its_stream_whatever_it_is_called(every):
     """Pictures are drawn from (seed, stream): a renamed set has the same people."""
     streams = [entry["stream"] for composed in every.values() for entry in composed.params["render"].values()]

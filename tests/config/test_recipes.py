@@ -28,13 +28,14 @@ RATES = {
 # recipe: (optimiser, rate of pretrained layers over that of new ones, height, width, batch, people a batch, flip, pad,
 # erase); None where the paper prints nothing
 PRINTED = {
-    "esa": ("sgd", None, 384, 128, 64, 8, 0.5, 0, 0.5),      # "random flipping and random erasing", 8 identities
-    "sgsfa": ("adam", 1.0, 256, 128, 64, 16, 0.5, 0, 0.5),  # "16 identities ... 4 images for each"
+    "esa": ("sgd", None, 384, 128, 64, 8, 0.5, 0, 0.5),     # "random flipping and random erasing", 8 identities
+    "sgsfa": (None, None, 256, 128, 64, 16, 0.5, 0, 0.5),   # "16 identities ... 4 images for each"; no optimiser
     "sgam": ("sgd", 0.1, 384, 128, 64, 0, 0.5, 10, 0.5),    # "random flipping, random cropping and random erasing"
     "dsa": ("adam", 1.0, 256, 128, 64, 16, 0.5, 10, 0.5),   # "P = 16 identities and K = 4 images"
     "sorn": ("adam", 1.0, 384, 128, 32, 0, 0.5, 0, 0.0),    # "only random horizontal flip", "batch size is set to 32"
 }
-RULED = {"esa": (None, 0.1)}  # the first two of these, where the paper prints none: SGAM's tenth for pretrained layers
+# The first two of these, where the paper prints none: SGAM's tenth for ESA's pretrained layers.
+RULED = {"esa": (None, 0.1), "sgsfa": ("adam", 1.0)}
 
 
 @pytest.mark.parametrize("name", RATES)
@@ -71,4 +72,6 @@ def test_loss_weights_are_the_printed_ones():
     assert (baseline["id_weight"], baseline["triplet_weight"], baseline["margin"]) == (1.5, 1.5, 0.3)
     assert esa["lambda_parsing"] == 0.1 and sgam["lambda_global"] == 0.2
     assert (sgsfa["trade_off"], sgsfa["margin"], sgsfa["gamma"], sgsfa["local_gamma"]) == (0.8, 0.3, 8, 2)
+    # the abstract, 3.2.2 and 5.2: spatial features classified, blocks drawn, a semantic and a spatial end of lambda
+    assert (sgsfa["classified"], sgsfa["triplet"], sgsfa["regions"]) == ("spatial", "semantic", "sampled")
     assert sgsfa["size"] == sgam["width"] == esa["channels"] == 256

@@ -1,6 +1,7 @@
 """Parameters: types, ranges and choices of every field, each a sentence when it is broken, and neutral values."""
 
 import dataclasses
+import importlib
 import itertools
 import json
 import typing
@@ -203,6 +204,13 @@ def test_a_model_says_which_cache_it_reads(tree, name):
     read = {"sorn": "parts.h5", "esa": "parts.h5", "sgsfa": "parts.h5", "sgam": "parts.h5", "dsa": "dsap.h5"}.get(name)
     assert run.model.cache_file(None) == read
     assert (run.model.arrays() == ()) == (read is None)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_may_be_matched_is_what_the_network_takes(tree, name):
+    """One list for compose, one for the network, which imports nothing of the pipeline."""
+    run = next(run for run in parse(Params, tree, "").runs.values() if run.model.name == name)
+    assert run.model.matchable() == importlib.import_module(f"models.{name}").CHOICES["features"]
 
 
 # A field that is added later

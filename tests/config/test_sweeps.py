@@ -112,6 +112,14 @@ def test_sgam_s_ends_are_matched_by_what_was_trained(trees):
     assert results["sgam-lambda-1"]["match"]["features"] == "global"
 
 
+def test_sgsfa_s_ends_are_matched_by_the_branch_that_was_trained(trees):
+    """5.2: at lambda 1 "only the semantic feature is considered", at 0 "only spatial features take effect"."""
+    results = trees["sgsfa"]["results"]
+    assert results["sgsfa-lambda-0"]["match"]["features"] == "spatial"
+    assert results["sgsfa-lambda-1"]["match"]["features"] == "semantic"
+    assert {results[f"sgsfa-lambda-0_{digit}"]["match"]["features"] for digit in (2, 4, 6)} == {"parts"}
+
+
 def test_no_name_holds_a_dot(trees):
     """In DVC's names of parameters a dot starts a level: `runs.esa-lambda-0.01` would track nothing."""
     assert not [key for tree in trees.values() for section in tree.values() for key in section if "." in key]

@@ -22,7 +22,8 @@ MODELS = {
             "reduction": "mean"},
     "sgsfa": {"name": "sgsfa", "size": 16, "gamma": 8, "local_gamma": 2, "whole_attention": True,
               "label_smoothing": 0.1, "margin": 0.3, "trade_off": 0.8, "visible_share": 0.2, "stripe_threshold": 0.15,
-              "distance": "cosine", "reduction": "mean", "head_top": "first"},
+              "distance": "cosine", "reduction": "mean", "head_top": "first", "classified": "spatial",
+              "triplet": "semantic", "regions": "sampled"},
     "sgam": {"name": "sgam", "width": 16, "use_parts": True, "crop": True, "training_rule": True,
              "thresholds": [0.2, 0.2, 0.2, 0.2], "lambda_global": 0.2, "scores": "normalised"},
     "pcb": {"name": "pcb", "stripes": 2, "width": 16}}

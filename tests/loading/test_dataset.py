@@ -11,6 +11,7 @@ import torch
 from pipeline.base.body_parts import PARTS8_TO_PARTS4
 from pipeline.base.errors import InputError
 from pipeline.base.images import IMAGENET_MEAN, IMAGENET_STD, read_image, write_image
+from pipeline.base.seeds import rng
 from pipeline.datasets.index import read_index
 from pipeline.loading.augmentation import Chance
 from pipeline.loading.dataset import (
@@ -80,6 +81,21 @@ def test_workers_and_resuming_change_nothing(fake, cache):
     _assert_equal(_steps(pictures, workers=2, start=4), alone[4:])
     other = _pictures(fake, cache, chance=dataclasses.replace(CHANCE, seed=1))
     assert not torch.equal(_steps(other, workers=0)[0]["image"], alone[0]["image"])
+
+
+def test_each_image_s_uniform_is_its_draw_s_alone(fake):
+    """From its own named stream: whichever process loads it and whatever is augmented; and only where asked for."""
+    pictures = _pictures(fake, "parts.h5", arrays=("probs4", "uniform"), chance=CHANCE)
+    alone, shared = _steps(pictures, workers=0), _steps(pictures, workers=2)
+    _assert_equal(shared, alone)
+    found = torch.cat([batch["uniform"] for batch in alone])
+    naive = [rng(0, "uniform", number).random(dtype=np.float32) for number in range(len(found))]
+    assert found.tolist() == [float(value) for value in naive] and found.dtype == torch.float32
+    assert len(set(found.tolist())) == len(found) and found.min() >= 0 and found.max() < 1
+    still = dataclasses.replace(CHANCE, flip=0.0, pad=0, erase=0.0)
+    assert torch.equal(_steps(_pictures(fake, "parts.h5", arrays=("uniform",), chance=still), workers=0)[0]["uniform"],
+                       alone[0]["uniform"])
+    assert "uniform" not in _steps(_pictures(fake, "parts.h5", arrays=("probs4",), chance=CHANCE), workers=0)[0]
 
 
 def test_a_picture_is_augmented_anew_each_time(fake):

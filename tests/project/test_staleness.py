@@ -21,6 +21,9 @@ class GemParams:
     name: str = doc("the network: models/<name>.py")
     p: float = doc("the power; 1 is the mean", low=1)
 
+    def matchable(self) -> tuple[str, ...]:
+        return ("all",)
+
     def cache_file(self, features: str | None) -> str | None:
         return None
 

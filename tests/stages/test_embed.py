@@ -211,6 +211,14 @@ def test_training_augments_as_the_recipe_says(cropped, monkeypatch):
         assert taken[-1].chance == Chance(seed=4, flip=0.25, pad=3, erase=0.75, fill=fill)
 
 
+def test_the_file_says_which_part_is_the_whole_body_and_only_where_there_is_one(project):
+    """SGSFA's: the first part, which has no weight of its own."""
+    for run in MODELS:
+        with _features(run) as file:
+            assert json.loads(file.attrs["maker"]).get("whole_body") == (0 if run == "sgsfa" else None)
+            assert run != "sgsfa" or not file["visibility"][:, 0].any()
+
+
 def test_features_are_the_network_s_own(project):
     """Against each image alone, through the plain colour histogram."""
     frame = embedding_rows(read_index(f"data/index/{DATA}.csv"))
