@@ -212,6 +212,8 @@ class Sgsfa(nn.Module):
     weights.
     """
 
+    classified_by = ("heads.classify.",)
+
     def __init__(self, *, backbone: Backbone, ids: int, match: str, size: int, gamma: int, local_gamma: int,
                  whole_attention: bool, label_smoothing: float, margin: float, trade_off: float,
                  visible_share: float, stripe_threshold: float, distance: str, reduction: str, head_top: str):

@@ -93,7 +93,7 @@ def _compose(name: str, profile: Entry, bases: dict[str, Composed], kept: tuple[
 
 KINDS = {"rendered or occluded set": ("render", "occlude"), "data set": ("prepare",),
          "parser": ("train_parser", "train_photographs"), "cache": ("parse", "parse_external", "parse_described"),
-         "warp": ("warp",), "run": ("train",)}
+         "warp": ("warp",), "run": ("train", "train_from")}
 
 
 def outputs(plan: Any) -> Iterator[tuple[str, str]]:
