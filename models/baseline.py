@@ -28,6 +28,7 @@ class Baseline(nn.Module):
 
     distance = "euclidean"
     reduction = "mean"
+    classified_by = ("classifier.",)
 
     def __init__(self, *, backbone: Backbone, ids: int, match: str, label_smoothing: float, id_weight: float,
                  triplet_weight: float, margin: float, normalise: bool):

@@ -168,6 +168,7 @@ class Dsa(nn.Module):
 
     distance = "euclidean"
     reduction = "mean"
+    classified_by = ("classify_f.", "classify_z.")
 
     def __init__(self, *, backbone: Backbone, ids: int, match: str, dsag_width: float, use_global: bool,
                  use_local: bool, use_dsag: bool, fusion: str, label_smoothing: float, id_weight: float,

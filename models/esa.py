@@ -88,6 +88,7 @@ class Esa(nn.Module):
     """
 
     distance = "euclidean"
+    classified_by = ("classifiers",)
 
     def __init__(self, *, backbone: Backbone, ids: int, match: str, channels: int, unconfident: str, attention: str,
                  semantics: str, tau: float, lambda_parsing: float, margin: float, weights: str, e_max: str,

@@ -21,6 +21,7 @@ class Histogram(nn.Module):
 
     distance = "cosine"
     reduction = "mean"
+    classified_by = ()
 
     def __init__(self, *, match: str, stripes: int, bins: int):
         super().__init__()

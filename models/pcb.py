@@ -37,6 +37,7 @@ class Pcb(nn.Module):
 
     distance = "euclidean"
     reduction = "mean"
+    classified_by = ("classifiers.",)
 
     def __init__(self, *, backbone: Backbone, ids: int, match: str, stripes: int, width: int):
         super().__init__()

@@ -74,6 +74,7 @@ class Sgam(nn.Module):
 
     distance = "euclidean"
     reduction = "mean"
+    classified_by = ("classifiers.",)
 
     def __init__(self, *, backbone: Backbone, ids: int, match: str, width: int, use_parts: bool, crop: bool,
                  training_rule: bool, thresholds: Sequence[float], lambda_global: float, scores: str):

@@ -247,6 +247,7 @@ class Sgsfa(nn.Module):
     """
 
     whole_body = 0  # the part by which pairs that share none are compared
+    classified_by = ("heads.classify.",)
 
     def __init__(self, *, backbone: Backbone, ids: int, match: str, size: int, gamma: int, local_gamma: int,
                  whole_attention: bool, label_smoothing: float, margin: float, trade_off: float,

@@ -95,6 +95,7 @@ class Sorn(nn.Module):
 
     distance = "cosine"
     reduction = "mean"
+    classified_by = ("global_classifier.", "local_classifiers.")
 
     def __init__(self, *, backbone: Backbone, ids: int, match: str, tau: float, patches: int, channel_sets: int,
                  channels: int, use_global: bool, use_local: bool, use_semantic: bool, labels: int,

@@ -20,6 +20,7 @@ from pipeline.config.compose import Composed, compose, outputs
 from pipeline.config.loader import load_plan, parse
 from pipeline.config.names import nearest
 from pipeline.config.plan import Plan
+from pipeline.config.schema import MatchParams, RunParams
 from pipeline.config.writer import changes, composed_from, edits, params_text, plan_text
 from pipeline.config.yaml12 import read_yaml
 from stages import sentences
@@ -58,6 +59,7 @@ def write(name: str, composed: Composed, kept: Kept, *, force: bool) -> str:
     """Write an experiment's folder. What was written, in a line."""
     check_bases(name, composed, kept)
     check_owners(name, composed)
+    check_starts(name, composed)
     folder = paths.experiment_folder(name)
     files = ((folder / "params.yaml", composed.params), (folder / "plan.yaml", composed.plan))
     for path, tree in files:
@@ -138,6 +140,36 @@ def check_owners(name: str, composed: Composed) -> None:
                                  f"from there (on: [{other}]), or give it another name")
 
 
+def check_starts(name: str, composed: Composed) -> None:
+    """InputError for a run that is to start from one whose weights are of other shapes.
+
+    Networks are built for that, without numbers; torch is imported where a run starts from another, for that takes
+    seconds. Of runs that differ in their training alone, as the trials of a protocol do, one is built.
+    """
+    compared = set()
+    for key, plan in composed.plan["plan"]["train_from"].items():
+        from stages.shared.starts import check_shapes
+
+        run, match = _run(composed, key)
+        start, start_match = _run(composed, plan["start"])
+        if (run.model, start.model, run.backbone) in compared:
+            continue
+        compared.add((run.model, start.model, run.backbone))
+        try:
+            check_shapes(run, match, key=key, start=start, start_match=start_match, start_key=plan["start"])
+        except InputError as error:
+            raise InputError(f"'profiles/{name}.yaml': {error}") from error
+
+
+def _run(composed: Composed, key: str) -> tuple[RunParams, MatchParams]:
+    """A run's parameters and how it is matched, its own or of an experiment that this one stands on."""
+    found = composed
+    while key not in found.params["runs"]:
+        found = next(base for base in found.bases.values() if key in base.known.runs)
+    return (parse(RunParams, found.params["runs"][key], f"runs.{key}"),
+            parse(MatchParams, found.params["results"][key]["match"], f"results.{key}.match"))
+
+
 def composed_experiments() -> list[str]:
     """The experiments that are composed here, the default first."""
     others = sorted(path.parent.name for path in paths.EXPERIMENTS.glob("*/params.yaml"))
@@ -166,6 +198,7 @@ def check(name: str) -> None:
 
     composed = compose(name, kept)
     check_bases(name, composed, kept)
+    check_starts(name, composed)
     for (file, tree), text, wanted in zip(there.items(), texts(name, composed, kept),
                                           (composed.params, composed.plan), strict=True):
         path = folder / file

@@ -1,7 +1,8 @@
 """Training of a re-ID network, or its untrained start: python -m stages.train baseline
 
 Writes data/runs/KEY/weights.safetensors, train.json and, in live/, DVCLive's log. A run that was killed goes on from
-its last checkpoint, written every 100 steps under scratch/train. On several GPUs or machines (docs/training.md):
+its last checkpoint, written every 100 steps under scratch/train, whatever it started from: random weights, a file's, or
+another run's (`init: run:KEY`). On several GPUs or machines (docs/training.md):
 torchrun --nproc-per-node 2 -m stages.train baseline
 """
 
@@ -14,12 +15,13 @@ import pandas as pd
 import torch
 
 from models.backbone import parameter_groups
+from models.classifiers import apart
 from models.distributed_batch import whole_batch_norm
 from pipeline.base.errors import InputError
 from pipeline.base.files import writable, write_json
 from pipeline.config import paths
 from pipeline.config.loader import Experiment, pick
-from pipeline.config.plan import TrainPlan, cache_among
+from pipeline.config.plan import StartedTrainPlan, TrainPlan, cache_among
 from pipeline.config.schema import RunParams
 from pipeline.datasets.index import read_index
 from pipeline.loading.augmentation import Chance
@@ -30,7 +32,7 @@ from pipeline.training.checkpoints import save_weights
 from pipeline.training.loop import Row, fingerprint, fit, learning_rate, make_optimizer
 from stages import main
 from stages.shared.device import choose_device, choose_precision, machine
-from stages.shared.trained_run import OpenRun, new_run
+from stages.shared.trained_run import OpenRun, Start, new_run
 
 SCRATCH = paths.SCRATCH / "train"
 NARROW = 32  # pixels; below, oneDNN's strided bfloat16 convolution of 4 x 2 maps gives NaN on CPUs with AMX
@@ -38,7 +40,7 @@ FINAL_SHARE = 10  # the last 1/10 of training is averaged as its final loss
 
 
 def run(experiment: Experiment, key: str) -> None:
-    settings, plan = experiment.run(key), pick(experiment.plan.train, key, "plan.train")
+    settings, plan = experiment.run(key), pick(experiment.plan.trainings, key, "plan.train")
     for path in (paths.weights(key), paths.train_record(key), SCRATCH / key):
         writable(path)
     device = choose_device(experiment.params.device, threads=experiment.params.threads)
@@ -52,14 +54,17 @@ def _run(experiment: Experiment, key: str, settings: RunParams, plan: TrainPlan,
     except InputError as error:
         raise InputError(f"runs.{key} trains on {plan.train_on}: {error}") from error
     match = pick(experiment.params.results, key, "results").match  # training does not depend on it
+    start = None
+    if isinstance(plan, StartedTrainPlan):
+        start = Start(key=plan.start, run=experiment.run(plan.start), weights=plan.weights)
     begun = new_run(settings, key=key, match=match, frame=frame, index=Path(plan.index), raw=plan.raw,
-                    cache=cache_among(plan.reads))
+                    cache=cache_among(plan.reads), start=start)
 
     provenance, final = begun.provenance, {}
     first = distributed.rank() == 0
     if first:
         print(f"{key}: {provenance['images']} images of {provenance['ids']} people, {settings.image_steps} image-steps "
-              f"on {device.type}, backbone's start: {settings.init}")
+              f"on {device.type}, start: {settings.init}")
     scratch = None
     if settings.image_steps > 0:
         narrow = device.type == "cpu" and min(settings.height, settings.width) < NARROW
@@ -85,8 +90,8 @@ def _train(begun: OpenRun, settings: RunParams, plan: TrainPlan, *, key: str, fr
         share = distributed.share_of(batch)
         draws = Batches(frame["target"].to_numpy(), batch=batch, ids_per_batch=settings.ids_per_batch,
                         seed=settings.seed)
-        optimizer = make_optimizer(*parameter_groups(begun.network), name=recipe.name,
-                                   weight_decay=recipe.weight_decay,
+        groups = apart if isinstance(plan, StartedTrainPlan) else parameter_groups
+        optimizer = make_optimizer(*groups(begun.network), name=recipe.name, weight_decay=recipe.weight_decay,
                                    pretrained_lr_factor=recipe.pretrained_lr_factor)
     except InputError as error:
         raise InputError(f"runs.{key}: {error}") from error

@@ -120,7 +120,7 @@ def all_links(composed: Composed) -> Iterator[Entry]:
 
 KINDS = {"rendered or occluded set": ("render", "occlude"), "data set": ("prepare",),
          "parser": ("train_parser", "train_photographs"), "cache": ("parse", "parse_external", "parse_described"),
-         "warp": ("warp",), "run": ("train",)}
+         "warp": ("warp",), "run": ("train", "train_from")}
 
 
 def outputs(plan: Any) -> Iterator[tuple[str, str]]:

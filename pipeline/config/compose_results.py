@@ -14,13 +14,17 @@ def prune(made: Composition) -> None:
     """Of the papers' rows: without runs that have no result and whose weights nothing reads."""
     embeds = [*made.plan["embed"].values(), *made.plan["embed_seen"].values()]
     read = {Path(plan[field]).parent.name for plan in embeds for field in ("weights", "seen_by") if field in plan}
-    for key in [key for key in made.plan["train"] if key not in read]:
-        del made.plan["train"][key], made.params["runs"][key], made.known.runs[key]
-        drop(made.known, "runs", key)
+    for section in ("train_from", "train"):
+        for key, plan in reversed(made.plan[section].copy().items()):  # a run stands behind the one it starts from
+            if key in read:
+                read |= {plan["start"]} if "start" in plan else set()
+                continue
+            del made.plan[section][key], made.params["runs"][key], made.known.runs[key]
+            drop(made.known, "runs", key)
 
     for name in [name for name, sets in made.known.results.items() if not sets]:
         del made.known.results[name]
-    shown = {plan["result"] for plan in embeds} | made.plan["train"].keys()
+    shown = {plan["result"] for plan in embeds} | made.plan["train"].keys() | made.plan["train_from"].keys()
     made.params["results"] = {key: entry for key, entry in made.params["results"].items() if key in shown}
 
 

@@ -1,10 +1,11 @@
 """Runs of an experiment: what each trains on and reads, how it is matched, and what it is embedded on.
 
 A run has a result of its own name. An entry `of` a run is another result of the same weights, matched otherwise. Runs
-that are trials of one protocol have one result together.
+that are trials of one protocol have one result together. `init: run:KEY` starts a run from another's weights.
 """
 
 import copy
+from typing import Any
 
 from pipeline.base.errors import InputError
 from pipeline.config import paths
@@ -12,7 +13,7 @@ from pipeline.config.known import Composition, Data, Run, check_new, drop, find
 from pipeline.config.loader import concrete, parse
 from pipeline.config.names import known_name, nearest
 from pipeline.config.profiles import Entry, entries, merge, take
-from pipeline.config.schema import ModelParams
+from pipeline.config.schema import ModelParams, started_from
 from pipeline.config.trials import by_trial
 
 MATCHED = ("of", "train_on", "eval_on", "match", "features_dtype", "visible_by", "result")  # what `of` may change
@@ -22,10 +23,30 @@ def add_runs(made: Composition) -> None:
     """Runs and their results. A result that needs joints is left out on data sets that have none."""
     for section in ("runs", "results"):
         made.params[section] = {}
-    for section in ("train", "embed", "embed_seen"):
+    for section in ("train", "train_from", "embed", "embed_seen"):
         made.plan[section] = {}
-    for key, entry in by_trial("runs", entries(made.profile, "runs"), made.known.trials).items():
+    for key, entry in _in_order(by_trial("runs", entries(made.profile, "runs"), made.known.trials)).items():
         _add(made, key, entry)
+
+
+def _in_order(runs: dict[str, Entry]) -> dict[str, Entry]:
+    """Entries as they stand, but none before the one whose weights it starts from. InputError for a circle."""
+    found: dict[str, Entry] = {}
+
+    def put(key: str, within: tuple[str, ...]) -> None:
+        if key in within:
+            circle = " -> ".join((*within[within.index(key):], key))
+            raise InputError(f"runs.{key}.init: it starts from itself ({circle}); start one of them from other weights")
+        if key in found or key not in runs:
+            return
+        start = started_from(runs[key].get("init"))
+        if start is not None:
+            put(start, (*within, key))
+        found[key] = runs[key]
+
+    for key in runs:
+        put(key, ())
+    return found
 
 
 def _add(made: Composition, key: str, entry: Entry) -> None:
@@ -92,7 +113,7 @@ def _of(run: Run, entry: Entry, place: str) -> Entry:
 
 
 def _train(made: Composition, key: str, entry: Entry, train_on: str, written: Entry) -> bool:
-    """A run and its training. False where the cache that it reads is left out."""
+    """A run and its training. False where the cache that it reads, or the run that it starts from, is left out."""
     place, known = f"runs.{key}", made.known
     settings, named, wanted = take(entry, "model", place), entry.pop("cache", None), entry.pop("masks", [])
     kind = concrete(ModelParams, settings, f"{place}.model")
@@ -113,10 +134,34 @@ def _train(made: Composition, key: str, entry: Entry, train_on: str, written: En
                              "name a cache of that set")
         cache, reads = found, paths.cache(found, cached).as_posix()
 
+    section, started = "train", {}
+    start = started_from(entry.get("init"))
+    if start is not None:
+        if not _can_start(made, start, settings["name"], entry.get("backbone"), f"{place}.init"):
+            return False
+        section, started = "train_from", {"start": start, "weights": paths.weights(start).as_posix()}
+
     made.params["runs"][key] = {**entry, "model": settings, "train_on": train_on, "cache": cache}
-    made.plan["train"][key] = {"model": settings["name"], "train_on": train_on, "cache": cache,
-                               "index": paths.index(train_on).as_posix(), "raw": raw, "reads": reads}
+    made.plan[section][key] = {"model": settings["name"], "train_on": train_on, "cache": cache,
+                               "index": paths.index(train_on).as_posix(), "raw": raw, "reads": reads, **started}
     known.runs[key] = Run(made.name, settings, train_on, masks, written)
+    return True
+
+
+def _can_start(made: Composition, start: str, model: str, backbone: Any, place: str) -> bool:
+    """Whether the run `start` is there, for one of this model and backbone to start from its weights; its owner is
+    noted. InputError where there is no such run, or it is of another kind. Their shapes are compared in
+    stages/compose.py.
+    """
+    if find(made.known, "runs", start, place) is None:
+        return False
+    other = made.known.runs[start]
+    for what, there, here in (("model", other.model["name"], model),
+                              ("backbone", other.entry.get("backbone"), backbone)):
+        if there != here:
+            raise InputError(f"{place}: the {what} of {start!r} is {there!r}, and this run's is {here!r}; start from a "
+                             f"run whose {what} is the same, or from other weights")
+    note_owner(made, start)
     return True
 
 

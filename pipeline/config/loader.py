@@ -15,8 +15,8 @@ from typing import Any
 from pipeline.base.errors import InputError
 from pipeline.config import paths
 from pipeline.config.names import nearest
-from pipeline.config.plan import Plan
-from pipeline.config.schema import CHOICES, Params, RunParams
+from pipeline.config.plan import Plan, StartedTrainPlan
+from pipeline.config.schema import CHOICES, Params, RunParams, started_from
 from pipeline.config.yaml12 import read_yaml
 
 LONGEST_SHOWN = 200  # characters of a value in an error
@@ -52,10 +52,12 @@ def load_experiment(name: str = "default") -> Experiment:
         raise InputError(f"{str(folder / 'plan.yaml')!r}: is the plan of experiment {plan.name!r}; compose {name} "
                          "again")
 
-    for key, train in plan.train.items():
+    for key, train in plan.trainings.items():
         run = pick(params.runs, key, f"{str(folder / 'params.yaml')!r}: runs")
+        start = train.start if isinstance(train, StartedTrainPlan) else None
+        init = run.init if started_from(run.init) == start else f"run:{start}" if start else "no run to start from"
         for field, value, planned in (("train_on", run.train_on, train.train_on), ("cache", run.cache, train.cache),
-                                      ("model.name", run.model.name, train.model)):
+                                      ("model.name", run.model.name, train.model), ("init", run.init, init)):
             if value != planned:
                 raise InputError(f"{str(folder / 'params.yaml')!r}: runs.{key}.{field}: is {value!r}, and plan.yaml "
                                  f"has {planned!r}; change it in the profile and compose again")
@@ -129,7 +131,8 @@ def _parse_dataclass(kind: Any, value: Any, name: str) -> Any:
         raise InputError(f"{place}{unknown[0]}: unknown parameter{nearest(unknown[0], hints)}; known here are "
                          f"{', '.join(hints)}")
     fields = {field.name: field for field in dataclasses.fields(kind)}
-    missing = [key for key in hints if key not in value and fields[key].default is dataclasses.MISSING]
+    missing = [key for key in hints if key not in value
+               and fields[key].default is fields[key].default_factory is dataclasses.MISSING]
     if missing:
         raise InputError(f"{place}{missing[0]}: is missing; write it in the profile and compose again")
 

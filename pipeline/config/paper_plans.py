@@ -2,7 +2,16 @@
 
 import itertools
 
-from pipeline.config.paper_rows import Row, Sweep, counterpart, read_rows, read_sweeps, run_name
+from pipeline.config.paper_rows import (
+    Row,
+    Sweep,
+    counterpart,
+    own_variant,
+    read_rows,
+    read_sweeps,
+    read_variants,
+    run_name,
+)
 from pipeline.config.profiles import Entry
 
 
@@ -36,23 +45,27 @@ def paper_tables(wanted: Entry, *, results: dict[str, set[str]], datasets: set[s
     None where a profile wants only some runs: a table has all rows of the paper's own.
     """
     tables: list[Entry] = []
+    variants = read_variants()
     for (paper, table), rows in itertools.groupby(read_rows(), lambda row: (row.paper, row.table)):
         if paper in wanted["papers"] and not wanted["only"]:
             entries = [{"row": row.row, "setting": row.setting, "dataset": row.dataset,
-                        **_own_row(row, wanted, results, datasets, folders)} for row in rows]
+                        **_own_row(row, variants, wanted, results, datasets, folders)} for row in rows]
             tables.append({"paper": paper, "table": table, "rows": entries})
     return tables
 
 
-def _own_row(row: Row, wanted: Entry, results: dict[str, set[str]], datasets: set[str],
+def _own_row(row: Row, variants: Entry, wanted: Entry, results: dict[str, set[str]], datasets: set[str],
              folders: dict[str, str]) -> Entry:
     train, test = (counterpart(row.paper, name, wanted) for name in (row.train_on, row.dataset))
-    result = run_name(row.variant, train, wanted)
+    variant = own_variant(row, variants, wanted)
+    before = variants[variant].get("pretrained_on")
+    needed = [train, test, *([counterpart(row.paper, before, wanted)] if before else [])]
+    result = run_name(variant, train, wanted)
     there = {known.removesuffix("-0") for known in datasets} | datasets  # -0: its first trial
-    absent = [name for name in dict.fromkeys((train, test)) if name not in there]
+    absent = [name for name in dict.fromkeys(needed) if name not in there]
     missing = "; ".join(f"put {name} in {folders[name]} and compose with it" if name in folders else
                         f"name {name} under `datasets` of the profile" for name in absent)
     if not absent and not results.get(result, set()) & {test, f"{test}-0"}:
         missing = f"make {result} on {test}: the profile, or what was kept when it was composed, leaves it out"
     return {"result": result, "seeds": wanted["seeds"].get(result, []), "data": test,
-            "full": row.variant == row.paper, "missing": missing}
+            "full": variant == row.paper, "missing": missing}

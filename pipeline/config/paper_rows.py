@@ -11,8 +11,10 @@ papers, sweeps: whose rows and whose sweeps; prefix: of the recipes' names; coun
 place of others, `paper/dataset` for one paper's alone; main: the training set whose runs carry the variant's name
 alone, where others' end in their training set's; seeds: results under further seeds. A variant `beside` another is made
 wherever that one has a row. Rows that come to the same run share it, and a run of an experiment that the profile stands
-on is taken from there. Optional: `beside`, data sets that are evaluated where others are; `epochs` of each recipe and
-`images` of each training set, which together give image_steps; `only`, the runs that are wanted.
+on is taken from there. A variant that is `pretrained_on` a data set starts from the run of another variant there; where
+that set and the row's own have one counterpart there is nothing to pre-train on, and the row is the other variant's.
+Optional: `beside`, data sets that are evaluated where others are; `epochs` of each recipe and `images` of each training
+set, which together give image_steps; `only`, the runs that are wanted.
 """
 
 import csv
@@ -24,6 +26,7 @@ from pipeline.base.errors import InputError
 from pipeline.config.loader import parse, pick, shown
 from pipeline.config.names import known_name
 from pipeline.config.profiles import Entry
+from pipeline.config.schema import started_from
 from pipeline.config.yaml12 import read_yaml
 
 ROWS, VARIANTS = Path("profiles/tables/rows.csv"), Path("profiles/tables/variants.yaml")
@@ -203,15 +206,17 @@ def table_runs(wanted: Entry) -> dict[str, dict[str, Entry]]:
         train, test = (counterpart(row.paper, name, wanted) for name in (row.train_on, row.dataset))
         tests = [test, *([wanted["beside"][test]] if in_table and test in wanted["beside"] else [])]
         known_name(row.variant, variants, repr(str(ROWS if in_table else SWEEPS)), "variant")
-        picked = picked and (not wanted["only"] or run_name(row.variant, train, wanted) in wanted["only"])
-        for name, entry, is_row in _needed(row.variant, variants, train, wanted):
-            known = runs.setdefault(name, entry | {"train_on": train, "eval_on": []})
+        variant = own_variant(row, variants, wanted)
+        picked = picked and (not wanted["only"] or run_name(variant, train, wanted) in wanted["only"])
+        for name, entry, is_row in _needed(row.paper, variant, variants, train, wanted):
+            known = runs.setdefault(name, entry | {"eval_on": []})
             if is_row:
                 known["eval_on"] += [test for test in tests if test not in known["eval_on"]]
             if picked:
                 chosen.add(name)
             if picked and "cache" in entry:
-                warps[entry["cache"]] = {"like": "warp", "dataset": train, "parts": train, "alignment": "csa"}
+                warps[entry["cache"]] = {"like": "warp", "dataset": entry["train_on"], "parts": entry["train_on"],
+                                         "alignment": "csa"}
     missing = next((name for name in wanted["only"] if name not in chosen), None)
     if missing is not None:
         known_name(missing, chosen, "rows.only", "row's run")
@@ -229,16 +234,38 @@ def run_name(variant: str, train: str, wanted: Entry) -> str:
     return variant if train == wanted["main"] else f"{variant}-{train}"
 
 
-def _needed(variant: str, variants: Entry, train: str, wanted: Entry
+def own_variant(row: Row, variants: Entry, wanted: Entry) -> str:
+    """The variant that a row is here: where it would be pre-trained on its own training set, the one it starts from."""
+    if "pretrained_on" not in variants[row.variant]:
+        return row.variant
+    before, start = _pretrained(row.paper, row.variant, variants, wanted)
+    return start if before == counterpart(row.paper, row.train_on, wanted) else row.variant
+
+
+def _pretrained(paper: str, variant: str, variants: Entry, wanted: Entry) -> tuple[str, str]:
+    """(the profile's data set, the variant trained there) that a variant with `pretrained_on` starts from."""
+    entry, place = variants[variant], f"{str(VARIANTS)!r}: {variant}.init"
+    start = known_name(started_from(entry.get("init")), variants, place, "variant")
+    return counterpart(paper, entry["pretrained_on"], wanted), start
+
+
+def _needed(paper: str, variant: str, variants: Entry, train: str, wanted: Entry
             ) -> Iterator[tuple[str, Entry, bool]]:
     """(run, entry, whether it is the row itself) of a variant and of what it needs to be trained before."""
-    entry = dict(variants[variant])
+    entry = {**variants[variant], "train_on": train}
     entry.pop("beside", None)
+    before = []
     for field in ("of", "visible_by"):
         if entry.get(field, "joints") != "joints":
             known_name(entry[field], variants, f"{str(VARIANTS)!r}: {variant}.{field}", "variant")
-            yield from ((name, needed, False) for name, needed, _ in _needed(entry[field], variants, train, wanted))
+            before.append((entry[field], train))
             entry[field] = run_name(entry[field], train, wanted)
+    if entry.pop("pretrained_on", None):
+        place, start = _pretrained(paper, variant, variants, wanted)
+        before.append((start, place))
+        entry["init"] = f"run:{run_name(start, place, wanted)}"
+    for other, place in before:
+        yield from ((name, needed, False) for name, needed, _ in _needed(paper, other, variants, place, wanted))
     if "like" in entry:
         if wanted["epochs"]:
             entry["image_steps"] = (pick(wanted["epochs"], entry["like"], "rows.epochs")

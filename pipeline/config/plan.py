@@ -5,7 +5,7 @@ params.yaml. Keys are stages of dvc.yaml; an entry's key is the stage's (`train@
 project's root, folders of the user's data as the profile has them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -63,6 +63,12 @@ class TrainPlan:
     index: str
     raw: str
     reads: str  # what training depends on beside the index: the cache, which holds its images' hashes, or the images
+
+
+@dataclass(frozen=True)
+class StartedTrainPlan(TrainPlan):
+    start: str  # the run whose weights it starts from
+    weights: str  # their file
 
 
 @dataclass(frozen=True)
@@ -220,6 +226,7 @@ class Plan:
     parse_described: dict[str, DescribedParsePlan]
     warp: dict[str, WarpPlan]
     train: dict[str, TrainPlan]
+    train_from: dict[str, StartedTrainPlan] = field(default_factory=dict, kw_only=True)  # none before it was there
     embed: dict[str, EmbedPlan]
     embed_seen: dict[str, SeenEmbedPlan]
     evaluate: dict[str, EvaluatePlan]
@@ -230,3 +237,8 @@ class Plan:
     figure_patches: dict[str, PatchesPlan]
     figure_maps: dict[str, MapsPlan]
     figure_masks: dict[str, MasksPlan]
+
+    @property
+    def trainings(self) -> dict[str, TrainPlan]:
+        """Every run that is trained here, whatever it starts from."""
+        return {**self.train, **self.train_from}

@@ -393,12 +393,21 @@ class AugmentParams:
     fill: str = doc("what is erased becomes ImageNet's mean, or the image's own", choices=("imagenet", "image"))
 
 
+def started_from(init: Any) -> str | None:
+    """The run that an `init` names, whose weights another starts from; None where it names none.
+
+    >>> started_from("run:sorn"), started_from("imagenet")
+    ('sorn', None)
+    """
+    return init.removeprefix("run:") if isinstance(init, str) and init.startswith("run:") else None
+
+
 @dataclass(frozen=True)
 class RunParams:
     train_on: str = doc("the data set it is trained on, as plan.yaml has it")
     cache: str = doc("the cache read in training, as plan.yaml has it; none where the model reads none")
     backbone: str = doc("the network that gives the maps", choices=BACKBONES)
-    init: str = doc("the backbone's weights: none | imagenet | a file")
+    init: str = doc("none | imagenet | a file: the backbone's weights; run:KEY: another run's, all but the classifiers")
     seed: int = count("initialisation, sampling and augmentation", low=0, high=SEED)
     height: int = count("pixels of the network's input", low=16, high=SIDE)
     width: int = count("pixels of the network's input", low=16, high=SIDE)

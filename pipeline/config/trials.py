@@ -5,12 +5,14 @@
     runs: {cuhk01-dsa: {like: dsa, train_on: cuhk01, eval_on: [cuhk01]}}
 
 What is made of such a data set is ten too: ten caches, ten runs. The ten runs, each a network of its own, have one
-result under the entry's name, whose metrics are means over the trials (docs/evaluation.md).
+result under the entry's name, whose metrics are means over the trials (docs/evaluation.md). A run that starts from one
+of ten (`init: run:cuhk01-dsa`) starts from that of its own trial.
 """
 
 from typing import Any
 
 from pipeline.base.errors import InputError
+from pipeline.config.schema import started_from
 
 Section = dict[str, dict[str, Any]]
 
@@ -29,7 +31,7 @@ def by_trial(section: str, entries: Section, trials: dict[str, int]) -> Section:
             found[name] = entry | ({"eval_on": _each(entry["eval_on"], trials)} if "eval_on" in entry else {})
             continue
         split[name] = number
-        names = trials.keys() | split.keys()
+        names = trials.keys() | split.keys() | {other for other in entries if entries[other].get("train_on") in trials}
         for trial in range(number):
             if f"{name}-{trial}" in entries:
                 raise InputError(f"{section}.{name}-{trial}: is one of the trials of {name!r}; choose another name")
@@ -49,6 +51,8 @@ def _numbered(name: str, entry: dict[str, Any], names: set[str], trial: int) -> 
     """One trial's entry: the cache and whatever repeated it names get the trial's number."""
     own = {field: f"{value}-{trial}" if field == "cache" or (isinstance(value, str) and value in names) else value
            for field, value in entry.items()}
+    if started_from(entry.get("init")) in names:
+        own["init"] = f"{entry['init']}-{trial}"
     if "eval_on" in entry:
         other = next((dataset for dataset in entry["eval_on"] if dataset not in names), None)
         if other is not None:

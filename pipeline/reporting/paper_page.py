@@ -95,7 +95,9 @@ def _joined(names: Collection[str]) -> str:
 
 
 def _budget(provenance: Mapping[str, Any]) -> str:
-    start = "random weights" if provenance["init"] == "none" else f"weights {provenance['init']}"
+    init = provenance["init"]
+    start = ("random weights" if init == "none" else f"the weights of {init.removeprefix('run:')}"
+             if init.startswith("run:") else f"weights {init}")
     return (f"trained on {data_name(provenance['train_on'])} with {provenance['image_steps']:,} image steps from "
             f"{start}, seed {provenance['seed']}{_masks_by(provenance.get('caches') or {})}")
 

@@ -5,6 +5,7 @@ One key, because safetensors writes several in no fixed order. Nothing in such a
 
 import json
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
@@ -44,10 +45,21 @@ def read_weights(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, 
 
 def load_weights(network: nn.Module, tensors: dict[str, Tensor], name: str | os.PathLike) -> None:
     """Put tensors into a network. InputError names the file and the first tensor that does not fit."""
-    own = network.state_dict()
+    wrong = misfit(tensors, network.state_dict())
+    if wrong:
+        raise InputError(f"{os.fspath(name)!r}: holds weights of another network: {wrong}; train this run again")
+    network.load_state_dict(tensors)
+
+
+def misfit(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    """The first of the tensors, by name, that is not of the shape of one's own, or missing on a side; empty if all fit.
+
+    >>> import torch
+    >>> misfit({"a": torch.ones(2)}, {"a": torch.ones(3)})
+    'a is (2,), expected (3,)'
+    """
     for key in sorted(own.keys() | tensors.keys()):
         shape, expected = (tuple(side[key].shape) if key in side else "absent" for side in (tensors, own))
         if shape != expected:
-            raise InputError(f"{os.fspath(name)!r}: holds weights of another network: {key} is {shape}, expected "
-                             f"{expected}; train this run again")
-    network.load_state_dict(tensors)
+            return f"{key} is {shape}, expected {expected}"
+    return ""

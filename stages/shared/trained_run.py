@@ -20,6 +20,7 @@ import pandas as pd
 import torch
 
 from models.backbone import Backbone
+from models.classifiers import classifier_names
 from pipeline.base.errors import InputError
 from pipeline.base.files import file_sha256
 from pipeline.base.images import read_image
@@ -28,7 +29,7 @@ from pipeline.caches.cache import Cache
 from pipeline.config.schema import MatchParams, RunParams, without_neutral
 from pipeline.loading.dataset import Crop, images_sha256
 from pipeline.loading.sgam_crop import Box, automatic_crop, training_medians
-from pipeline.training.checkpoints import load_weights, read_weights
+from pipeline.training.checkpoints import load_weights, misfit, read_weights
 
 STRIDE = 16  # of the backbones, and what divides H and W evenly at every stage
 
@@ -43,17 +44,29 @@ class OpenRun:
     arrays: tuple[str, ...]  # of the cache, that a batch holds
 
 
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """Another run, whose weights a run starts from: its parameters and their file."""
+
+    key: str
+    run: RunParams
+    weights: str
+
+
 def new_run(run: RunParams, *, key: str, match: MatchParams, frame: pd.DataFrame, index: Path, raw: str | os.PathLike,
-            cache: Path | None) -> OpenRun:
+            cache: Path | None, start: Start | None) -> OpenRun:
     """A run before its first step: the network drawn from its seed, and told of its training set what it asks for.
 
     frame: the training rows, with `target`; index: the file they are from; raw: the folder their paths start from;
-    cache: the file that training reads, None where it reads images alone. InputError names the parameter.
+    cache: the file that training reads, None where it reads images alone; start: the run whose weights it takes, all
+    but the classifiers, which are of other people. InputError names the parameter.
     """
     provenance: dict[str, Any] = {"run": key, "parameters": recorded(run), "images": len(frame),
                                   "ids": int(frame["target"].max()) + 1, "index_sha256": file_sha256(index),
                                   "caches": {}, "versions": versions()}
-    network = build(run, key=key, ids=provenance["ids"], match=match, init=run.init)
+    network = build(run, key=key, ids=provenance["ids"], match=match, init="none" if start else run.init)
+    if start is not None:
+        provenance["start"] = take_weights(network, start, key=key)
 
     if run.image_steps > 0:
         check_cache(cache, run, name=f"runs.{key}.cache", features=None)
@@ -62,6 +75,32 @@ def new_run(run: RunParams, *, key: str, match: MatchParams, frame: pd.DataFrame
             provenance |= network.measure(TrainingMaps(frame, raw, cache))
 
     return OpenRun(network, provenance, _crop_of(provenance), _arrays(run, features=None))
+
+
+def take_weights(network: Any, start: Start, *, key: str) -> dict[str, str]:
+    """Put another run's weights, all but the classifiers, into the network of run `key`; its name and their SHA-256.
+
+    Running means of batch normalisation are weights too. InputError names the first tensor that does not fit.
+    """
+    tensors, made = read_weights(start.weights)
+    check_recorded(made, start.run, key=start.key, path=start.weights)
+    theirs, own = shared_tensors(network, tensors, key=key), shared_tensors(network, network.state_dict(), key=key)
+
+    wrong = misfit(theirs, own)
+    if wrong:
+        raise InputError(f"runs.{key}.init: weights of run {start.key!r} ({start.weights!r}) do not fit: {wrong}; give "
+                         "both the same backbone and model, or start from another run")
+    network.load_state_dict(theirs, strict=False)
+    return {"run": start.key, "sha256": file_sha256(start.weights)}
+
+
+def shared_tensors(network: Any, tensors: dict[str, torch.Tensor], *, key: str) -> dict[str, torch.Tensor]:
+    """Tensors of such a network by name, without its classifiers. InputError if it does not say which they are."""
+    try:
+        classifiers = classifier_names(network, tensors)
+    except ValueError as error:
+        raise InputError(f"runs.{key}.init: {error}") from error
+    return {name: tensor for name, tensor in tensors.items() if name not in classifiers}
 
 
 def open_run(run: RunParams, *, key: str, weights: str | os.PathLike, match: MatchParams) -> OpenRun:

@@ -57,8 +57,9 @@ def test_each_stage_has_an_entry_of_parameters_and_the_plan_s_names_hang_togethe
     assert set(STAGES) == {key for key, value in plan.items() if key in STAGES}
     for stage, section in (("render", "render"), ("prepare", "datasets"), ("occlude", "occlude"),
                            ("train_parser", "parsers"), ("train_photographs", "photographs"), ("parse", "caches"),
-                           ("warp", "warps"), ("train", "runs")):
+                           ("warp", "warps")):
         assert list(plan[stage]) == list(params[section]), stage
+    assert sorted([*plan["train"], *plan["train_from"]]) == sorted(params["runs"])
     assert set(plan["parse_external"]) | set(plan["parse_described"]) == set(params["external"])
     embeds = [*plan["embed"].values(), *plan["embed_seen"].values()]
     assert {embed["result"] for embed in embeds} <= set(params["results"])
@@ -72,10 +73,10 @@ def test_each_stage_has_an_entry_of_parameters_and_the_plan_s_names_hang_togethe
     made |= {f"data/cache/{key}/parts.h5" for stage in ("parse", "parse_external", "parse_described")
              for key in whole[stage]}
     made |= {f"data/cache/{key}/dsap.h5" for key in whole["warp"]}
-    made |= {f"data/runs/{key}/weights.safetensors" for key in whole["train"]}
+    made |= {f"data/runs/{key}/weights.safetensors" for stage in ("train", "train_from") for key in whole[stage]}
     given = set(every[name].folders.values())
-    for stage in ("prepare", "occlude", "train_parser", "train_photographs", "parse", "warp", "train", "embed",
-                  "embed_seen"):
+    for stage in ("prepare", "occlude", "train_parser", "train_photographs", "parse", "warp", "train", "train_from",
+                  "embed", "embed_seen"):
         for key, entry in plan[stage].items():
             for field in ("raw", "index", "source", "parts", "reads", "weights", "seen_by"):
                 if field in entry and entry[field] not in made | given:
@@ -390,4 +391,5 @@ def test_a_rendered_set_is_drawn_from_its_stream_whatever_it_is_called(every):
 def test_every_training_finds_how_its_run_is_matched(name):
     """stages/train.py builds the network by the run's own name: the trials of CUHK01, whose result has another, too."""
     composed = compose(name)
-    assert composed.plan["plan"]["train"].keys() <= composed.params["results"].keys()
+    trained = composed.plan["plan"]["train"] | composed.plan["plan"]["train_from"]
+    assert trained.keys() <= composed.params["results"].keys()

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.base.errors import InputError
 from pipeline.config.compose import Composed, compose
-from pipeline.config.paper_rows import counterpart, read_rows, run_name, wanted_rows
+from pipeline.config.paper_rows import counterpart, own_variant, read_rows, read_variants, run_name, wanted_rows
 from pipeline.config.profiles import load_profile
 from pipeline.datasets.layouts import LAYOUTS
 from tests.config.conftest import ROOT
@@ -75,13 +75,14 @@ def test_the_rows_are_those_of_the_papers_tables():
                    for line in csv.DictReader(file) if line["is_own"] == "1"}
     rows = [(row.paper, row.table, row.row, row.setting, row.dataset) for row in read_rows()]
     assert set(rows) == printed and len(rows) == len(printed)
-    assert len({row[:4] for row in rows}) == 79
+    assert len({row[:4] for row in rows}) == 80  # 79 that the tables print, and DSA's on CUHK01 out of the text
 
 
 def test_every_row_has_a_result_on_its_data_set(rendered):
     counterparts = wanted("tables")["counterparts"]
     for row in read_rows():
-        name = run_name(row.variant, counterparts[row.train_on], wanted("tables"))
+        variant = own_variant(row, read_variants(), wanted("tables"))
+        name = run_name(variant, counterparts[row.train_on], wanted("tables"))
         embed = rendered["embed"][f"{name}-on-{counterparts[row.dataset]}"]
         assert counterparts[row.dataset] in rendered["evaluate"][name]["datasets"]
         assert rendered["runs"][embed["run"]]["train_on"] == counterparts[row.train_on]
@@ -149,7 +150,8 @@ def test_every_row_is_a_run_at_its_paper_s_scale(papers):
             embed = tree["embed"][f"{name}-on-{test}{number}"]
             run = tree["runs"][embed["run"]]
             assert (embed["dataset"], run["train_on"]) == (f"{test}{number}", f"{row.train_on}{number}")
-            assert (run["backbone"], run["init"]) == ("resnet50", "imagenet")
+            started = "run:dsa-cuhk03-labeled" if row.variant == "dsa-pretrained" else "imagenet"
+            assert (run["backbone"], run["init"]) == ("resnet50", started)
             height, width, epochs = PRINTED[row.paper]
             assert (run["height"], run["width"]) == (height, width)
             published = LAYOUTS[tree["datasets"][run["train_on"]]["layout"]].published
@@ -158,7 +160,7 @@ def test_every_row_is_a_run_at_its_paper_s_scale(papers):
                 key = f"{counterpart(row.paper, dataset, rows)}{number}"
                 assert tree["prepare"][key]["raw"] == f"data/raw/{dataset}"
         found.add((row.paper, row.table, row.row, row.setting))
-    assert len(found) == 79
+    assert len(found) == 80
 
 
 # DSA Tables 2-5, as ruled: erasing, label smoothing, weights ID : triplet on a feature (f and z are one without the
@@ -303,9 +305,9 @@ def test_a_row_trains_for_itself_or_not_at_all(own, papers):
     # {Baseline, ESA, and beside it gated and on a cache} x {Market, Duke, Drama} and {g, beside it attended, w, d} x
     # {Market, Drama}; SGSFA and the reading beside it on Occluded-Duke, P-Duke, Market and Duke, and w/o whole
     # attention; five on Occluded-Duke, Market, Duke; 3 baselines, two branches, 2 Single, joint, CSA,
-    # Concatenation+fc and three other sets, and CUHK01's ten splits; ten on Occluded-Duke and the segmentation of +S,
-    # Market, Duke
-    counted = {"esa": 20, "sgsfa": 9, "sgam": 7, "dsa": 22, "sorn": 13}
+    # Concatenation+fc and three other sets, and CUHK01's ten splits, each with and without CUHK03 before it; ten on
+    # Occluded-Duke and the segmentation of +S, Market, Duke
+    counted = {"esa": 20, "sgsfa": 9, "sgam": 7, "dsa": 32, "sorn": 13}
     shared = own["paper"].params["runs"]
     theirs = {paper: [*own[f"paper-{paper}"].params["runs"],
                       *(key for key in shared if key.removesuffix("-market1501") in (paper, f"{paper}-baseline-re"))]
@@ -385,3 +387,52 @@ def test_what_shows_a_row_s_run_that_is_not_trained_is_left_out_with_it(project)
     (project / "profiles/mine.yaml").write_text(text + figure % "gg")
     with pytest.raises(InputError, match="figures.a.shows: 'esa-gg-market1501' is no run"):
         compose("mine", ("market1501",))
+
+
+def test_dsa_s_cuhk01_row_starts_from_cuhk03_at_a_tenth_of_the_rate(own, papers):
+    """DSA Table 2 and L223; the one without pre-training, out of the text, is DSA's recipe as it is."""
+    plan, params = own["paper-dsa"].plan["plan"], own["paper-dsa"].params
+    for trial in range(10):
+        tuned, alone = (params["runs"][f"{name}-cuhk01-{trial}"] for name in ("dsa-pretrained", "dsa"))
+        assert tuned["train_on"] == alone["train_on"] == f"cuhk01-{trial}"
+        assert tuned["optimizer"]["lr"] == pytest.approx(alone["optimizer"]["lr"] / 10, rel=1e-12)
+        assert tuned["optimizer"] | {"lr": 0} == alone["optimizer"] | {"lr": 0} and alone["optimizer"]["lr"] == 8e-4
+        assert {key for key in tuned if tuned[key] != alone[key]} == {"init", "optimizer"}
+        entry = plan["train_from"][f"dsa-pretrained-cuhk01-{trial}"]
+        assert entry["weights"] == "data/runs/dsa-cuhk03-labeled/weights.safetensors"
+        assert f"dsa-cuhk01-{trial}" in plan["train"]
+    start = params["runs"]["dsa-cuhk03-labeled"]
+    assert start["init"] == "imagenet" and start["train_on"] == "cuhk03-labeled"
+    assert {key for key in start if start[key] != alone[key]} == {"train_on", "cache", "image_steps"}
+
+    rows = {(row["row"], row["dataset"]): row for row in plan["paper_tables"]["all"]["tables"][0]["rows"]}
+    assert rows["DSA-reID", "cuhk01"]["result"] == "dsa-pretrained-cuhk01"
+    assert rows["DSA-reID(w/o pre-training)", "cuhk01"]["result"] == "dsa-cuhk01"
+    with open(ROOT / "docs/papers/tables.csv", encoding="utf-8", newline="") as file:
+        lines = [line for line in csv.DictReader(file) if line["row"] == "DSA-reID(w/o pre-training)"]
+    assert [(line["metric"], line["value"]) for line in lines] == [("rank1", "88.6"), ("rank5", "97.1")]
+
+
+def test_without_cuhk03_dsa_s_pretrained_row_is_left_out_and_says_so():
+    composed = compose("paper-dsa", ("cuhk01",))
+    plan = composed.plan["plan"]
+    assert plan["train_from"] == {} and len(plan["train"]) == 10
+    rows = {(row["row"], row["dataset"]): row["missing"] for row in plan["paper_tables"]["all"]["tables"][0]["rows"]}
+    assert rows["DSA-reID", "cuhk01"] == "put cuhk03-labeled in data/raw/cuhk03-labeled and compose with it"
+    assert rows["DSA-reID(w/o pre-training)", "cuhk01"] == ""
+    assert list(compose("paper-dsa", ("cuhk03-labeled",)).plan["plan"]["train"]) == ["dsa-cuhk03-labeled"]
+
+
+def test_a_row_alone_brings_the_run_that_it_starts_from(project):
+    text = "include: [paper-recipes]\non: [paper]\nrows: {papers: [dsa], only: [dsa-pretrained-cuhk01]}\n"
+    (project / "profiles/mine.yaml").write_text(text)
+    plan = compose("mine").plan["plan"]
+    assert list(plan["train"]) == ["dsa-cuhk03-labeled"] and len(plan["train_from"]) == 10
+
+
+def test_where_both_sets_have_one_counterpart_nothing_is_pre_trained(rendered):
+    """Rendered people stand for CUHK01 and CUHK03 alike: the row is DSA's, as those of the other sets."""
+    assert rendered["train_from"] == {}
+    (table,) = (table for table in compose("tables").plan["plan"]["paper_tables"]["all"]["tables"]
+                if (table["paper"], table["table"]) == ("dsa", "2"))
+    assert {(row["result"], row["full"]) for row in table["rows"]} == {("dsa-synth-holistic", True)}

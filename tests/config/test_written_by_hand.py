@@ -154,7 +154,19 @@ WRITTEN = [
     ("a figure of no queries", HEAD + FIGURE % ("sorn, dsa", 0, "synth-occluded"), "at least one query"),
     ("a figure of another set", HEAD + FIGURE % ("sorn-2, dsa", 1, "synth-partial")
      + "runs: {sorn-2: {of: sorn, eval_on: []}}\n", "figures.mine.dataset: sorn-2 is not scored on 'synth-partial'"),
+    ("an unknown run to start from", HEAD + SORN % ", init: 'run:srn'", "runs.mine.init: 'srn' is no run of this prof",
+     "did you mean 'sorn'"),
+    ("no run to start from", HEAD + SORN % ", init: 'run:'", "runs.mine.init: '' is no run of this profile"),
     # circles, and what does not go together
+    ("a start from itself", HEAD + SORN % ", init: 'run:mine'", "runs.mine.init: it starts from itself (mine -> mine)"),
+    ("starts in a circle", HEAD + "runs:\n  a: {like: small-sorn, init: run:b}\n  b: {like: small-sorn, init: run:c}\n"
+     "  c: {like: small-sorn, init: run:a}\n", "runs.a.init: it starts from itself (a -> b -> c -> a)"),
+    ("a start from another model", HEAD + SORN % ", init: 'run:dsa'",
+     "runs.mine.init: the model of 'dsa' is 'dsa', and this run's is 'sorn'"),
+    ("a start from another backbone", HEAD + SORN % ", init: 'run:sorn', backbone: resnet50",
+     "runs.mine.init: the backbone of 'sorn' is 'resnet18', and this run's is 'resnet50'"),
+    ("a start from another's result", HEAD + "runs: {other: {of: sorn}, mine: {like: small-sorn, init: run:other}}\n",
+     "runs.mine.init: 'other' is no run"),
     ("include of itself", "include: [mine]\n", "mine -> mine"),
     ("on itself", "include: [small]\non: [mine]\n", "mine -> mine"),
     ("a recipe like itself", HEAD + "recipes: {a: {like: b}, b: {like: a}}\nruns: {mine: {like: a}}\n", "like itself"),

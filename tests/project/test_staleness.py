@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from benchmarks.project import ROOT, Project
-from tests.helpers.stubs import stale
+from tests.helpers.stubs import fill, stale
 
 GEM = '''"""Generalised-mean pooling."""
 
@@ -103,3 +103,39 @@ def test_the_page_on_adding_a_network_names_what_this_test_adds():
     page = (ROOT / "docs/adding-a-network.md").read_text(encoding="utf-8")
     words = ("models/gem.py", "class GemParams:", '"gem": GemParams', "small-gem", "small-baseline")
     assert all(word in page for word in words)
+
+
+TUNED = """
+include: [small]
+on: [default]
+recipes:
+  small-sorn: {height: 64, width: 32, image_steps: 32, batch: 16, eval_on: [synth-occluded]}
+  small-dsa: {height: 64, width: 32, image_steps: 32, batch: 16, ids_per_batch: 4, eval_on: [synth-occluded]}
+runs:
+  tuned: {like: small-sorn, init: run:sorn}
+  further: {like: small-sorn, init: run:tuned}
+  other: {like: small-dsa, init: run:dsa}
+"""
+
+
+def test_a_run_is_stale_once_the_weights_that_it_starts_from_change(house):
+    """A run of another experiment's: `sorn` is the default's. The second in a row waits for the first."""
+    (house.folder / "profiles/tuned.yaml").write_text(TUNED, encoding="utf-8")
+    house.run("python", "-m", "stages.compose", "tuned")
+    assert {name for name in stale(house) if name.startswith("train")} == {
+        "train_from@tuned", "train_from@further", "train_from@other"}  # they are new, and nothing old is stale
+    fill(house)
+    assert stale(house) == set()
+
+    change(house, "data/runs/sorn/weights.safetensors")
+    assert {name for name in stale(house) if name.startswith("train")} == {"train@sorn", "train_from@tuned"}
+    change(house, "data/runs/tuned/weights.safetensors")
+    assert {name for name in stale(house) if name.startswith("train")} == {"train@sorn", "train_from@tuned",
+                                                                         "train_from@further"}
+
+
+def change(project: Project, name: str) -> None:
+    """Other bytes in a file; DVC's cache, which it may be a link into, keeps the old ones."""
+    path = project.folder / name
+    path.unlink()
+    path.write_text("other weights", encoding="utf-8")
