@@ -9,6 +9,7 @@ B images, C backbone channels, h x w the last map (1/16 of the image), R = 4 reg
 identities.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,18 +26,23 @@ CHOICES = {"features": ("all", "unmasked", "global", "local"), "scores": ("norma
 REGIONS = 4
 
 
-def pixel_sums(p: Tensor, *, pixels: int) -> Tensor:
-    """Region maps P (B, R, h', w') of a frame of so many pixels -> S (B, R) as printed: the sum over its pixels."""
-    return p.mean((2, 3)) * pixels  # Eq. (2), (B, R, h', w') -> (B, R)
+def region_scores(mean: Tensor, *, medians: Tensor | None, pixels: int) -> Tensor:
+    """Means (..., R) of the region maps over a frame of so many pixels -> S (..., R): shares of the medians, in [0, 1].
 
-
-def visibility_scores(p: Tensor, medians: Tensor) -> Tensor:
-    """Region maps P (B, R, h', w'), medians (R,) of their means over a training set -> S (B, R) in [0, 1].
-
-    A region whose median is 0, because no training image shows it, has S = 0.
+    medians (R,): of the means over a training set; a region whose median is 0, because no training image shows it, has
+    S = 0. None: as printed, the sums over the frame's pixels.
     """
-    s = p.mean((2, 3)) / medians.where(medians > 0, 1.0)  # Eq. (2), in units of an ordinary image's
+    if medians is None:
+        return mean * pixels  # Eq. (2)
+    s = mean / medians.where(medians > 0, 1.0)  # Eq. (2), in units of an ordinary image's
     return s.where(medians > 0, 0.0).clamp(max=1)
+
+
+def visible_regions(mean: Any, pixels: int, *, medians: Sequence[float] | None, thresholds: Sequence[float]) -> Any:
+    """Means (R,) of one frame's region maps, an array of float64 -> (R,) of bool: S_i > t_i, what the crop keeps."""
+    exact = None if medians is None else torch.tensor(medians, dtype=torch.float64)
+    s = region_scores(torch.from_numpy(mean), medians=exact, pixels=pixels)
+    return (s > torch.tensor(thresholds, dtype=torch.float64)).numpy()
 
 
 def region_features(t: Tensor, p: Tensor) -> Tensor:
@@ -61,7 +67,8 @@ class Sgam(nn.Module):
     """The network. ids: J; width: D, of each feature after its 1x1 convolution and BN.
 
     crop: images come cropped to their visible regions. thresholds: t_i of Eq. (5) and of the crop.
-    scores: normalised (S by the medians, in [0, 1]) or paper (S the sum over the image's pixels, as printed).
+    scores: normalised (S by the medians, in [0, 1]) or paper (S the sum over the image's pixels, as printed); of the
+    crop and of Eq. (4) and (5). shared_reduction: one 1x1 convolution for all five features, each with its own BN.
     use_parts false is the baseline: the global feature alone (Table 5: ResNet50, ResNet50+crop), no maps read.
     training_rule false is SGAM-1 (Table 4): Eq. (5) without thresholds and weights.
 
@@ -77,7 +84,8 @@ class Sgam(nn.Module):
     classified_by = ("classifiers.",)
 
     def __init__(self, *, backbone: Backbone, ids: int, match: str, width: int, use_parts: bool, crop: bool,
-                 training_rule: bool, thresholds: Sequence[float], lambda_global: float, scores: str):
+                 training_rule: bool, thresholds: Sequence[float], lambda_global: float, scores: str,
+                 shared_reduction: bool):
         super().__init__()
         check_choices("SGAM", CHOICES, features=match, scores=scores)
         _check(match, use_parts, thresholds, lambda_global)
@@ -87,7 +95,9 @@ class Sgam(nn.Module):
 
         self.backbone = backbone
         features = 1 + REGIONS if use_parts else 1  # global, head, upper body, lower body, shoes
-        self.heads = nn.ModuleList([_head(backbone.width, width) for _ in range(features)])
+        self.shared = _reduction(backbone.width, width) if shared_reduction else None
+        self.heads = nn.ModuleList([nn.Sequential(*([] if shared_reduction else [_reduction(backbone.width, width)]),
+                                                  nn.BatchNorm1d(width)) for _ in range(features)])
         self.classifiers = nn.ModuleList([linear_classifier(width, ids) for _ in range(features)])
 
         if use_parts:
@@ -105,28 +115,33 @@ class Sgam(nn.Module):
     def measure(self, maps: Any) -> dict[str, Any]:
         """Take the medians from the training set's maps; what is to be recorded with the weights: how to crop.
 
-        maps.region_medians(thresholds): the medians (4,) in the whole frame and in the frame cropped by them.
+        maps.region_medians(visible_by): the medians (4,) in the whole frame and in the frame cropped by
+        visible_by(the first ones). The record's entries are the keywords of `visible`.
         """
-        whole, cropped = maps.region_medians(self.crop_thresholds)
+        whole, cropped = maps.region_medians(lambda medians: functools.partial(self.visible, **self._rule(medians)))
         if self.use_parts:
             self.medians.copy_(torch.tensor(cropped if self.crop else whole))
-        if not self.crop:
-            return {}
-        return {"crop": {"medians": whole.tolist(), "thresholds": list(self.crop_thresholds)}}
+        return {"crop": self._rule(whole)} if self.crop else {}
+
+    visible = staticmethod(visible_regions)
+
+    def _rule(self, medians: Any) -> dict[str, Any]:
+        return {"medians": medians.tolist() if self.scores == "normalised" else None,
+                "thresholds": list(self.crop_thresholds)}
 
     def features(self, t: Tensor, p: Tensor | None) -> Tensor:
         """T (B, C, h, w), region maps P (B, R, h', w') or None -> (B, 1 + R or 1, D), the global one first."""
         pooled = [t.mean((2, 3))]  # (B, C, h, w) -> (B, C)
         if p is not None:
             pooled += region_features(t, p).unbind(1)  # (B, R, C) -> R of (B, C)
-        return torch.stack([head(f) for head, f in zip(self.heads, pooled, strict=True)], 1)  # -> (B, 1 + R, D)
+        if self.shared is not None:
+            pooled = [self.shared(f) for f in pooled]  # (B, C) -> (B, D)
+        return torch.stack([head(f) for head, f in zip(self.heads[:len(pooled)], pooled, strict=True)], 1)
 
     def visibility(self, batch: dict[str, Tensor]) -> Tensor:
         """image, probs4 (B, 5, H/4, W/4) in [0, 1], background first -> S (B, R)."""
-        p = batch["probs4"][:, 1:]  # (B, 5, H/4, W/4) -> (B, R, H/4, W/4)
-        if self.scores == "paper":
-            return pixel_sums(p, pixels=_pixels(batch))
-        return visibility_scores(p, self.medians)
+        mean = batch["probs4"][:, 1:].mean((2, 3))  # (B, 5, H/4, W/4) -> (B, R)
+        return region_scores(mean, medians=None if self.scores == "paper" else self.medians, pixels=_pixels(batch))
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """image, pid, and with parts probs4, which moved with the image -> total loss, named terms."""
@@ -152,7 +167,7 @@ class Sgam(nn.Module):
         """
         if not self.use_parts or self.match == "global":
             t = self.backbone(batch["image"])[-1]  # (B, 3, H, W) -> (B, C, h, w)
-            f = self.heads[0](t.mean((2, 3))).float()  # (B, C, h, w) -> (B, D)
+            f = self.features(t, None)[:, 0].float()  # (B, C, h, w) -> (B, D)
             return f, f.new_ones(len(f), 1)
 
         self._check_medians()
@@ -184,9 +199,9 @@ class Sgam(nn.Module):
                              "its training set, or load weights that hold them")
 
 
-def _head(inputs: int, width: int) -> nn.Sequential:
+def _reduction(inputs: int, width: int) -> nn.Linear:
     """(B, C) -> (B, width). A 1x1 convolution of a pooled vector is a linear layer; its bias would vanish in BN."""
-    return nn.Sequential(nn.Linear(inputs, width, bias=False), nn.BatchNorm1d(width))
+    return nn.Linear(inputs, width, bias=False)
 
 
 def _pixels(batch: dict[str, Tensor]) -> int:

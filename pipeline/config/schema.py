@@ -332,7 +332,9 @@ class SgamParams:
     training_rule: bool = doc("Eq. 5's thresholds and weights (Table 4: SGAM-1 has none)")
     thresholds: tuple[float, ...] = doc("t_i of head, upper body, lower body, shoes: of Eq. 5 and of the crop", low=0)
     lambda_global: float = share("lambda, the global feature's share of the loss, Eq. 7")
-    scores: str = doc("S over its training median, or sums over pixels", choices=("normalised", "paper"))
+    scores: str = doc("S over its training median, or sums over pixels; of the crop too",
+                      choices=("normalised", "paper"))
+    shared_reduction: bool = doc("one 1x1 convolution for all five features", neutral=False)
 
     def matchable(self) -> tuple[str, ...]:
         return ("all", "unmasked", "global", "local")

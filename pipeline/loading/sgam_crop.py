@@ -6,7 +6,7 @@ size: a cell is height / h x width / w of them. A row of a failed parse is all 0
 """
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -19,6 +19,7 @@ PROBABILITIES = (np.arange(256) / 255).astype(np.float32)  # of a byte
 
 Box = tuple[int, int, int, int]  # top, left, bottom, right in pixels; bottom and right lie outside
 Parsed = tuple[np.ndarray, int, int]  # an image's probabilities, height and width
+Visible = Callable[[np.ndarray, int], np.ndarray]  # means (4,) over a frame of so many pixels -> (4,) bool: S_i > t_i
 
 
 def means(probabilities: np.ndarray) -> np.ndarray:
@@ -26,29 +27,14 @@ def means(probabilities: np.ndarray) -> np.ndarray:
     return probabilities[1:].mean((1, 2), dtype=np.float64) / 255
 
 
-def visibility(mean: np.ndarray, medians: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Each region's mean probability over its median, (4,) in [0, 1]: S_i in units of an ordinary image's.
-
-    models/sgam.py has it for tensors; a test holds the two together. A region whose median is 0, because no training
-    image shows it, has S = 0.
-    """
-    medians = np.asarray(medians, np.float64)
-    return np.minimum(np.where(medians > 0, mean / np.where(medians > 0, medians, 1), 0), 1)
-
-
 def shown(probabilities: np.ndarray) -> np.ndarray:
     """(4, h, w) bool: the cells where a region is likelier than the other regions and the background."""
     return probabilities.argmax(0) == np.arange(1, 1 + REGIONS)[:, None, None]
 
 
-def automatic_crop(probabilities: np.ndarray, *, medians: Sequence[float] | np.ndarray, thresholds: Sequence[float],
-                   height: int, width: int) -> Box:
-    """The box to which SGAM crops an image of height x width pixels.
-
-    medians (4,) of the whole frame, from `training_medians`; thresholds (4,): t_i in the units of `visibility`.
-    """
-    visible = visibility(means(probabilities), medians) > np.asarray(thresholds)
-    return crop_box(probabilities, visible, height=height, width=width)
+def automatic_crop(probabilities: np.ndarray, height: int, width: int, *, visible: Visible) -> Box:
+    """The box to which SGAM crops an image of height x width pixels; visible: the network's (models/sgam.py)."""
+    return crop_box(probabilities, visible(means(probabilities), height * width), height=height, width=width)
 
 
 def crop_box(probabilities: np.ndarray, visible: np.ndarray, *, height: int, width: int) -> Box:
@@ -114,24 +100,24 @@ def _shares(start: int, stop: int, pixels: int, cells: int, count: int) -> np.nd
     return common.clip(min=0) * (count / (stop - start))
 
 
-def training_medians(images: Callable[[], Iterable[Parsed]], *, thresholds: Sequence[float]
+def training_medians(images: Callable[[], Iterable[Parsed]], *, visible_by: Callable[[np.ndarray], Visible]
                      ) -> tuple[np.ndarray, np.ndarray]:
     """Medians (4,) of the regions' mean probabilities over a training set: in the whole frame, in the cropped one.
 
     images: called twice, gives each training image's probabilities, height and width, in any order; of an image
-    only its means and which regions it shows are kept. thresholds (4,): t_i of the crop. A region's median is over the
-    images (or boxes) in which it is the likeliest somewhere; 0 if there is none. InputError for an empty set.
-
-    An image is cropped by `automatic_crop` with the first medians.
+    only its means and which regions it shows are kept. visible_by: the first medians -> `automatic_crop`'s `visible`,
+    by which images are cropped for the second. A region's median is over the images (or boxes) in which it is the
+    likeliest somewhere; 0 if there is none. InputError for an empty set.
     """
     whole = _medians((means(maps), shown(maps).max((1, 2))) for maps, _, _ in images())
-    return whole, _medians(_cropped(image, whole, thresholds) for image in images())
+    visible = visible_by(whole)
+    return whole, _medians(_cropped(image, visible) for image in images())
 
 
-def _cropped(image: Parsed, medians: np.ndarray, thresholds: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+def _cropped(image: Parsed, visible: Visible) -> tuple[np.ndarray, np.ndarray]:
     """(4,) means over the image's box, (4,) bool: whether the region is the likeliest in a cell the box touches."""
     maps, height, width = image
-    top, left, bottom, right = automatic_crop(maps, medians=medians, thresholds=thresholds, height=height, width=width)
+    top, left, bottom, right = automatic_crop(maps, height, width, visible=visible)
 
     rows = _shares(top, bottom, height, maps.shape[1], 1)[0]
     columns = _shares(left, right, width, maps.shape[2], 1)[0]

@@ -10,7 +10,7 @@ import functools
 import importlib
 import inspect
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from pipeline.base.seeds import torch_seed
 from pipeline.caches.cache import Cache
 from pipeline.config.schema import MatchParams, RunParams, without_neutral
 from pipeline.loading.dataset import Crop, images_sha256
-from pipeline.loading.sgam_crop import Box, automatic_crop, training_medians
+from pipeline.loading.sgam_crop import Visible, automatic_crop, training_medians
 from pipeline.training.checkpoints import load_weights, misfit, read_weights
 
 STRIDE = 16  # of the backbones, and what divides H and W evenly at every stage
@@ -74,7 +74,7 @@ def new_run(run: RunParams, *, key: str, match: MatchParams, frame: pd.DataFrame
         if cache is not None and hasattr(network, "measure"):
             provenance |= network.measure(TrainingMaps(frame, raw, cache))
 
-    return OpenRun(network, provenance, _crop_of(provenance), _arrays(run, features=None))
+    return OpenRun(network, provenance, _crop_of(network, provenance), _arrays(run, features=None))
 
 
 def take_weights(network: Any, start: Start, *, key: str) -> dict[str, str]:
@@ -110,7 +110,8 @@ def open_run(run: RunParams, *, key: str, weights: str | os.PathLike, match: Mat
 
     network = build(run, key=key, ids=provenance["ids"], match=match, init="none")
     load_weights(network, tensors, weights)
-    return OpenRun(network.eval(), provenance, _crop_of(provenance), _arrays(run, features=match.features))
+    return OpenRun(network.eval(), provenance, _crop_of(network, provenance),
+                   _arrays(run, features=match.features))
 
 
 def build(run: RunParams, *, key: str, ids: int, match: MatchParams, init: str) -> Any:
@@ -152,24 +153,19 @@ class TrainingMaps:
     def __iter__(self) -> Iterator[np.ndarray]:
         return (self.reader.read("probs/parts4", row) for row in self.rows)
 
-    def region_medians(self, thresholds: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-        """Medians (4,) of the regions' mean probabilities: in the whole frame, and in the frame cropped by them."""
+    def region_medians(self, visible_by: Callable[[np.ndarray], Visible]) -> tuple[np.ndarray, np.ndarray]:
+        """Medians (4,) of the regions' mean probabilities: in the whole frame, and in the frame cropped by what is
+        visible by them."""
         sizes = [read_image(path).shape[:2] for path in self.paths]
         return training_medians(lambda: ((maps, *size) for maps, size in zip(self, sizes, strict=True)),
-                                thresholds=thresholds)
+                                visible_by=visible_by)
 
 
-def _crop_of(provenance: dict[str, Any]) -> Crop | None:
-    """The automatic crop that a network's `measure` recorded, None where it recorded none."""
+def _crop_of(network: Any, provenance: dict[str, Any]) -> Crop | None:
+    """The automatic crop that a network's `measure` recorded, as the network sees visibility; None where it did not."""
     if "crop" not in provenance:
         return None
-    record = provenance["crop"]
-    return functools.partial(_crop, medians=tuple(record["medians"]), thresholds=tuple(record["thresholds"]))
-
-
-def _crop(probabilities: np.ndarray, height: int, width: int, *, medians: tuple[float, ...],
-          thresholds: tuple[float, ...]) -> Box:
-    return automatic_crop(probabilities, medians=medians, thresholds=thresholds, height=height, width=width)
+    return functools.partial(automatic_crop, visible=functools.partial(network.visible, **provenance["crop"]))
 
 
 def _arrays(run: RunParams, *, features: str | None) -> tuple[str, ...]:

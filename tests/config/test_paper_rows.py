@@ -295,7 +295,7 @@ def test_what_stands_beside_a_row_is_made_wherever_the_row_is(rendered, papers):
 
 
 def test_table_4_s_row_g_has_no_attention(rendered):
-    """L733-736: "removing the entropy-based mask"; the pooled feature in the unconfident one's place."""
+    """4.4.3: "removing the entropy-based mask"; the pooled feature in the unconfident one's place."""
     model = rendered["runs"]["esa-g-synth-holistic"]["model"]
     assert (model["unconfident"], model["attention"]) == ("global", "none")
 

@@ -1,5 +1,6 @@
 """The crop box and the cropped maps against exact fractions, and the medians against a loop over pictures."""
 
+import functools
 import math
 import statistics
 from fractions import Fraction
@@ -7,7 +8,6 @@ from fractions import Fraction
 import cv2
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,10 +21,14 @@ from pipeline.loading.sgam_crop import (
     means,
     shown,
     training_medians,
-    visibility,
 )
 
 T = (0.2, 0.2, 0.2, 0.2)
+
+
+def by(medians, thresholds=T):
+    """What is visible in units of these medians; None is as the paper prints it."""
+    return functools.partial(sgam.visible_regions, medians=medians, thresholds=thresholds)
 
 
 def draw_maps(seed: int, h: int, w: int) -> np.ndarray:
@@ -59,22 +63,25 @@ def test_eq_2_is_the_mean_over_the_image_s_pixels(seed):
         assert abs(means(maps)[i] - naive / (24 * 12)) < 1e-10
 
 
-def test_visibility_is_in_units_of_the_median_and_clipped():
-    s = visibility(np.array([0.02, 0.1, 0.5, 0.3]), [0.04, 0.1, 0.25, 0.0])
-    assert s.tolist() == [0.5, 1.0, 1.0, 0.0]
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.tuples(*[st.integers(0, 20)] * 4), st.tuples(*[st.integers(0, 20)] * 4), st.tuples(*[st.integers(0, 5)] * 4))
+def test_what_is_visible_in_fractions(sums, medians, t):
+    """S_i > t_i, S at most 1 and 0 where no training image shows the region; as printed, sums over the pixels."""
+    mean, pixels = np.array(sums) / 64, 64
+    shares = [min(Fraction(a, b), Fraction(1)) if b else Fraction(0) for a, b in zip(sums, medians, strict=True)]
+    thresholds = [value / 4 for value in t]  # exact, as all of these are
+    ours = sgam.visible_regions(mean, pixels, medians=[value / 64 for value in medians], thresholds=thresholds)
+    assert ours.tolist() == [share > Fraction(value, 4) for share, value in zip(shares, t, strict=True)]
+    printed = sgam.visible_regions(mean, pixels, medians=None, thresholds=thresholds)
+    assert printed.tolist() == [total > Fraction(value, 4) for total, value in zip(sums, t, strict=True)]
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
-@given(st.integers(0, 10**6), st.tuples(st.integers(1, 9), st.integers(1, 7)),
-       st.tuples(*[st.sampled_from([0.0, 0.002, 0.05, 0.1, 0.4])] * 4))
-def test_s_is_that_of_the_network(seed, cells, medians):
-    """The crop's numpy and models/sgam.py's torch, both modes: in units of the medians, and as printed."""
-    maps, (height, width) = draw_maps(seed, *cells), (16 * cells[0], 16 * cells[1])
-    p = torch.from_numpy(maps[None, 1:] / np.float32(255))  # (1, 4, h, w), as batches hold it
-    normalised = sgam.visibility_scores(p, torch.tensor(medians))[0]
-    assert np.abs(normalised.numpy() - visibility(means(maps), medians)).max() < 1e-6
-    printed = sgam.pixel_sums(p, pixels=height * width)[0] / (height * width)
-    assert np.abs(printed.numpy() - means(maps)).max() < 1e-6
+def test_as_printed_a_speck_of_a_region_draws_the_box():
+    """Sums over pixels reach t_i of 0.2 with less than one pixel: what the medians leave out is in the box."""
+    maps = painted(32, 16, r2=(8, 4, 16, 12), r4=(30, 0, 31, 1))
+    assert automatic_crop(maps, 128, 64, visible=by([0.04, 0.1, 0.1, 0.05])) == (30, 14, 66, 50)
+    assert automatic_crop(maps, 128, 64, visible=by(None)) == (27, 0, 128, 51)
+    assert automatic_crop(maps, 128, 64, visible=by(None, (0.2, 0.2, 0.2, 16.1))) == (30, 14, 66, 50)  # of its 16
 
 
 def exact_box(maps: np.ndarray, visible, height: int, width: int) -> tuple[int, int, int, int]:
@@ -131,21 +138,21 @@ def test_showing_more_never_makes_the_box_smaller(seed):
 def test_only_visible_regions_draw_the_box():
     """Upper body in rows 8 .. 16 of 32; a speck of shoes far below is under its threshold and is cropped away."""
     maps = painted(32, 16, r2=(8, 4, 16, 12), r4=(30, 0, 31, 1))
-    box = automatic_crop(maps, medians=[0.04, 0.1, 0.1, 0.05], thresholds=T, height=128, width=64)
+    box = automatic_crop(maps, 128, 64, visible=by([0.04, 0.1, 0.1, 0.05]))
     # rows 32 .. 64 of pixels and 1.6 more on each side; columns 16 .. 48 likewise
     assert box == (30, 14, 66, 50)
-    wide = automatic_crop(maps, medians=[0.04, 0.1, 0.1, 0.002], thresholds=T, height=128, width=64)
+    wide = automatic_crop(maps, 128, 64, visible=by([0.04, 0.1, 0.1, 0.002]))
     assert wide == (27, 0, 128, 51)
 
 
 def test_a_picture_that_shows_nobody_or_too_little_stays_whole():
-    whole = {"medians": [0.05] * 4, "thresholds": T, "height": 128, "width": 64}
+    whole = {"height": 128, "width": 64, "visible": by([0.05] * 4)}
     assert automatic_crop(painted(32, 16), **whole) == (0, 0, 128, 64)
     assert automatic_crop(np.zeros((5, 32, 16), np.uint8), **whole) == (0, 0, 128, 64)  # a failed parse
     speck = painted(32, 16, r3=(4, 4, 20, 7))  # 3 cells wide: 12 pixels and twice 0.6, outwards 15 .. 29
     assert automatic_crop(speck, **whole) == (0, 0, 128, 64)
     assert automatic_crop(painted(32, 16, r3=(4, 4, 20, 8)), **whole) == (12, 15, 84, 33)
-    assert automatic_crop(painted(32, 16, r3=(4, 4, 20, 8)), **whole | {"medians": [0.05, 0.05, 0.0, 0.05]}) == \
+    assert automatic_crop(painted(32, 16, r3=(4, 4, 20, 8)), **whole | {"visible": by([0.05, 0.05, 0.0, 0.05])}) == \
         (0, 0, 128, 64)
 
 
@@ -156,9 +163,8 @@ def test_the_edges_of_the_rules():
     maps = painted(60, 30, r2=(10, 0, 40, 14))
     assert crop_box(maps, np.array([False, True, False, False]), height=60, width=30) == (0, 0, 60, 30)
     maps = painted(32, 16, r1=(4, 4, 12, 12))  # S = 1/8 over 1/2
-    whole = {"medians": [0.5] * 4, "height": 128, "width": 64}
-    assert automatic_crop(maps, thresholds=(0.25,) * 4, **whole) == (0, 0, 128, 64)
-    assert automatic_crop(maps, thresholds=(0.2499,) * 4, **whole) == (14, 14, 50, 50)
+    assert automatic_crop(maps, 128, 64, visible=by([0.5] * 4, (0.25,) * 4)) == (0, 0, 128, 64)
+    assert automatic_crop(maps, 128, 64, visible=by([0.5] * 4, (0.2499,) * 4)) == (14, 14, 50, 50)
 
 
 def covered(maps, box, image, height, width, k, i, j) -> float:
@@ -207,7 +213,7 @@ def test_image_and_maps_stay_on_each_other():
     """A picture painted by its own labels, cropped and shrunk as a picture, equals the cropped maps."""
     maps = painted(32, 16, r1=(4, 6, 8, 10), r2=(8, 4, 17, 12), r3=(17, 5, 25, 11))
     picture = np.kron(maps[1:4].transpose(1, 2, 0), np.ones((4, 4, 1), np.uint8))  # (128, 64, 3)
-    box = automatic_crop(maps, medians=[0.03, 0.1, 0.1, 0.02], thresholds=T, height=128, width=64)
+    box = automatic_crop(maps, 128, 64, visible=by([0.03, 0.1, 0.1, 0.02]))
     assert box == (11, 14, 105, 50)
     cut = crop_image(picture, box)
     assert cut.shape == (94, 36, 3)
@@ -220,7 +226,7 @@ def test_image_and_maps_stay_on_each_other():
 def test_medians_are_those_of_a_loop():
     pictures = [(draw_maps(seed, 8, 4), 128, 64 + seed) for seed in range(12)]
     pictures += [(painted(8, 4), 128, 64), (np.zeros((5, 8, 4), np.uint8), 128, 64)]
-    whole, cropped = training_medians(lambda: iter(pictures), thresholds=T)
+    whole, cropped = training_medians(lambda: iter(pictures), visible_by=by)
     raw: list[list[float]] = [[] for _ in range(4)]
     for maps, _, _ in pictures:
         for i in range(4):
@@ -244,14 +250,14 @@ def test_medians_are_those_of_a_loop():
 def test_pictures_without_a_region_do_not_move_its_median():
     with_head = [(painted(32, 16, r1=(2, 5, 4 + n, 11)), 128, 64) for n in range(5)]
     without = [(painted(32, 16, r2=(8, 2, 20, 14)), 128, 64) for _ in range(9)]
-    alone, together = (training_medians(lambda: iter(pictures), thresholds=T)[0]  # noqa: B023
+    alone, together = (training_medians(lambda: iter(pictures), visible_by=by)[0]  # noqa: B023
                        for pictures in (with_head, with_head + without))
     assert alone[0] == together[0] == 6 * 4 / 512 and alone[1] == 0 and together[3] == 0
 
 
 def test_cropping_makes_a_region_larger_in_the_frame():
     pictures = [(painted(32, 16, r2=(8, 4, 16, 12), r3=(16, 4, 24, 12)), 128, 64)] * 3
-    whole, cropped = training_medians(lambda: iter(pictures), thresholds=T)
+    whole, cropped = training_medians(lambda: iter(pictures), visible_by=by)
     # Two regions of 32 x 32 pixels in a box of 64 x 32 and 3.2 and 1.6 on each side, outwards.
     assert whole.tolist() == [0, 1 / 8, 1 / 8, 0]
     np.testing.assert_allclose(cropped, [0, 1024 / (72 * 36), 1024 / (72 * 36), 0], atol=1e-12)
@@ -265,11 +271,12 @@ def test_a_region_outside_the_box_does_not_count_for_the_cropped_median(place):
     for maps in (stray, feet):
         maps[4, 4:16, 4:12] = 10
     pictures = [(feet, 128, 64)] * 3 + [(stray, 128, 64)] * 3
-    box = automatic_crop(feet, medians=[0, 0.1, 0, 0.07], thresholds=T, height=128, width=64)
+    box = automatic_crop(feet, 128, 64, visible=by([0, 0.1, 0, 0.07]))
     exact = covered(feet, box, (128, 64), 1, 1, 4, 0, 0)
-    assert abs(training_medians(lambda: iter(pictures), thresholds=(0.2, 0.2, 0.2, 0.5))[1][3] - exact) < 1e-12
+    cropped = training_medians(lambda: iter(pictures), visible_by=lambda medians: by(medians, (0.2, 0.2, 0.2, 0.5)))[1]
+    assert abs(cropped[3] - exact) < 1e-12
 
 
 def test_no_picture_is_one_sentence():
     with pytest.raises(InputError, match="need training images and there are none"):
-        training_medians(lambda: iter([]), thresholds=T)
+        training_medians(lambda: iter([]), visible_by=by)

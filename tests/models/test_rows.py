@@ -7,7 +7,8 @@ the channels. A test is named by the rows that share its network.
 
 import contextlib
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from pipeline.config.paper_rows import (
 )
 from pipeline.config.profiles import load_profile
 from pipeline.config.schema import BaselineParams, DsaParams, MatchParams, Params, RunParams, SornParams
-from pipeline.loading.sgam_crop import automatic_crop, crop_maps, training_medians
+from pipeline.loading.sgam_crop import Visible, automatic_crop, crop_maps, training_medians
 from stages.shared.trained_run import build
 from tests.helpers.networks import same_weights
 from tests.helpers.overfit import embeds_finitely, learn, people, without_gradient
@@ -104,8 +105,8 @@ each_row = pytest.mark.parametrize("network", [
 class Maps(list[np.ndarray]):
     """The pictures' maps as a network measures them: stages/shared/trained_run.py's TrainingMaps, without files."""
 
-    def region_medians(self, thresholds: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-        return training_medians(lambda: ((maps, HEIGHT, WIDTH) for maps in self), thresholds=thresholds)
+    def region_medians(self, visible_by: Callable[[np.ndarray], Visible]) -> tuple[np.ndarray, np.ndarray]:
+        return training_medians(lambda: ((maps, HEIGHT, WIDTH) for maps in self), visible_by=visible_by)
 
 
 def lesson(network: Network) -> tuple[Any, dict[str, Tensor]]:
@@ -120,15 +121,14 @@ def lesson(network: Network) -> tuple[Any, dict[str, Tensor]]:
 
     maps = Maps((p * 255).byte().numpy() for p in batch["probs4"])
     record = model.measure(maps) if hasattr(model, "measure") else {}
-    return model, cropped(batch, maps, **record["crop"]) if "crop" in record else batch
+    return model, cropped(batch, maps, functools.partial(model.visible, **record["crop"])) if record else batch
 
 
-def cropped(batch: dict[str, Tensor], maps: Maps, *, medians: Sequence[float], thresholds: Sequence[float]
-            ) -> dict[str, Tensor]:
+def cropped(batch: dict[str, Tensor], maps: Maps, visible: Visible) -> dict[str, Tensor]:
     """The batch, cropped to the bodies."""
     images, probs4 = [], []
     for image, p in zip(batch["image"], maps, strict=True):
-        box = automatic_crop(p, medians=medians, thresholds=thresholds, height=HEIGHT, width=WIDTH)
+        box = automatic_crop(p, HEIGHT, WIDTH, visible=visible)
         top, left, bottom, right = box
         assert (bottom - top, right - left) != (HEIGHT, WIDTH)
         images.append(F.interpolate(image[None, :, top:bottom, left:right], (HEIGHT, WIDTH), mode="bilinear"))

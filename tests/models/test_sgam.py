@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from models.losses import part_distance
-from models.sgam import Sgam, part_loss, pixel_sums, region_features, visibility_scores
+from models.sgam import Sgam, part_loss, region_features, region_scores
 from pipeline.loading import sgam_crop
 from tests.helpers.networks import network, resnet18, same_weights, with_statistics
 from tests.helpers.overfit import people, without_gradient
@@ -51,28 +51,33 @@ def test_eq_2_sums_a_region_over_the_pixels():
         for i in range(4):
             # a map cell stands for 4 x 4 pixels
             total = sum(float(p[b, i, y // 4, x // 4]) for y in range(24) for x in range(12))
-            assert abs(float(pixel_sums(p, pixels=24 * 12)[b, i]) - total) < 1e-10
-            s = min(total / (24 * 12) / MEDIANS[i], 1)
-            assert abs(float(visibility_scores(p, torch.tensor(MEDIANS, dtype=torch.float64))[b, i]) - s) < 1e-10
+            printed, shares = (region_scores(p.mean((2, 3)), medians=medians, pixels=24 * 12)[b, i]
+                               for medians in (None, torch.tensor(MEDIANS, dtype=torch.float64)))
+            assert abs(float(printed) - total) < 1e-10
+            assert abs(float(shares) - min(total / (24 * 12) / MEDIANS[i], 1)) < 1e-10
 
 
 def test_a_region_that_training_never_showed_is_not_visible():
     medians = torch.tensor([0.1, 0.0, 0.1, 0.0])
-    s = visibility_scores(torch.full((2, 4, 4, 2), 0.05), medians)
+    s = region_scores(torch.full((2, 4), 0.05), medians=medians, pixels=8)
     assert torch.allclose(s, torch.tensor([[0.5, 0, 0.5, 0]] * 2)) and (s[:, [1, 3]] == 0).all()
 
 
-def test_the_network_and_the_crop_see_the_same_visibility():
-    """And of a cropped picture the network, at whatever size, sees that of the box."""
-    maps, medians = (255 * probabilities(1, 5, 8, 4)[0]).round().byte().numpy(), (0.3, 0.1, 0.5, 0.4)
-    crop = sgam_crop.crop_maps(maps, (8, 0, 64, 48), image=(128, 64), height=12, width=8)
-    inside = sgam_crop.crop_maps(maps, (8, 0, 64, 48), image=(128, 64), height=1, width=1)[1:, 0, 0]
+@pytest.mark.parametrize("scores", ["normalised", "paper"])
+def test_the_network_and_the_crop_see_the_same_visibility(scores):
+    """One S: what the network weighs by in a frame is what a crop of that frame is decided by."""
+    maps, size = (255 * probabilities(3, 5, 8, 4)).round().byte().numpy(), (32, 16)
+    record = build(scores=scores, medians=None).measure(Told(medians=[0.3, 0.1, 0.5, 0.4]))["crop"]
+    model = build(scores=scores, medians=(0.3, 0.1, 0.5, 0.4))
+    s = model.visibility({"image": torch.zeros(3, 3, *size), "probs4": torch.tensor(maps / 255)}).numpy()
 
-    for given, mean in [(maps / 255, sgam_crop.means(maps)), (crop, inside)]:
-        p = torch.tensor(given[None, 1:], dtype=torch.float64)
-        ours = visibility_scores(p, torch.tensor(medians, dtype=torch.float64))[0]
-        theirs = sgam_crop.visibility(mean, medians)
-        assert abs(ours.numpy() - theirs).max() < 1e-6 and 0 < theirs.min() < 1 == theirs.max()
+    assert len(np.unique(s)) > 6 and (s.max() > 1) == (scores == "paper")
+    for number, p in enumerate(maps):
+        for i, value in enumerate(s[number]):
+            for t, shown in ((value - 1e-4, True), (value + 1e-4, False)):
+                thresholds = [t if place == i else 0.0 for place in range(4)]
+                rule = record | {"thresholds": thresholds}
+                assert Sgam.visible(sgam_crop.means(p), size[0] * size[1], **rule)[i] == shown
 
 
 @pytest.mark.parametrize("rows,columns", [(2, 1), (8, 4), (3, 2)])
@@ -295,23 +300,52 @@ def test_medians_travel_with_the_weights():
         assert torch.equal(alone.embed(batch)[0], trained.embed(batch)[0][:, :32])
 
 
-class Maps:
-    """A training set whose regions' medians are told."""
+class Told:
+    """A training set whose regions' medians are told, with those of the frame that `visible_by` crops."""
 
-    def region_medians(self, thresholds):
-        assert thresholds == (0.25, 0.2, 0.2, 0.2)
-        return np.array([0.1, 0.2, 0.3, 0.4]), np.array([0.5, 0.6, 0.7, 0.8])
+    def __init__(self, medians=(0.1, 0.2, 0.3, 0.4)):
+        self.medians = np.array(medians)
+
+    def region_medians(self, visible_by):
+        self.visible = visible_by(self.medians)
+        return self.medians, np.array([0.5, 0.6, 0.7, 0.8])
 
 
+@pytest.mark.parametrize("scores", ["normalised", "paper"])
 @pytest.mark.parametrize("use_parts", [True, False])
 @pytest.mark.parametrize("crop", [True, False])
-def test_it_measures_the_frame_that_it_sees_and_records_how_to_crop(crop, use_parts):
-    model = build(crop=crop, use_parts=use_parts, thresholds=(0.25, 0.2, 0.2, 0.2), medians=None)
-    record = model.measure(Maps())
-    expected = {"crop": {"medians": [0.1, 0.2, 0.3, 0.4], "thresholds": [0.25, 0.2, 0.2, 0.2]}}
-    assert record == (expected if crop else {})
+def test_it_measures_the_frame_that_it_sees_and_records_how_to_crop(crop, use_parts, scores):
+    told = Told()
+    model = build(crop=crop, use_parts=use_parts, scores=scores, thresholds=(0.25, 0.2, 0.2, 0.2), medians=None)
+    record = model.measure(told)
+    rule = {"medians": [0.1, 0.2, 0.3, 0.4] if scores == "normalised" else None, "thresholds": [0.25, 0.2, 0.2, 0.2]}
+    assert record == ({"crop": rule} if crop else {})
+    for mean in ([0.02, 0.05, 0.07, 0.07], [0.03, 0.03, 0.05, 0.09]):
+        assert told.visible(np.array(mean), 10).tolist() == model.visible(np.array(mean), 10, **rule).tolist()
     if use_parts:
         assert torch.equal(model.medians, torch.tensor([0.5, 0.6, 0.7, 0.8] if crop else [0.1, 0.2, 0.3, 0.4]))
+
+
+def test_a_shared_reduction_is_one_convolution_with_five_bns():
+    """L354: "five feature vectors are fed into a 1 x 1 convolutional layer", which may be one layer for all."""
+    model, batch = build(shared_reduction=True).double().eval(), doubled(parsed(ids=2, images=2, height=32, width=16))
+    for number, head in enumerate(model.heads):
+        torch.nn.init.normal_(head[0].running_mean, mean=number)
+    with torch.no_grad():
+        t = model.backbone(batch["image"])[-1]
+        p = batch["probs4"][:, 1:]
+        f = model.features(t, p)
+        vectors = torch.cat([t.mean((2, 3))[:, None], region_features(t, p)], 1)
+        for number, head in enumerate(model.heads):
+            reduced = torch.nn.functional.conv2d(vectors[:, number, :, None, None],
+                                                 model.shared.weight[:, :, None, None])
+            by_hand = (reduced[..., 0, 0] - head[0].running_mean) / torch.sqrt(head[0].running_var + head[0].eps)
+            assert torch.allclose(f[:, number], by_hand, atol=1e-9)
+        same = same_weights(model, build(shared_reduction=True, match="global"))
+        assert torch.equal(same.embed(batch)[0], f[:, 0].float())
+    own = build().double()
+    assert sum(x.numel() for x in own.parameters()) - sum(x.numel() for x in model.parameters()) == 4 * 512 * 32
+    assert without_gradient(build(shared_reduction=True), parsed(ids=2, images=4, height=32, width=16)) == []
 
 
 def test_wrong_options_are_one_sentence():

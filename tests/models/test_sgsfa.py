@@ -33,7 +33,7 @@ from models.sgsfa import (
 from pipeline.retrieval.distances import pair_distances
 from pipeline.retrieval.matching import Matching, Side
 from pipeline.retrieval.ranking import nearest
-from tests.helpers.networks import network, same_weights
+from tests.helpers.networks import network, same_weights, with_statistics
 from tests.helpers.overfit import people, without_gradient
 
 OLD = {"classified": "all", "triplet": "all", "regions": "all"}  # every vector in every loss
