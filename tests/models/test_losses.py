@@ -55,7 +55,7 @@ def naive_triplet(d, pid, margin, valid) -> float:
 def test_part_distance_is_the_naive_double_loop(distance, reduction):
     sizes = (5, 3, 7)
     f_q, f_g = draw(4, 15), draw(6, 15, seed=1)
-    v_q, v_g = draw(4, 3, seed=2).sigmoid(), (draw(6, 3, seed=3) > 0).double()
+    v_q, v_g = draw(4, 3, seed=2).sigmoid(), draw(6, 3, seed=3).relu().clamp(max=1)
     v_g[0] = 0
     d, shared = part_distance(f_q, f_g, v_q, v_g, sizes=sizes, distance=distance, reduction=reduction)
 

@@ -147,7 +147,7 @@ def test_eq_4_and_5_compare_the_mean_of_the_mask_with_a_share_of_the_median():
 
 
 def test_the_head_is_where_its_mask_is_first_above_a_half():
-    head = torch.full((4, 6, 3), 0.4)
+    head = torch.full((4, 6, 3), 0.49)
     head[0, 2, 2] = 0.51
     head[0, 4, 0] = 0.9
     head[1, 5, 1] = 0.6

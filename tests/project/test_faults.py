@@ -18,6 +18,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
+from benchmarks.kills import PLACES
 from pipeline.base.errors import InputError
 from pipeline.base.images import read_bytes
 from pipeline.caches import resumable
@@ -317,3 +318,16 @@ def test_names_that_no_index_can_hold_are_refused(root, name):
         read_index(root / "index.csv")
     with pytest.raises(InputError, match="cannot be read"):
         read_bytes(root / f"raw/query/{name}")
+
+
+@pytest.mark.slow
+def test_thirty_kills_anywhere_change_no_byte(tmp_path):
+    """`python -m benchmarks.kills` at the tests' own scale, three at each of ten places."""
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "-m", "benchmarks.kills", "--tiny", "--count", "30", "--home", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False, timeout=3600,
+                          env=os.environ | {"PYTHONPATH": str(root)})
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    log = [json.loads(line) for line in (tmp_path / "tiny/log.jsonl").read_text().splitlines()]
+    counts = {place: sum(line["place"] == place for line in log) for place in PLACES}
+    assert min(counts.values()) >= 3 and len(log) >= 30

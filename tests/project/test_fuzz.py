@@ -19,6 +19,8 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.fuzz import FILES
+from benchmarks.fuzz import READERS as FUZZED
 from pipeline.base.errors import InputError
 from pipeline.base.images import read_image
 from pipeline.config.loader import load_params
@@ -66,6 +68,21 @@ def test_damaged_h5_files(tmp_path, cases):
     changes = [(reader, result) for reader, result, kind, _ in lines if kind in ("flip", "set", "zero", "cut")]
     assert Counter(changes)["cache", "other"] == 0 < Counter(changes)["cache", "refused"]
     assert {result for reader, result in changes if reader == "append"} == {"right"}
+
+
+@pytest.mark.parametrize("cases", [40, pytest.param(400, marks=pytest.mark.slow)])
+def test_damaged_files_of_every_other_format(tmp_path, cases):
+    """The quick part of `python -m benchmarks.fuzz`: a right answer or one sentence, whatever the damage."""
+    script = Path(__file__).parents[1] / "helpers" / "damaged_files.py"
+    done = subprocess.run([sys.executable, str(script), str(tmp_path), "all", "1", str(cases)], capture_output=True,
+                          text=True, cwd=script.parents[2], timeout=1200, check=False,
+                          env=os.environ | {"PYTHONPATH": f"{script.parents[2]}:{script.parent}"})
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = Counter(tuple(line.split(" ", 2)[:2]) for line in done.stdout.splitlines())
+    readers = FUZZED[FILES]
+    assert {reader: found[reader, "right"] + found[reader, "refused"] for reader in readers} == \
+        dict.fromkeys(readers, cases)
+    assert all(found[reader, "refused"] for reader in readers)
 
 
 CELLS = st.one_of(st.sampled_from(["a", "query/1 é.jpg", "1", "2", "-1", "1.5", "", "nan", "NA", "inf", "True", "query",
