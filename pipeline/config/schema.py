@@ -87,7 +87,8 @@ class ParserParams:
     image_steps: int = count("images seen in training")
     batch: int = count("images per step", low=2)
     lr: float = doc("peak learning rate of AdamW; Muon's is twice that", low=0)
-    augment: str = doc("all: flips, moves, light, hidden rectangles, blur, noise, JPEG", choices=("flip", "all"))
+    augment: str = doc("all: flips, moves, light, hidden rectangles, blur, noise, JPEG; erase: flips, random crops, "
+                       "random erasing", choices=("flip", "all", "erase"))
     seed: int = count("initialisation, order and augmentation", low=0, high=SEED)
     workers: int = count("data loading processes; results do not depend on it", low=0, high=256)
 
@@ -103,7 +104,8 @@ class PhotographsParams:
     image_steps: int = count("images seen in training")
     batch: int = count("images per step", low=2)
     lr: float = doc("peak learning rate of AdamW; Muon's is twice that", low=0)
-    augment: str = doc("all: flips, moves, light, hidden rectangles, blur, noise, JPEG", choices=("flip", "all"))
+    augment: str = doc("all: flips, moves, light, hidden rectangles, blur, noise, JPEG; erase: flips, random crops, "
+                       "random erasing", choices=("flip", "all", "erase"))
     seed: int = count("initialisation, order and augmentation", low=0, high=SEED)
     workers: int = count("data loading processes; results do not depend on it", low=0, high=256)
 
