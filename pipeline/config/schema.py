@@ -89,7 +89,8 @@ class ParserParams:
     lr: float = doc("peak learning rate: of AdamW, Muon's is twice that; or of SGD", low=0)
     optimizer: str = doc("muon: Muon and AdamW, cosine; sgd: SGAM's, a tenth from half-way on",
                          choices=("muon", "sgd"), neutral="muon")
-    augment: str = doc("all: flips, moves, light, hidden rectangles, blur, noise, JPEG", choices=("flip", "all"))
+    augment: str = doc("all: flips, moves, light, hidden rectangles, blur, noise, JPEG; erase: flips, random crops, "
+                       "random erasing", choices=("flip", "all", "erase"))
     seed: int = count("initialisation, order and augmentation", low=0, high=SEED)
     workers: int = count("data loading processes; results do not depend on it", low=0, high=256)
 
@@ -107,7 +108,8 @@ class PhotographsParams:
     lr: float = doc("peak learning rate: of AdamW, Muon's is twice that; or of SGD", low=0)
     optimizer: str = doc("muon: Muon and AdamW, cosine; sgd: SGAM's, a tenth from half-way on",
                          choices=("muon", "sgd"), neutral="muon")
-    augment: str = doc("all: flips, moves, light, hidden rectangles, blur, noise, JPEG", choices=("flip", "all"))
+    augment: str = doc("all: flips, moves, light, hidden rectangles, blur, noise, JPEG; erase: flips, random crops, "
+                       "random erasing", choices=("flip", "all", "erase"))
     seed: int = count("initialisation, order and augmentation", low=0, high=SEED)
     workers: int = count("data loading processes; results do not depend on it", low=0, high=256)
 

@@ -16,14 +16,11 @@ import torch
 from torch import Tensor
 
 from pipeline.base.body_parts import DENSEPOSE24_MIRROR_U, DENSEPOSE24_MIRROR_V, DENSEPOSE24_MIRRORED
+from pipeline.base.erasing import draw_rectangle
 from pipeline.base.images import IMAGENET_MEAN, IMAGENET_STD
 from pipeline.caches.parts_layout import CELL
 
 LEVELS = np.array([255], np.float32)  # an array, by which every device divides; of a number some take the reciprocal
-
-ERASE_AREA = (0.02, 0.4)  # share of the image; random erasing's own ranges
-ERASE_ASPECT = (0.3, 1 / 0.3)  # height over width
-ERASE_ATTEMPTS = 100
 
 
 @dataclass(frozen=True)
@@ -56,22 +53,6 @@ def draw(generator: np.random.Generator, *, height: int, width: int, flip: float
     down, right = (int(generator.integers(-pad, pad + 1)) for _ in range(2))
     erased = draw_rectangle(generator, height=height, width=width) if generator.random() < erase else None
     return Augmentation(flipped, (down, right), erased)
-
-
-def draw_rectangle(generator: np.random.Generator, *, height: int, width: int) -> tuple[int, int, int, int] | None:
-    """Random erasing's rectangle (Zhong et al. 2017, Algorithm 1): (top, left, bottom, right), or None if none fits.
-
-    Its area is uniform in 0.02-0.4 of the image, its height over width uniform in 0.3-3.33.
-    """
-    for _ in range(ERASE_ATTEMPTS):
-        area = generator.uniform(*ERASE_AREA) * height * width
-        aspect = generator.uniform(*ERASE_ASPECT)
-        h, w = round((area * aspect) ** 0.5), round((area / aspect) ** 0.5)
-
-        if 0 < h < height and 0 < w < width:
-            top, left = int(generator.integers(height - h + 1)), int(generator.integers(width - w + 1))
-            return top, left, top + h, left + w
-    return None
 
 
 # Bytes of one image, in a loading process ----------------------------------------------------------

@@ -4,6 +4,11 @@ import cv2
 import numpy as np
 
 from pipeline.base.body_parts import DENSEPOSE24_FLIP, DENSEPOSE24_MIRROR_U, DENSEPOSE24_MIRROR_V, LIP20_FLIP
+from pipeline.base.erasing import draw_rectangle
+from pipeline.base.images import IMAGENET_MEAN
+
+PAD = 10  # pixels on each side before a random crop
+MEAN_COLOUR = (255 * IMAGENET_MEAN).round().astype(np.uint8)
 
 # image (H,W,3) RGB, native labels (H,W), u,v x 255 (H,W,2) with 0 where there are none; all uint8
 Sample = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -103,4 +108,22 @@ def degrade(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     return image
 
 
-AUGMENTATIONS = {"flip": maybe_flip, "all": vary}
+def erase(sample: Sample, taxonomy: str, generator: np.random.Generator) -> Sample:
+    """SGAM 4.2: flip, random crop after padding, random erasing, as its re-ID network is trained. What is erased or
+    padded has ImageNet's mean colour and is background, so that no obstacle is learned as a body."""
+    sample = maybe_flip(sample, taxonomy, generator)
+    height, width = sample[1].shape
+    (down, right), gone = generator.integers(-PAD, PAD + 1, 2).tolist(), np.ones((height, width), bool)
+    gone[max(down, 0):height + min(down, 0), max(right, 0):width + min(right, 0)] = False
+
+    box = draw_rectangle(generator, height=height, width=width) if generator.random() < 0.5 else None
+    if box is not None:
+        top, left, bottom, end = box
+        gone[top:bottom, left:end] = True
+
+    image, labels, uv = (np.roll(array, (down, right), (0, 1)) for array in sample)
+    image[gone], labels[gone], uv[gone] = MEAN_COLOUR, 0, 0
+    return image, labels, uv
+
+
+AUGMENTATIONS = {"flip": maybe_flip, "all": vary, "erase": erase}

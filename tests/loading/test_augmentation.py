@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from pipeline.base.body_parts import DENSEPOSE24_FLIP
+from pipeline.base.erasing import draw_rectangle
 from pipeline.base.seeds import rng
 from pipeline.caches.warp import warp
 from pipeline.loading.augmentation import (
     Augmentation,
     draw,
-    draw_rectangle,
     flip_parts,
     inside,
     mean_colour,

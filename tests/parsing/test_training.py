@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from models.parsers.torchvision_parsers import build_parser, load_parser
-from pipeline.base.body_parts import DENSEPOSE24_TO_PARTS8, PARTS8
+from pipeline.base.body_parts import DENSEPOSE24_TO_PARTS8, LIP20_FLIP, PARTS8
 from pipeline.base.errors import InputError
 from pipeline.base.images import write_image
-from pipeline.parsing.augmentation import flip, hide, move, vary
+from pipeline.parsing.augmentation import PAD, erase, flip, hide, move, vary
 from pipeline.parsing.rendered_set import ParsingSet, Shuffled, label_shares
 from pipeline.parsing.training import (
     Objective,
@@ -155,6 +155,35 @@ def test_hidden_pixels_are_background():
     assert changed.mean() > 0.01
     assert not labels[changed].any() and not uv[changed].any()
     assert np.array_equal(labels[~changed], sample[1][~changed])
+
+
+def test_what_is_erased_or_padded_is_background_and_the_rest_its_own_label():
+    """Each pixel's u,v name the place that it is from: there it had this colour, and this label or its mirrored one."""
+    generator = np.random.default_rng(0)
+    image = generator.integers(200, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)  # nothing has the colour of what is gone
+    labels = generator.integers(1, 20, (HEIGHT, WIDTH), dtype=np.uint8)
+    uv = np.stack(np.mgrid[1:HEIGHT + 1, 1:WIDTH + 1], -1).astype(np.uint8)
+    erased, moves = 0, set()
+
+    for number in range(80):
+        seen, found, places = erase((image, labels, uv), "lip20", np.random.default_rng(number))
+        gone = (seen == (124, 116, 104)).all(2)  # ImageNet's mean, 0.485, 0.456, 0.406 of 255
+        assert (found[gone] == 0).all() and (places[gone] == 0).all() and (places[~gone] > 0).all()
+
+        row, column = np.argwhere(~gone).T
+        there, across = places[~gone].astype(int).T - 1
+        mirrored = bool((across + column == across[0] + column[0]).all())
+        np.testing.assert_array_equal(seen[~gone], image[there, across])
+        np.testing.assert_array_equal(found[~gone], (LIP20_FLIP[labels] if mirrored else labels)[there, across])
+
+        down, right = row - there, column - (WIDTH - 1 - across if mirrored else across)
+        assert len(set(down)) == len(set(right)) == 1 and max(abs(down[0]), abs(right[0])) <= PAD
+        moves.add((mirrored, int(down[0]), int(right[0])))
+        erased += gone[PAD:-PAD, PAD:-PAD].any()
+
+    assert 20 < erased < 60 and {mirrored for mirrored, _, _ in moves} == {False, True}
+    for axis in (1, 2):
+        assert {-PAD, PAD} <= {move[axis] for move in moves} and len({move[axis] for move in moves}) > 15
 
 
 def test_augmented_samples_vary_and_repeat(folder):
@@ -385,7 +414,7 @@ def test_the_stage_writes_weights_and_scores(folder, tmp_path, monkeypatch):
     for changes, words in (({"architecture": "unet"}, "small.*lraspp.*deeplabv3"),
                            ({"image_steps": 3}, "image_steps is 3 and batch 4"),
                            ({"raw": "other"}, "other"), ({"lr": 1e15}, "stopped at step"),
-                           ({"augment": "some"}, "flip.*all")):
+                           ({"augment": "some"}, "flip.*all.*erase")):
         with pytest.raises(InputError, match=words):
             run_stage(**changes)
     assert weights.read_bytes() == made[0]
