@@ -169,7 +169,7 @@ def test_tensors_that_do_not_fit_are_one_sentence(project):
                                          r". do not fit: expand.weight is \(16, .*\), expected \(8, .*\); give both "
                                          "the same"):
         train.run(second("sorn", model=narrow), "second")
-    with pytest.raises(InputError, match=r"runs.second.init: .* is absent, expected \("):
+    with pytest.raises(InputError, match=r"second.init: .* do not fit: classifier.0.weight is .*, expected absent"):
         train.run(second("sorn", start="baseline"), "second")
     with pytest.raises(InputError, match=r"no such weights; make them with the stage train"):
         Path(paths.weights("esa")).rename("elsewhere")
