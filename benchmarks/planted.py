@@ -97,7 +97,7 @@ def unfit(faults: list[Fault], root: Path) -> list[str]:
         count = path.read_text(encoding="utf-8").count(fault.old) if path.is_file() else 0
         if count != 1:
             wrong.append(f"{fault.file}: the old text stands there {count} times, not once: {fault.old}")
-        wrong += [f"{fault.file}: there is no {test}" for test in fault.tests if not (root / test).exists()]
+        wrong += [f"{fault.file}: there is no {test}" for test in fault.tests if not (root / test.split("::")[0]).exists()]
         if not fault.tests or fault.old == fault.new:
             wrong.append(f"{fault.file}: has no tests or changes nothing: {fault.old}")
     return wrong
@@ -189,7 +189,7 @@ def key_of(fault: Fault, folder: Path) -> str:
     """What its verdict depends on: itself, its file and its tests."""
     state = hashlib.sha256(repr((fault.old, fault.new)).encode())
     for name in (fault.file, *fault.tests):
-        path = folder / name
+        path = folder / name.split("::")[0]
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
             state.update(file.read_bytes())
     return state.hexdigest()[:16]

@@ -38,7 +38,8 @@ def _person(pid: int, path: str) -> np.ndarray:
     return np.clip(colours + noise, 0, 255).astype(np.uint8)
 
 
-def write_fake_caches(folder: Path, raw: Path, frame: pd.DataFrame) -> None:
+def write_fake_caches(folder: Path, raw: Path, frame: pd.DataFrame, *, warps_maker: str = '{"parser": "fake"}'
+                      ) -> None:
     """parts.h5 and dsap.h5 for the pictures; labels are random blocks, one set a picture, and certain."""
     keys = frame["image"].tolist()
     parts = ({"key": key, "image_sha256": file_sha256(raw / path), "labels": compress(fake_labels(key)),
@@ -53,7 +54,7 @@ def write_fake_caches(folder: Path, raw: Path, frame: pd.DataFrame) -> None:
     write_cache(folder / "parts.h5", count=len(keys), arrays=arrays, rows=parts,
                 columns={"key": (text(keys), ()), "image_sha256": (SHA256, ())}, maker='{"parser": "fake"}')
     write_cache(folder / "dsap.h5", count=len(keys), arrays={"dsap": (24, 32, 32, 3), "valid": (24, 32, 32)},
-                rows=warps, columns={"key": (text(keys), ())}, maker='{"parser": "fake"}')
+                rows=warps, columns={"key": (text(keys), ())}, maker=warps_maker)
 
 
 def fake_labels(key: str) -> np.ndarray:

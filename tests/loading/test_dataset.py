@@ -1,6 +1,7 @@
 """From disk to batches: the same whatever loads them, with what the caches hold, and errors that name files."""
 
 import dataclasses
+import json
 import shutil
 
 import h5py
@@ -133,6 +134,24 @@ def test_batches_hold_what_is_on_disk(fake):
     np.testing.assert_array_equal(dsap["valid"], valid == 1)
     back = (dsap["dsap"].transpose(0, 2, 3, 1) * IMAGENET_STD + IMAGENET_MEAN) * 255 * valid[..., None]
     np.testing.assert_allclose(back, values, atol=0.01)
+
+
+@pytest.mark.parametrize("alignment", ["csa", "dsap"])
+def test_pieces_of_a_flipped_picture_are_mirrored_and_charts_are_not(fake, tmp_path, alignment):
+    """Whichever the cache's maker says it holds, all the way into a training batch: the left hand (4) of a flipped
+    picture is its right hand's (3), as a piece mirrored by columns, as a chart as it is."""
+    index = read_index(fake / "index.csv")
+    write_fake_caches(tmp_path, fake / "raw", index, warps_maker=json.dumps({"alignment": alignment}))
+    frame = training_rows(index, max_ids=0)
+    pictures = Images(frame, raw=fake / "raw", cache=tmp_path / "dsap.h5", height=HEIGHT, width=WIDTH,
+                      arrays=("dsap",), chance=Chance(seed=0, flip=1, pad=0, erase=0, fill="imagenet"))
+    batch = _steps(pictures, workers=0)[0]
+    for place, row in enumerate(batch["row"].tolist()):
+        dsap, valid = fake_dsap(frame["image"][row])
+        hand, shown = (dsap[2][:, ::-1], valid[2][:, ::-1]) if alignment == "csa" else (dsap[2], valid[2])
+        np.testing.assert_array_equal(batch["valid"][place, 3], shown == 1)
+        back = batch["dsap"][place, 3].permute(1, 2, 0).numpy() * IMAGENET_STD + IMAGENET_MEAN
+        np.testing.assert_allclose(back * 255 * shown[..., None], hand, atol=0.01)
 
 
 def test_labels_follow_their_picture(fake, tmp_path):

@@ -60,6 +60,15 @@ def test_eq_5_is_each_map_less_its_own_patch(shape):
     assert abs(float(spc_loss(m, reduction="mean")) - total / images / (height * width)) < 1e-10
 
 
+def test_the_maps_start_unsaturated():
+    """N(0, 0.001^2): before training the sigmoid of Eq. 4 is where it has a slope, on maps as deep as a ResNet-50's."""
+    torch.manual_seed(0)
+    model = build(channels=3072)
+    assert abs(float(model.expand.weight.detach().std()) - 0.001) < 1e-5
+    m = normalised_maps(model.aggregation_maps(draw(2, 512, 8, 4).abs().float()))
+    assert 0.1 < float(m.detach().min()) < 0.5 < float(m.detach().max()) < 0.9
+
+
 def test_maps_that_are_zero_outside_their_stripe_cost_nothing():
     m = torch.zeros(2, 3, 9, 4)
     for n in range(3):
@@ -89,6 +98,7 @@ def test_the_losses_are_eq_1_6_7_8_9_and_10(labels, smoothing, reduction):
     model = build(labels=labels, label_smoothing=smoothing, reduction=reduction, **weights).double().train()
     batch = people(ids=3, images=2)
     batch["image"] = batch["image"].double()
+    batch["labels"] = torch.randint(0, 8, batch["labels"].shape, generator=torch.Generator().manual_seed(0))
     seen = {}
     model.semantic.register_forward_hook(lambda m, i, o: seen.update(s=o))
     model.global_classifier.register_forward_hook(lambda m, i, o: seen.update(g=o))
