@@ -19,6 +19,7 @@ OVERVIEW = ("here: metrics of the paper's own rows that were made on this machin
             "Kendall's, between the order that the paper's metrics give its own rows and the order that ours give, "
             "mean over the table's columns; with two rows it is 1 or -1. Signs of the differences to the paper's full "
             "model: agree or disagree by 95 % intervals of paired differences over three seeds, else undecided.")
+OTHER_PROBES = {"partial-reid": "partial-reid-occluded", "partial-reid-occluded": "partial-reid"}
 COLUMNS = ["table", "own rows", "here", "tau", "agree", "disagree", "undecided"]
 
 
@@ -62,6 +63,9 @@ def remarks(own: Mapping[OwnKey, Own], provenance: Mapping[str, Mapping[str, Any
     people, all others are of real ones.
     """
     yield from _counterparts(own, rendered)
+    for data in dict.fromkeys(row.data for row in own.values() if row.data in OTHER_PROBES):
+        yield (f"{data_name(data)}: those that this paper's row is on. The row's result file has it on "
+               f"{data_name(OTHER_PROBES[data])} too.")
     if any(row.missing for row in own.values()):
         yield ("not here: a data set is not on this machine. Do what the mark says, compose the profile again and run "
                "`dvc repro`.")

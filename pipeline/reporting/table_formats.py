@@ -22,6 +22,7 @@ DATASETS = {"market1501": "Market-1501", "dukemtmc-reid": "DukeMTMC-reID", "occl
             "partial-ilids": "Partial-iLIDS", "drama-reid": "Drama-ReID", "cuhk03-labeled": "CUHK03 labeled",
             "cuhk03-detected": "CUHK03 detected", "cuhk01": "CUHK01",
             "partial-reid-occluded": "Partial-REID, occluded probes"}
+OURS = DATASETS | {"partial-reid": "Partial-REID, partial probes"}  # of which a paper may have either
 METRICS = {"rank1": "rank-1", "rank3": "rank-3", "rank5": "rank-5", "rank10": "rank-10", "mAP": "mAP",
            "pr_auc": "PR-AUC"}
 PAPER, HERE, MINUS = "paper", "here", "here - paper"
@@ -102,12 +103,12 @@ def _columns(frame: pd.DataFrame) -> Iterator[tuple[str, str, str]]:
 
 
 def data_name(key: str) -> str:
-    """What one of our data sets is called: as the papers do where it is theirs.
+    """What one of our data sets is called: as the papers do where it is theirs, and with which probes.
 
-    >>> data_name("market1501"), data_name("synth-occluded")
-    ('Market-1501', 'synth-occluded')
+    >>> data_name("market1501"), data_name("synth-occluded"), data_name("partial-reid")
+    ('Market-1501', 'synth-occluded', 'Partial-REID, partial probes')
     """
-    return DATASETS.get(key, key)
+    return OURS.get(key, key)
 
 
 def _cells(line: pd.Series, marks: Mapping[str, str]) -> Iterator[tuple[tuple[str, str, str], str]]:

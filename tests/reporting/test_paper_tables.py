@@ -230,6 +230,19 @@ def test_columns_that_share_a_counterpart_stand_once():
     assert shown.cells[table_formats.MINUS].loc["SORN (ours)"].tolist() == ["-82.30", "-77.50", "-74.40", "-67.10"]
 
 
+@pytest.mark.parametrize(("data", "theirs", "others"), [("partial-reid", "partial", "occluded"),
+                                                          ("partial-reid-occluded", "occluded", "partial")])
+def test_a_table_says_which_of_partial_reid_s_probes_are_its_paper_s(data, theirs, others):
+    own = {("SGAM", "trained on market1501", "partial-reid"): Own("r", (), data, True, "")}
+    (sentence,) = remarks(own, {}, rendered=[])
+    assert sentence.startswith(f"Partial-REID, {theirs} probes: ") and f"Partial-REID, {others} probes too" in sentence
+    lines = [line for line in read_printed(PRINTED, "sgam", "2") if line.dataset == "partial-reid"]
+    scores = {"r": {0: {data: {name: Score(50.0) for name in ("rank1", "rank3")}}}}
+    shown = show(compare(lines, own, scores), key="k", paper="sgam", table="2", caption="t", notes=[], remarks=[])
+    assert {name for name, _ in shown.cells[table_formats.HERE].columns} == {f"Partial-REID, {theirs} probes"}
+    assert {name for name, _ in shown.cells[table_formats.PAPER].columns} == {"Partial-REID"}
+
+
 @pytest.fixture
 def folders(tmp_path):
     """Where results and their curves lie."""
