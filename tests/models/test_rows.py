@@ -121,7 +121,9 @@ def lesson(network: Network) -> tuple[Any, dict[str, Tensor]]:
 
     maps = Maps((p * 255).byte().numpy() for p in batch["probs4"])
     record = model.measure(maps) if hasattr(model, "measure") else {}
-    return model, cropped(batch, maps, functools.partial(model.visible, **record["crop"])) if record else batch
+    if "crop" in record:
+        batch = cropped(batch, maps, functools.partial(model.visible, **record["crop"]))
+    return model, batch
 
 
 def cropped(batch: dict[str, Tensor], maps: Maps, visible: Visible) -> dict[str, Tensor]:
