@@ -97,7 +97,8 @@ def unfit(faults: list[Fault], root: Path) -> list[str]:
         count = path.read_text(encoding="utf-8").count(fault.old) if path.is_file() else 0
         if count != 1:
             wrong.append(f"{fault.file}: the old text stands there {count} times, not once: {fault.old}")
-        wrong += [f"{fault.file}: there is no {test}" for test in fault.tests if not (root / test.split("::")[0]).exists()]
+        wrong += [f"{fault.file}: there is no {test}" for test in fault.tests
+                  if not (root / test.split("::")[0]).exists()]
         if not fault.tests or fault.old == fault.new:
             wrong.append(f"{fault.file}: has no tests or changes nothing: {fault.old}")
     return wrong

@@ -64,6 +64,28 @@ def test_every_value_comes_back_through_plain_h5py(tmp_path):
     assert cache.rows([KEYS[1400], KEYS[3]]).tolist() == [1400, 3]
 
 
+def test_keys_may_stand_in_any_order(tmp_path):
+    order = [3, 0, 2, 1]
+    keys = [KEYS[row] for row in order]
+    write_cache(tmp_path / "parts.h5", count=4, arrays=ARRAYS, columns=COLUMNS, maker="{}",
+                rows=(list(rows(4))[row] for row in order))
+    cache = Cache(tmp_path / "parts.h5")
+    assert cache.column("key").tolist() == keys and cache.rows(KEYS[:4]).tolist() == [1, 3, 2, 0]
+
+
+def test_fewer_rows_than_were_said_leave_no_file(tmp_path):
+    with pytest.raises(RuntimeError, match="3 rows were given for 4"):
+        write_cache(tmp_path / "parts.h5", count=4, arrays=ARRAYS, columns=COLUMNS, rows=rows(3), maker="{}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_text_too_long_for_its_column_ends_with_a_whole_character(tmp_path):
+    columns = {"key": (text(["a"]), ()), "status": (h5py.string_dtype("utf-8", 6), ())}
+    write_cache(tmp_path / "parts.h5", count=1, arrays={}, columns=columns, rows=[{"key": "a", "status": "ab é日"}],
+                maker="{}")
+    assert Cache(tmp_path / "parts.h5").column("status").tolist() == ["ab é"]
+
+
 def test_rows_that_hdf5_wrote_are_read_too(tmp_path):
     """Compressed by HDF5 itself, a row left as it is, other filters."""
     path, noise = tmp_path / "parts.h5", np.random.default_rng(0).integers(0, 256, (3, 8, 8)).astype(np.uint8)
@@ -243,15 +265,21 @@ def test_digests_tell_lists_apart():
 
 def test_units_are_packed_by_the_rank_that_finds_them_all(tmp_path):
     packed: list[list[str]] = []
+    asked: list[list[int]] = []
+
+    def produce(numbers, save):
+        asked.append(list(numbers))
+        for number in numbers:
+            save(number, [{"key": str(number), "a": b"1"}])
 
     def run(rank: int, identity: str = "x") -> bool:
-        return run_units(tmp_path, identity=[identity], count=5, rank=rank, world=2, what="'out'",
-                         produce=lambda numbers, save: [save(n, [{"key": str(n), "a": b"1"}]) for n in numbers],
+        return run_units(tmp_path, identity=[identity], count=5, rank=rank, world=2, what="'out'", produce=produce,
                          pack=lambda fresh: packed.append([row["key"] for row in fresh]))
 
     assert not run(1) and not packed
     assert not run(0, identity="other images")  # nothing of theirs is taken up
     assert run(0) and packed == [["0", "1", "2", "3", "4"]]
+    assert asked == [[1, 3], [0, 2, 4], [0, 2, 4]]
     assert not [path for path in tmp_path.rglob("*") if path.is_dir()]
 
 

@@ -49,7 +49,8 @@ def loop(image, index, uv, texels):
 def made_up(seed: int, height: int = 24, width: int = 12):
     random = np.random.default_rng(seed)
     index = (random.integers(1, 25, (height, width)) * (random.random((height, width)) < 0.7)).astype(np.uint8)
-    return (random.integers(0, 256, (height, width, 3)).astype(np.uint8), index,
+    black = random.random((height, width, 1)) < 0.2  # which is a colour like others
+    return (np.where(black, 0, random.integers(0, 256, (height, width, 3))).astype(np.uint8), index,
             random.integers(0, 256, (height, width, 2)).astype(np.uint8))
 
 
@@ -258,6 +259,38 @@ def test_stopped_and_shared_warps_have_the_same_bytes(parsed, monkeypatch):
         monkeypatch.setenv("RANK", rank)
         stage.run(parsed, "tiny")
     assert md5() == expected
+
+
+def test_a_part_of_a_set_is_warped_from_its_own_rows_and_nothing_stale(parsed, monkeypatch):
+    """From units of the whole set that were left, and from a parts.h5 in which its rows stand elsewhere."""
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    stage.run(parsed, "tiny")
+    whole, index = Cache("data/cache/tiny/dsap.h5"), read_index("data/index/tiny.csv")
+    expected = [(whole.read("dsap", row), whole.read("valid", row)) for row in range(5, 10)]
+    hashes = whole.column("image_sha256")[5:].tolist()
+    whole.close()
+    Path("data/cache/tiny/dsap.h5").unlink()
+    rows = resumable.unit_rows
+    monkeypatch.setattr(resumable, "unit_rows", stop)
+    with pytest.raises(KeyboardInterrupt):
+        stage.run(parsed, "tiny")
+    monkeypatch.setattr(resumable, "unit_rows", rows)
+
+    write_index(index[5:], "data/index/tiny.csv")
+    stage.run(parsed, "tiny")
+    part = Cache("data/cache/tiny/dsap.h5")
+    assert part.column("key").tolist() == index["image"][5:].tolist() and part.column("image_sha256").tolist() == hashes
+    for row, (dsap, valid) in enumerate(expected):
+        np.testing.assert_array_equal(part.read("dsap", row), dsap)
+        np.testing.assert_array_equal(part.read("valid", row), valid)
+
+
+def test_an_unknown_alignment_is_refused(tmp_path):
+    with pytest.raises(InputError, match="unknown alignment 'none'; it is dsap or csa"):
+        warping.warp_images(Cache(tmp_path / "parts.h5"), [], [], tmp_path, tmp_path / "dsap.h5", maker="{}", height=8,
+                            width=4, texels=4, alignment="none", scratch=tmp_path / "scratch")
 
 
 def test_images_without_a_parse_have_empty_warps(parsed):

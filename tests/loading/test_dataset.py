@@ -15,6 +15,7 @@ from pipeline.base.images import IMAGENET_MEAN, IMAGENET_STD, read_image, write_
 from pipeline.base.seeds import rng
 from pipeline.datasets.index import read_index
 from pipeline.loading.augmentation import Chance
+from pipeline.loading.collate import collate
 from pipeline.loading.dataset import (
     Images,
     embedding_rows,
@@ -103,6 +104,36 @@ def test_a_picture_is_augmented_anew_each_time(fake):
     pictures = _pictures(fake, chance=CHANCE)
     first = [_one(pictures, number, 3)["image"] for number in range(8)]
     assert len({image.tobytes() for image in first}) > 5
+
+
+def test_every_draw_from_0_on_is_a_chance_and_ordered_batches_have_none(fake):
+    always = _pictures(fake, chance=Chance(seed=0, flip=1, pad=0, erase=0, fill="imagenet"))
+    plain = _pictures(fake)
+    for number in (0, 1, 7):
+        np.testing.assert_array_equal(_one(always, number, 3)["image"], _one(plain, -1, 3)["image"][:, :, ::-1])
+    ordered = [[batch["image"] for batch in ordered_batches(pictures, batch=7, workers=0, device=CPU)]
+               for pictures in (always, plain)]
+    assert all(torch.equal(one, other) for one, other in zip(*ordered, strict=True))
+
+
+def test_a_picture_s_row_of_the_cache_is_its_key_s(fake):
+    """Queries and gallery stand behind the training part in the index and in the caches."""
+    asked = []
+
+    def crop(probabilities, height, width):
+        asked.append(probabilities)
+        return 0, 0, height, width
+
+    frame = embedding_rows(read_index(fake / "index.csv"))
+    parts = _pictures(fake, "parts.h5", rows=embedding_rows, arrays=("labels", "probs4"), crop=crop)
+    warps = _pictures(fake, "dsap.h5", rows=embedding_rows, arrays=("dsap",))
+    for row in (0, 11, 29):
+        key = frame["image"][row]
+        found = _one(parts, -1, row)
+        np.testing.assert_array_equal(asked[-1], fake_probabilities(key, PARTS8_TO_PARTS4))
+        np.testing.assert_array_equal(found["labels"], fake_labels(key)[::4, ::4])
+        np.testing.assert_array_equal(found["probs4"] * 255, fake_probabilities(key, PARTS8_TO_PARTS4))
+        np.testing.assert_array_equal(_one(warps, -1, row)["valid"], fake_dsap(key)[1] == 1)
 
 
 @pytest.mark.parametrize("fill", ["imagenet", "image"])
@@ -218,6 +249,26 @@ def test_classes_count_the_training_people(fake):
         training_rows(index[index["split"] != "train"], max_ids=0)
     with pytest.raises(InputError, match="no query and gallery images"):
         embedding_rows(index[index["split"] == "train"])
+
+
+def test_nobody_is_neither_query_nor_gallery(fake):
+    index = read_index(fake / "index.csv")
+    index.loc[index["split"] == "gallery", "pid"] = -1
+    assert set(embedding_rows(index)["split"]) == {"query"}
+
+
+def test_the_digest_of_images_is_of_their_keys_and_bytes(fake):
+    frame = training_rows(read_index(fake / "index.csv"), max_ids=0)
+    keys, paths = frame["image"], frame["path"]
+    exchanged = [frame, frame.assign(path=paths.replace(paths[7], paths[8])),
+                 frame.assign(image=keys.replace(keys[7], "train/other.jpg"))]
+    assert len({images_sha256(each, fake / "raw", None) for each in exchanged}) == 3
+
+
+def test_the_first_error_stands_for_a_batch_wherever_it_is():
+    item, wrong = {"x": torch.zeros(2)}, InputError("a.jpg: is no image")
+    assert collate([wrong, item]) is wrong and collate([item, wrong]) is wrong
+    assert collate([item, item])["x"].shape == (2, 2)
 
 
 def test_the_last_batch_repeats_its_last_picture(fake):

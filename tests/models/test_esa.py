@@ -12,7 +12,7 @@ from models.esa import CHOICES, Esa, attention, entropy, entropy_mask, identity_
 from models.losses import part_distance
 from pipeline.retrieval.distances import pair_distances
 from pipeline.retrieval.matching import Matching, Side
-from tests.helpers.networks import network
+from tests.helpers.networks import network, with_statistics
 from tests.helpers.overfit import embeds_finitely, learn, people, without_gradient
 
 ROWS = CHOICES["unconfident"]
@@ -113,6 +113,27 @@ def test_eq_4_and_5_add_up_every_pixel():
                                 for y, x in pixels)
                 assert abs(float(ours[0][b, i, c]) - plain) < 1e-10
                 assert abs(float(ours[1][b, i, c]) - confident) < 1e-10
+
+
+def test_the_map_is_reduced_by_1x1_bn_and_relu_and_parsed_by_1x1():
+    model, batch = in_double(with_statistics(build()).eval(), bands(people(ids=2, images=1)))
+    with torch.no_grad():
+        t = model.backbone(batch["image"])[-1]
+        f, p, _, _ = model.maps(batch)
+        conv, norm = model.reduce[0], model.reduce[1]
+        reduced = torch.einsum("oc,bchw->bohw", conv.weight[:, :, 0, 0], t) - norm.running_mean[:, None, None]
+        scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+        reduced = (reduced * scale[:, None, None] + norm.bias[:, None, None]).clamp(min=0)
+        logits = torch.einsum("oc,bchw->bohw", model.parse.weight[:, :, 0, 0], t) + model.parse.bias[:, None, None]
+    assert conv.weight.shape == (16, 512, 1, 1) and model.parse.weight.shape == (8, 512, 1, 1)
+    assert (f - reduced).abs().max() < 1e-10 and (p - logits.softmax(1)).abs().max() < 1e-10
+    assert (f == 0).any() and conv.bias is None
+
+
+def test_classifiers_start_near_zero():
+    classifiers = build(ids=40).classifiers.detach()
+    assert classifiers.shape == (8, 40, 16)
+    assert abs(float(classifiers.std()) - 0.001) < 5e-5 and abs(float(classifiers.mean())) < 5e-5
 
 
 # Eq. 6 - 11

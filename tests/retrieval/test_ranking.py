@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import pipeline.retrieval.distances
 import pipeline.retrieval.features
@@ -379,6 +380,32 @@ def test_features_errors(tmp_path):
         with pytest.raises(InputError, match=message) as caught:
             read_features(path)
         assert path.name in str(caught.value)
+
+
+class Echo(torch.nn.Module):
+    """A network whose feature is an image's row."""
+
+    def embed(self, batch):
+        return batch["row"][:, None].half(), torch.ones(len(batch["row"]), 1)
+
+
+def test_embedded_are_so_many_images_and_the_padding_is_dropped():
+    batches = iter([{"row": torch.tensor([0, 1, 2])}, {"row": torch.tensor([3, 4, 4])}])
+    features, visibility = pipeline.retrieval.features.embed_images(Echo(), batches, count=5,
+                                                                    device=torch.device("cpu"))
+    assert features.tolist() == [[0], [1], [2], [3], [4]] and features.dtype == np.float32
+    assert visibility.tolist() == [[1]] * 5
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_features_are_stored_in_the_type_that_was_asked_for(tmp_path, dtype):
+    frame = pd.DataFrame({"image": ["a", "b"], "pid": [1, 1], "camid": [1, 2], "split": ["gallery", "query"]})
+    thirds = np.array([[1 / 3, 2 / 3], [1 / 7, 5 / 7]], np.float32)
+    pipeline.retrieval.features.write_features(tmp_path / "f.h5", frame=frame, features=thirds, sizes=(2,),
+                                               visibility=np.ones((2, 1)), provenance=MAKER, dtype=dtype)
+    found = read_features(tmp_path / "f.h5")
+    np.testing.assert_array_equal(found.query.features, thirds[1:].astype(dtype))
+    np.testing.assert_array_equal(found.gallery.features, thirds[:1].astype(dtype))
 
 
 def test_the_index_s_trials_and_occlusion_reach_evaluation(tmp_path):

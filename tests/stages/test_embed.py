@@ -24,7 +24,7 @@ from pipeline.loading.device_batch import finished
 from pipeline.retrieval.features import embed_images, read_features
 from pipeline.training.checkpoints import load_weights, read_weights
 from stages import embed, train
-from stages.shared.trained_run import open_run
+from stages.shared.trained_run import _crop_of, build, open_run
 from tests.helpers import fake_set
 from tests.helpers.bare_params import bare_experiment, embed_entry
 from tests.helpers.fake_runs import DATA, MODELS, RAW, READS, fake_experiment, fake_sections
@@ -195,6 +195,27 @@ def test_sgam_trains_and_embeds_what_its_crop_leaves(cropped, monkeypatch):
             features, visibility = network.embed({"image": image, "probs4": probs4})
             np.testing.assert_allclose(file["features"][row], features[0], rtol=1e-3, atol=1e-3)
             np.testing.assert_allclose(file["visibility"][row], visibility[0], atol=1e-5)
+
+    write_image(f"data/raw/{frame['path'][4]}", np.zeros((96, 64, 3), np.uint8))
+    with pytest.raises(InputError, match="was made from another image than"):
+        embed.run(fake_experiment(), f"sgam-on-{DATA}")
+
+
+def test_the_crop_is_by_the_medians_and_thresholds_that_were_recorded():
+    """Head in the upper half; shoes in a corner, half of their median: visible below a threshold of 0.5."""
+    maps = np.zeros((5, 16, 16), np.uint8)
+    maps[0], maps[0, 2:8, 4:12], maps[1, 2:8, 4:12] = 255, 0, 255
+    maps[0, 14:, 14:], maps[4, 14:, 14:] = 0, 255
+    for threshold, box in ((0.4, (5, 13, 64, 64)), (0.6, (6, 14, 34, 50))):
+        crop = _crop_of({"crop": {"medians": [0.1, 0.1, 0.1, 1 / 32], "thresholds": [threshold] * 4}})
+        assert crop(maps, 64, 64) == box
+    assert _crop_of({}) is None
+
+
+def test_a_network_is_drawn_from_its_run_s_seed():
+    weights = [build(fake_experiment(seed=seed).run("pcb"), key="pcb", ids=3, init="none",
+                     match=fake_experiment().params.results["pcb"].match).backbone.conv1.weight for seed in (0, 0, 1)]
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
 
 
 def test_training_augments_as_the_recipe_says(cropped, monkeypatch):
