@@ -18,7 +18,7 @@ repro: install
 tables: install
 	dvc repro experiments/tables/dvc.yaml
 test: .venv/dev
-	pytest -m "not slow"
+	pytest -m "not slow" -n 2 --dist loadgroup
 test-all: .venv/dev
 	pytest
 check: .venv/dev

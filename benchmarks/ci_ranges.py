@@ -121,7 +121,7 @@ def main(rows: Sequence[str]) -> None:
     if RANGES.exists():
         found = json.loads(RANGES.read_text(encoding="utf-8"))["trainings"] | found
     ranges = {row: {name: [min(each[name] for each in runs), max(each[name] for each in runs)]
-                    for name in runs[0] if name not in ("instructions", "seed")} for row, runs in found.items()}
+                    for name in runs[0] if name not in ("instructions", "seed", "pins")} for row, runs in found.items()}
     RANGES.parent.mkdir(exist_ok=True)
     RANGES.write_text(json.dumps({"rows": ranges, "trainings": found}, indent=1) + "\n", encoding="utf-8")
 

@@ -343,6 +343,6 @@ def test_a_cache_in_another_process_s_hands_is_not_called_damaged(tmp_path):
             told = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, env=environment,
                                   check=False).stderr
             holder.communicate(b"\n")
-        assert "InputError" in told and "parts.h5': another process has it open (" in told, told
-        assert "damaged" not in told and "wait for that one" in told
+        assert "HeldError" in told and "parts.h5': another process has it open for writing" in told, told
+        assert "damaged" not in told and "close it there and run again" in told
     assert len(Cache(path)) == 3

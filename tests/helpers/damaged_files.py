@@ -34,7 +34,7 @@ from pipeline.parsing.published_sets import read_ccp
 from pipeline.retrieval.external_features import read_external
 from tests.datasets.test_cuhk import CONFIG, IMAGES, _save_split
 from tests.helpers.alarm import within
-from tests.parsing.test_precomputed import detection
+from tests.parsing.test_densepose_json import detection
 from tests.stages.test_score import arrays, save_mat
 
 SECONDS = 20  # for one case; a reader takes milliseconds

@@ -168,9 +168,9 @@ def test_batches_hold_what_is_on_disk(fake):
 
 
 @pytest.mark.parametrize("alignment", ["csa", "dsap"])
-def test_pieces_of_a_flipped_picture_are_mirrored_and_charts_are_not(fake, tmp_path, alignment):
+def test_pieces_of_a_flipped_picture_are_mirrored_by_columns_and_a_hand_s_chart_by_rows(fake, tmp_path, alignment):
     """Whichever the cache's maker says it holds, all the way into a training batch: the left hand (4) of a flipped
-    picture is its right hand's (3), as a piece mirrored by columns, as a chart as it is."""
+    picture is its right hand's (3), as a piece mirrored by columns, as a chart by rows, u -> 1 - u."""
     index = read_index(fake / "index.csv")
     write_fake_caches(tmp_path, fake / "raw", index, warps_maker=json.dumps({"alignment": alignment}))
     frame = training_rows(index, max_ids=0)
@@ -179,7 +179,7 @@ def test_pieces_of_a_flipped_picture_are_mirrored_and_charts_are_not(fake, tmp_p
     batch = _steps(pictures, workers=0)[0]
     for place, row in enumerate(batch["row"].tolist()):
         dsap, valid = fake_dsap(frame["image"][row])
-        hand, shown = (dsap[2][:, ::-1], valid[2][:, ::-1]) if alignment == "csa" else (dsap[2], valid[2])
+        hand, shown = (dsap[2][:, ::-1], valid[2][:, ::-1]) if alignment == "csa" else (dsap[2][::-1], valid[2][::-1])
         np.testing.assert_array_equal(batch["valid"][place, 3], shown == 1)
         back = batch["dsap"][place, 3].permute(1, 2, 0).numpy() * IMAGENET_STD + IMAGENET_MEAN
         np.testing.assert_allclose(back * 255 * shown[..., None], hand, atol=0.01)

@@ -126,7 +126,8 @@ def test_a_job_of_dvc_s_reads_linked_data_and_copies_nothing(house, tmp_path):
     """`--temp` and `--queue` work in a folder that holds what git and DVC hold: the stage link finds the rest."""
     for number, split in enumerate(("bounding_box_train", "query", "bounding_box_test")):
         (tmp_path / "people" / split).mkdir(parents=True)
-        (tmp_path / "people" / split / f"0001_c{number + 1}s1_000001_00.jpg").write_bytes(b"an image")
+        pid = 1 if split == "bounding_box_train" else 2
+        (tmp_path / "people" / split / f"{pid:04d}_c{number + 1}s1_000001_00.jpg").write_bytes(b"image %d" % number)
     (house.folder / "data/raw/mine").symlink_to(tmp_path / "people")
     (house.folder / "profiles/mine.yaml").write_text(MINE, encoding="utf-8")
     compose(house, "mine")
