@@ -87,7 +87,8 @@ def score_row(project: Project, row: str, *, instructions: str = "default") -> d
 
 def metrics(root: Path, result: str) -> dict:
     """A result's metrics on the data set, as they lie in a project."""
-    return json.loads((root / paths.metrics(EXPERIMENT, result) / f"{DATA}.json").read_text(encoding="utf-8"))
+    content = json.loads((root / paths.metrics(EXPERIMENT, result) / f"{DATA}.json").read_text(encoding="utf-8"))
+    return {name: value for name, value in content.items() if name != "provenance"}
 
 
 def _stage(project: Project, stage: str, key: str, instructions: str) -> None:
