@@ -427,7 +427,7 @@ class RunParams:
 
 @dataclass(frozen=True)
 class MatchParams:
-    features: str = doc("what is matched: all | global | unmasked (SORN); f | z | z_global | z_local (DSA); parts | "
+    features: str = doc("matched: all | global | unmasked (SORN); f | z | z_global | z_local (DSA); parts | "
                         "parts_and_whole | semantic | spatial (SGSFA); all | unmasked | global | local (SGAM)")
     tau: float = share("a stripe or part counts as visible from this share of foreground on (SORN Eq. 12)")
 
