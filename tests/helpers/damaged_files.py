@@ -198,18 +198,16 @@ def check_iuv(path: Path) -> None:
 
 
 def make_json(folder: Path) -> Path:
-    cv2.imwrite(str(folder / "7.jpg"), np.zeros((30, 20, 3), np.uint8))
-    entries = [detection(7, (3.5, -2), _iuv()), detection("7", (0, 0), _iuv(), 0.3), detection("other", (1, 1), _iuv())]
+    cv2.imwrite(str(folder / "seven.jpg"), np.zeros((30, 20, 3), np.uint8))
+    entries = [detection("seven.jpg", (3.5, 2), _iuv()), detection("seven.jpg", (0, 0), _iuv(), 0.3),
+               detection("other.jpg", (1, 1), _iuv())]
     (folder / "results.json").write_text(json.dumps(entries))
     return folder / "results.json"
 
 
 def check_json(path: Path) -> None:
-    forward = Precomputed(path, labels="json", raw=path.parent, paths=["7.jpg"], height=32, width=16)
-    names = {str(entry["image_id"]) for entry in json.loads(path.read_bytes())}
-    assert set(forward.detections) <= names
-    assert all(0.5 <= detected.score < np.inf for detected in forward.detections.values())
-    found = forward(torch.zeros(1, 3, 4, 4), ["7.jpg"])
+    forward = Precomputed(path, labels="json", raw=path.parent, paths=["seven.jpg"], height=32, width=16)
+    found = forward(torch.zeros(1, 3, 4, 4), ["seven.jpg"])
     assert found["native"].shape == (1, 32, 16) and found["native"].max() < len(DENSEPOSE24)
     assert found["uv"].isfinite().all() and torch.allclose(found["parts8"].sum(1), torch.ones(1, 32, 16), atol=1e-5)
 
