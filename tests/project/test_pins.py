@@ -15,7 +15,6 @@ from benchmarks.ci_ranges import DATA, FOLDER, ROWS, SCORED, metrics, outside, p
 from benchmarks.project import ROOT
 from pipeline.config import paths
 
-pytestmark = pytest.mark.xdist_group("pins")  # in one process: what one trains all look at
 PINS = ROOT / "ci" / "pins"
 # On AVX-512 without AMX SORN's loss from shuffled labels lay inside the range that its right trainings there widened.
 NO_AMX = (torch.backends.cpu.get_cpu_capability() == "AVX512"
