@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ("pipeline", "stages", "models", "profiles", "docs/papers", "dvc.yaml", "params.yaml", "plan.yaml",
-           ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore", ".dvc/plots")
+           ".dvcignore", ".gitignore", ".dvc/config", ".dvc/plots")
 
 
 class Project:

@@ -75,8 +75,8 @@ def _compose(name: str, profile: Entry, bases: dict[str, Composed], kept: tuple[
     add_rendered(made)
     add_datasets(made)
     add_occluded(made)
-    for name in [] if rows is None else [*filter(None, [rows["main"]]), *rows["beside"].values()]:
-        find(known, "datasets", name, "rows")
+    for dataset in [] if rows is None else [*filter(None, [rows["main"]]), *rows["beside"].values()]:
+        find(known, "datasets", dataset, "rows")
     add_parsers(made)
     add_caches(made)
     add_warps(made)

@@ -11,9 +11,10 @@ from pipeline.base.errors import InputError
 from pipeline.config import paths
 from pipeline.config.known import Composition, Data, Run, check_new, drop, find
 from pipeline.config.loader import concrete, parse
+from pipeline.config.model_params import ModelParams
 from pipeline.config.names import known_name, nearest
 from pipeline.config.profiles import Entry, entries, merge, take
-from pipeline.config.schema import ModelParams, started_from
+from pipeline.config.schema import started_from
 from pipeline.config.trials import by_trial
 
 MATCHED = ("of", "train_on", "eval_on", "match", "features_dtype", "visible_by", "result")  # what `of` may change
@@ -119,12 +120,15 @@ def _train(made: Composition, key: str, entry: Entry, train_on: str, written: En
     kind = concrete(ModelParams, settings, f"{place}.model")
     cached = parse(kind, settings, f"{place}.model").cache_file(None)
 
-    cache, masks, raw = "none", "", known.datasets[train_on].raw
+    cache, masks, raw = "none", _masks(made, wanted, train_on, place), known.datasets[train_on].raw
     reads = raw
+    if named and (wanted or not cached):
+        why = "`masks` names one too" if wanted else f"{settings['name']} with these parameters reads none"
+        raise InputError(f"{place}.cache: is {named!r}, and {why}; take it out")
+    if cached != "parts.h5":  # the kinds are named, rightly, and not read
+        masks = ""
     if cached:
         section = "caches" if cached == "parts.h5" else "warps"
-        if section == "caches" and not named:
-            masks = _masks(made, wanted, train_on, place)
         found = find(known, section, named or cache_of(train_on, masks), f"{place}.cache")
         if found is None:
             return False

@@ -5,7 +5,7 @@ params.yaml. Keys are stages of dvc.yaml; an entry's key is the stage's (`train@
 project's root, folders of the user's data as the profile has them.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 
@@ -226,7 +226,7 @@ class Plan:
     parse_described: dict[str, DescribedParsePlan]
     warp: dict[str, WarpPlan]
     train: dict[str, TrainPlan]
-    train_from: dict[str, StartedTrainPlan] = field(default_factory=dict, kw_only=True)  # none before it was there
+    train_from: dict[str, StartedTrainPlan]
     embed: dict[str, EmbedPlan]
     embed_seen: dict[str, SeenEmbedPlan]
     evaluate: dict[str, EvaluatePlan]

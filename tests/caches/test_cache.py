@@ -326,23 +326,3 @@ def test_missing_units_and_rows_in_order(tmp_path):
     assert missing_units(tmp_path / "absent", range(2)) == [0, 1]
     save_unit(tmp_path / "00000001.unit", [{"key": "1.0"}])
     assert [row["key"] for row in unit_rows(tmp_path, 3)] == ["0.0", "0.1", "1.0", "2.0", "2.1"]
-
-
-
-
-def test_a_cache_in_another_process_s_hands_is_not_called_damaged(tmp_path):
-    """Open to write there, which HDF5 marks in the file itself; or locked, where this process asks for locks."""
-    path = write(tmp_path / "parts.h5", 3)
-    hold_it = f"import h5py; file = h5py.File({str(path)!r}, {{!r}}); print(flush=True); input(); file.close()"
-    look = f"from pipeline.caches.cache import Cache\nlen(Cache({str(path)!r}))"
-    for mode, locking in (("r+", "FALSE"), ("r+", "TRUE")):
-        environment = os.environ | {"HDF5_USE_FILE_LOCKING": locking}
-        with subprocess.Popen([sys.executable, "-c", hold_it.format(mode)], stdin=subprocess.PIPE,
-                              stdout=subprocess.PIPE, env=environment) as holder:
-            assert holder.stdout.readline()
-            told = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, env=environment,
-                                  check=False).stderr
-            holder.communicate(b"\n")
-        assert "HeldError" in told and "parts.h5': another process has it open for writing" in told, told
-        assert "damaged" not in told and "close it there and run again" in told
-    assert len(Cache(path)) == 3

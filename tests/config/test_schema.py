@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from pipeline.base.errors import InputError
-from pipeline.config import schema
+from pipeline.config import fields, schema
 from pipeline.config.compose import compose
 from pipeline.config.loader import parse
-from pipeline.config.schema import MODELS, Params, RunParams, without_neutral
+from pipeline.config.model_params import MODELS
+from pipeline.config.schema import Params, RunParams, without_neutral
 from pipeline.config.writer import comment_of, params_text
 from stages.shared.trained_run import recorded
 from tests.config.conftest import ROOT
@@ -224,9 +225,9 @@ def with_more(kind: type, **more: Any) -> type:
 @pytest.fixture
 def later(monkeypatch) -> type:
     """RunParams and OptimizerParams with a new switch each, as if they had been written into schema.py."""
-    optimizer = with_more(schema.OptimizerParams, nesterov=schema.doc("a new switch", neutral=True))
-    run = with_more(RunParams, ema=schema.share("another", neutral=0.0),
-                    freeze=schema.doc("and another", choices=("none", "stem"), neutral="none"))
+    optimizer = with_more(schema.OptimizerParams, nesterov=fields.doc("a new switch", neutral=True))
+    run = with_more(RunParams, ema=fields.share("another", neutral=0.0),
+                    freeze=fields.doc("and another", choices=("none", "stem"), neutral="none"))
     run.__annotations__["optimizer"] = optimizer
     changed = with_more(Params)
     changed.__annotations__["runs"] = dict[str, run]

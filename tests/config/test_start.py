@@ -7,8 +7,7 @@ import pytest
 
 from pipeline.base.errors import InputError
 from pipeline.config.compose import compose
-from pipeline.config.loader import load_experiment, parse
-from pipeline.config.plan import Plan
+from pipeline.config.loader import load_experiment
 from tests.config.conftest import ROOT
 
 TUNED = """
@@ -56,8 +55,6 @@ def test_other_runs_are_as_they_were(project):
         assert plan["train_from"] == {}
         assert all(set(entry) == {"model", "train_on", "cache", "index", "raw", "reads"}
                    for entry in plan["train"].values())
-        older = {key: value for key, value in plan.items() if key != "train_from"}
-        assert parse(Plan, older, "plan") == parse(Plan, plan, "plan")  # a plan.yaml from before is still read
 
 
 def test_trials_start_from_their_own(project):

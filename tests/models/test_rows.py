@@ -24,6 +24,7 @@ from models.sgsfa import Attention, StackedLinear
 from models.sorn import visibility_scores
 from pipeline.config.compose import compose
 from pipeline.config.loader import parse
+from pipeline.config.model_params import BaselineParams, DsaParams, SornParams
 from pipeline.config.paper_rows import (
     VARIANTS,
     counterpart,
@@ -35,7 +36,7 @@ from pipeline.config.paper_rows import (
     wanted_rows,
 )
 from pipeline.config.profiles import load_profile
-from pipeline.config.schema import BaselineParams, DsaParams, MatchParams, Params, RunParams, SornParams
+from pipeline.config.schema import MatchParams, Params, RunParams
 from pipeline.loading.sgam_crop import Visible, automatic_crop, crop_maps, training_medians
 from stages.shared.trained_run import build
 from tests.helpers.networks import same_weights

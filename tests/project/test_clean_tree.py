@@ -19,7 +19,7 @@ def check(project: Project) -> None:
     found = offered(project)
     assert found and all(RESULT.fullmatch(name) for name in found), found
     ignoring = {path.relative_to(project.folder).as_posix() for path in project.folder.rglob(".gitignore")}
-    assert ignoring <= {".gitignore", ".dvc/.gitignore"}, "DVC wrote one where git does not ignore what a stage makes"
+    assert ignoring == {".gitignore"}, "DVC wrote one where git does not ignore what a stage makes"
 
 
 def test_the_top_has_ten_folders():

@@ -61,7 +61,7 @@ def replace(path: Path, old: str, new: str) -> None:
 def add_network(project: Project) -> None:
     """docs/adding-a-network.md, literally: two files, a profile with recipe and run."""
     (project.folder / "models/gem.py").write_text(GEM, encoding="utf-8")
-    schema = project.folder / "pipeline/config/schema.py"
+    schema = project.folder / "pipeline/config/model_params.py"
     replace(schema, "@dataclass(frozen=True)\nclass BaselineParams:", f"{PARAMETERS}@dataclass(frozen=True)\n"
             "class BaselineParams:")
     replace(schema, "ModelParams = (", "ModelParams = (GemParams | ")
