@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from models.histogram import Histogram
+from models.sgam import Sgam
 from pipeline.base.body_parts import PARTS8_TO_PARTS4
 from pipeline.base.errors import InputError
 from pipeline.base.files import file_sha256
@@ -207,9 +208,10 @@ def test_the_crop_is_by_the_medians_and_thresholds_that_were_recorded():
     maps[0], maps[0, 2:8, 4:12], maps[1, 2:8, 4:12] = 255, 0, 255
     maps[0, 14:, 14:], maps[4, 14:, 14:] = 0, 255
     for threshold, box in ((0.4, (5, 13, 64, 64)), (0.6, (6, 14, 34, 50))):
-        crop = _crop_of({"crop": {"medians": [0.1, 0.1, 0.1, 1 / 32], "thresholds": [threshold] * 4}})
+        recorded = {"crop": {"medians": [0.1, 0.1, 0.1, 1 / 32], "thresholds": [threshold] * 4}}
+        crop = _crop_of(Sgam, recorded)
         assert crop(maps, 64, 64) == box
-    assert _crop_of({}) is None
+    assert _crop_of(Sgam, {}) is None
 
 
 def test_a_network_is_drawn_from_its_run_s_seed():
