@@ -24,6 +24,11 @@ class FolderPlan:
 
 
 @dataclass(frozen=True)
+class PreparePlan(FolderPlan):
+    needs: tuple[str, ...] = ()  # train | test: the images that the experiment's runs train and are scored on
+
+
+@dataclass(frozen=True)
 class LinkPlan:
     path: str  # what a user put or linked under data/
 
@@ -217,7 +222,7 @@ class Plan:
     owners: dict[str, str]  # the experiment of each run that is another's
     link: dict[str, LinkPlan]
     render: tuple[str, ...]
-    prepare: dict[str, FolderPlan]
+    prepare: dict[str, PreparePlan]
     occlude: dict[str, OccludePlan]
     train_parser: dict[str, FolderPlan]
     train_photographs: dict[str, FolderPlan]
