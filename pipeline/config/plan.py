@@ -127,10 +127,26 @@ class RowPlan:
 
 
 @dataclass(frozen=True)
+class BesidePlan:
+    """What stands beside a row of a paper's table: another reading of the paper, or the row on other probes."""
+
+    row: str  # the row: its label, setting and data set, as in docs/papers/tables.csv
+    setting: str
+    dataset: str
+    name: str  # what it is called beside the row
+    reading: str  # what it is that the row is not
+    result: str
+    seeds: tuple[str, ...]
+    data: str
+    missing: str
+
+
+@dataclass(frozen=True)
 class TablePlan:
     paper: str
     table: str  # its number as the paper prints it
     rows: tuple[RowPlan, ...]
+    beside: tuple[BesidePlan, ...] = ()
 
 
 @dataclass(frozen=True)
