@@ -379,11 +379,10 @@ class Sgsfa(nn.Module):
         as visible.
         """
         seen = self.see(batch["image"], head_top=self.head_top)
-        vectors = torch.cat([seen.f[:, :self.first_classified], seen.normed], 1)  # (B, V, D)
-        filled = seen.inside[:, :3].any(2, keepdim=True)  # (B, 3, R) -> (B, 3, 1)
-        parts = torch.cat([vectors[:, :SEMANTIC], vectors[:, SEMANTIC:COMPARED] * filled], 1)  # (B, 8, D)
+        vectors = torch.cat([seen.f[:, :self.first_classified], seen.normed], 1)[:, :COMPARED]  # (B, 8, D)
+        vectors[:, SEMANTIC:] *= seen.inside[:, :3].any(2, keepdim=True)  # (B, 3, R) -> (B, 3, 1)
 
-        parts, visible = parts[:, self.matched].float(), seen.visible[:, self.matched].float()
+        parts, visible = vectors[:, self.matched].float(), seen.visible[:, self.matched].float()
         if self.distance == "cosine":
             parts = F.normalize(parts, dim=2)
         if self.match != "parts_and_whole":
@@ -392,8 +391,11 @@ class Sgsfa(nn.Module):
 
     def _classified(self, seen: Seen, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Which vectors L_d_cls trains in each image (B, K), of 0 and 1, and with which weight (B, K)."""
-        spatial = drawn_regions(seen.chosen, batch["uniform"]) if self.sampled else seen.chosen  # (B, 5)
-        weights = spatial / spatial.sum(1, keepdim=True).clamp(min=1) if self.sampled else spatial
+        spatial = weights = seen.chosen  # (B, 5)
+        if self.sampled:
+            spatial = drawn_regions(seen.chosen, batch["uniform"])
+            weights = spatial / spatial.sum(1, keepdim=True).clamp(min=1)
+
         semantic = seen.visible[:, self.first_classified:SEMANTIC]  # (B, 5), of none where it is not classified
         return torch.cat([semantic, spatial], 1), torch.cat([semantic, weights], 1)
 

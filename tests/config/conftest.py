@@ -1,14 +1,18 @@
-"""A project of profiles alone, and the command `python -m stages.compose` run in it in-process."""
+"""A project of profiles alone, the command `python -m stages.compose` run in it in-process, the papers' experiments."""
 
+import contextlib
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from pipeline.config.compose import Composed
+from pipeline.config.compose import compose as composition
 from stages import compose
+from tests.helpers.compositions import PAPERS, Entry, together
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -45,6 +49,30 @@ def command(project, monkeypatch, capsys) -> Callable[..., Ended]:
         printed = capsys.readouterr()
         return Ended(status, printed.out, printed.err)
     return run
+
+
+@pytest.fixture(scope="module")
+def at_root() -> Iterator[None]:
+    with contextlib.chdir(ROOT):
+        yield
+
+
+@pytest.fixture(scope="session")
+def rendered() -> Entry:
+    with contextlib.chdir(ROOT):
+        return together("tables")
+
+
+@pytest.fixture(scope="session")
+def papers() -> dict[str, Entry]:
+    with contextlib.chdir(ROOT):
+        return {paper: together(f"paper-{paper}") for paper in PAPERS}
+
+
+@pytest.fixture(scope="session")
+def own() -> dict[str, Composed]:
+    with contextlib.chdir(ROOT):
+        return {name: composition(name) for name in ("paper", *(f"paper-{paper}" for paper in PAPERS))}
 
 
 def experiments() -> list[str]:

@@ -18,7 +18,7 @@ import torch
 
 from pipeline.caches import cache, resumable
 from pipeline.parsing import engine
-from tests.parsing.test_engine import make_job, soft_forward
+from tests.helpers.parsed_set import make_job, soft_forward
 
 OLD = 4  # images of the cache that the killed parse extends: 18 of 22 are parsed, in five units
 # What is killed, in this order, as its n-th call begins: one parse, gone on with after each. Path.replace renames units

@@ -32,9 +32,9 @@ from tests.caches.test_cache import KEYS
 from tests.caches.test_cache import write as write_parts
 from tests.datasets.test_cuhk import CONFIG, _save_release, _save_split
 from tests.helpers.alarm import within
+from tests.helpers.features_file import write_features
+from tests.helpers.parsed_set import make_job, soft_forward
 from tests.helpers.tiny_set import HEIGHT, WIDTH, write_set
-from tests.parsing.test_engine import make_job, soft_forward
-from tests.retrieval.test_ranking import write_features
 
 SECONDS = 20  # for one case; a reader takes milliseconds
 ROWS = 6

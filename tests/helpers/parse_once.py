@@ -14,7 +14,7 @@ import torch
 
 from pipeline.base.errors import InputError
 from pipeline.parsing.engine import parse_images
-from tests.parsing.test_engine import make_job, soft_forward
+from tests.helpers.parsed_set import make_job, soft_forward
 
 
 def parse(root: Path, limit: int, told: int) -> int:

@@ -1,21 +1,17 @@
-"""Training of parsers on a stand-in for the rendered set: flat figures of head, torso, arms and legs."""
+"""Training of parsers on a stand-in for the rendered set: losses, scores, steps."""
 
 import functools
-import json
 import shutil
-from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 import torch
 
-from models.parsers.torchvision_parsers import build_parser, load_parser
-from pipeline.base.body_parts import DENSEPOSE24_TO_PARTS8, LIP20_FLIP, PARTS8
+from models.parsers.torchvision_parsers import build_parser
+from pipeline.base.body_parts import DENSEPOSE24_TO_PARTS8, PARTS8
 from pipeline.base.errors import InputError
 from pipeline.base.images import write_image
-from pipeline.parsing.augmentation import PAD, erase, flip, hide, move, vary
-from pipeline.parsing.rendered_set import ParsingSet, Shuffled, label_shares
+from pipeline.parsing.rendered_set import ParsingSet, label_shares
 from pipeline.parsing.training import (
     Objective,
     at_cells,
@@ -28,68 +24,9 @@ from pipeline.parsing.training import (
     uv_loss,
 )
 from pipeline.training.loop import fit
-from stages.shared.parser_training import sgam_optimizer, sums
-from tests.helpers.bare_params import bare_experiment
+from stages.shared.parser_training import sums
+from tests.helpers.figures import HEIGHT, WIDTH, pictures_of
 from tests.helpers.plain_resize import plain_resize
-
-HEIGHT, WIDTH = 64, 32
-# (DensePose id of the person's right limb, of the left one), rows, columns right of the middle that it fills
-LIMBS = (((16, 15), (18, 28), (6, 11)), ((20, 19), (28, 36), (6, 11)), ((3, 4), (36, 41), (6, 11)),
-         ((9, 10), (34, 46), (1, 7)), ((13, 14), (46, 56), (1, 7)), ((6, 5), (56, 61), (1, 8)))
-COLOURS = np.random.default_rng(5).integers(30, 256, (25, 3), dtype=np.uint8)
-COLOURS[0] = 0
-
-
-def figure(*, shift: int = 0, raised: int = 0, mirrored: bool = False):
-    """A figure seen from the front, its right limbs on the picture's left, or the mirror image: the same figure
-    mirrored, whose left hand is where the right one was. `raised` moves one arm, so that sides differ."""
-    middle = WIDTH // 2 + (-shift if mirrored else shift)
-    labels, uv = np.zeros((HEIGHT, WIDTH), np.uint8), np.zeros((HEIGHT, WIDTH, 2), np.uint8)
-    across = np.arange(WIDTH) - middle + 0.5  # of the pixel centres
-
-    def paint(part, rows, columns, u, v):
-        block = np.ix_(np.arange(*rows), columns)
-        labels[block], uv[(*block, 0)], uv[(*block, 1)] = part, u, v
-
-    for side in (-1, 1):
-        columns = np.flatnonzero((side * across > 0) & (np.abs(across) < 5))
-        paint(23 if side < 0 else 24, (4, 16), columns, np.round((across[columns] + 5) / 10 * 255), 100)
-        for pair, (top, bottom), (inner, outer) in LIMBS:
-            columns = np.flatnonzero((side * across > inner) & (side * across < outer))
-            up = raised if (top < 40 and inner == 6 and side == (1 if mirrored else -1)) else 0
-            along = np.arange(bottom - top)[:, None] * 20
-            if pair[side > 0] in (4, 5):  # DensePose's left hand and left foot run against the right ones
-                along = 255 - along
-            paint(pair[side > 0], (top - up, bottom - up), columns, along, np.abs(across[columns]) * 16)
-    columns = np.flatnonzero(np.abs(across) < 6)
-    paint(2, (16, 34), columns, 50, np.round((across[columns] + 6) / 12 * 255))
-    return COLOURS[labels], labels, uv
-
-
-def write_set(folder: Path, *, train: int, val: int) -> Path:
-    generator = np.random.default_rng(0)
-    rows = []
-    for part, count in (("train", train), ("val", val)):
-        (folder / part).mkdir(parents=True)
-        for number in range(count):
-            image, labels, uv = figure(shift=int(generator.integers(-5, 6)), raised=int(generator.integers(0, 10)))
-            write_image(folder / part / f"{number:05d}.png", image)
-            rows.append((f"{part}/{number:05d}.png", labels, uv))
-    with h5py.File(folder / "labels.h5", "w") as file:
-        paths, labels, uv = zip(*rows, strict=True)
-        file["path"] = np.array(paths, dtype=h5py.string_dtype())
-        file["index"], file["uv"] = np.stack(labels), np.stack(uv)
-        file["occlusion"] = np.arange(len(rows)) % 2 * np.float32(0.2)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return write_set(tmp_path_factory.mktemp("set") / "default-parsing", train=8, val=5)
-
-
-def pictures_of(folder, part="train"):
-    return ParsingSet(folder, part, taxonomy="densepose24", uv=True, height=HEIGHT, width=WIDTH)
 
 
 def new_parser():
@@ -114,86 +51,6 @@ def trained(folder, scratch, *, steps=4, batch=4, lr=1e-3, augment="all", stop_a
         batches=batches, batch_size=batch, rate=functools.partial(learning_rate, lr=lr), seed=0, scratch=scratch,
         device=torch.device("cpu"), precision="float32", live=scratch / "live", keys=pictures.paths, **more)
     return parser
-
-
-def test_a_flip_is_the_mirrored_figure_and_its_own_inverse():
-    sample = figure(shift=3, raised=6)
-    flipped, mirrored = flip(sample, "densepose24"), figure(shift=3, raised=6, mirrored=True)
-    assert not np.array_equal(sample[1], mirrored[1])
-    assert np.array_equal(flipped[1], mirrored[1])
-    assert np.abs(flipped[2].astype(int) - mirrored[2]).max() <= 1  # 255 - round(x) against round(255 - x)
-    for twice, once in zip(flip(flipped, "densepose24"), sample, strict=True):
-        assert np.array_equal(twice, once)
-
-
-def test_a_lip_flip_exchanges_sides():
-    labels = np.arange(20, dtype=np.uint8)[None].repeat(2, 0)
-    _, flipped, _ = flip((np.zeros((2, 20, 3), np.uint8), labels, np.zeros((2, 20, 2), np.uint8)), "lip20")
-    assert flipped[0, ::-1].tolist() == [*range(14), 15, 14, 17, 16, 19, 18]
-
-
-def test_pictures_labels_and_uv_move_together():
-    generator = np.random.default_rng(0)
-    for _ in range(20):
-        image, labels, uv = figure(raised=5)
-        image = np.dstack([labels * 10, uv]).astype(np.uint8)  # a picture that shows its labels and u,v
-        moved, labels, uv = move((image, labels, uv), generator)
-        flat = np.ones_like(labels, bool)  # away from edges, where a picture is interpolated and labels are not
-        for shift in [(-1, 0), (1, 0), (0, -1), (0, 1), (1, 1), (-1, -1), (1, -1), (-1, 1)]:
-            flat &= np.roll(labels, shift, (0, 1)) == labels
-        flat[[0, -1]] = flat[:, [0, -1]] = False
-        assert flat.mean() > 0.5
-        assert (moved[flat][:, 0] == labels[flat] * 10).all()
-        # u,v change by up to 32 a pixel, and by twice as much where a pixel is less than one of the picture
-        assert np.abs(moved[flat][:, 1:].astype(int) - uv[flat]).max() <= 64
-
-
-def test_hidden_pixels_are_background():
-    sample = figure()
-    image, labels, uv = hide(sample, np.random.default_rng(1))
-    changed = (image != sample[0]).any(-1)
-    assert changed.mean() > 0.01
-    assert not labels[changed].any() and not uv[changed].any()
-    assert np.array_equal(labels[~changed], sample[1][~changed])
-
-
-def test_what_is_erased_or_padded_is_background_and_the_rest_its_own_label():
-    """Each pixel's u,v name the place that it is from: there it had this colour, and this label or its mirrored one."""
-    generator = np.random.default_rng(0)
-    image = generator.integers(200, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)  # nothing has the colour of what is gone
-    labels = generator.integers(1, 20, (HEIGHT, WIDTH), dtype=np.uint8)
-    uv = np.stack(np.mgrid[1:HEIGHT + 1, 1:WIDTH + 1], -1).astype(np.uint8)
-    erased, moves = 0, set()
-
-    for number in range(80):
-        seen, found, places = erase((image, labels, uv), "lip20", np.random.default_rng(number))
-        gone = (seen == (124, 116, 104)).all(2)  # ImageNet's mean, 0.485, 0.456, 0.406 of 255
-        assert (found[gone] == 0).all() and (places[gone] == 0).all() and (places[~gone] > 0).all()
-
-        row, column = np.argwhere(~gone).T
-        there, across = places[~gone].astype(int).T - 1
-        mirrored = bool((across + column == across[0] + column[0]).all())
-        np.testing.assert_array_equal(seen[~gone], image[there, across])
-        np.testing.assert_array_equal(found[~gone], (LIP20_FLIP[labels] if mirrored else labels)[there, across])
-
-        down, right = row - there, column - (WIDTH - 1 - across if mirrored else across)
-        assert len(set(down)) == len(set(right)) == 1 and max(abs(down[0]), abs(right[0])) <= PAD
-        moves.add((mirrored, int(down[0]), int(right[0])))
-        erased += gone[PAD:-PAD, PAD:-PAD].any()
-
-    assert 20 < erased < 60 and {mirrored for mirrored, _, _ in moves} == {False, True}
-    for axis in (1, 2):
-        assert {-PAD, PAD} <= {move[axis] for move in moves} and len({move[axis] for move in moves}) > 15
-
-
-def test_augmented_samples_vary_and_repeat(folder):
-    sequence = Shuffled(pictures_of(folder), seed=0, augment="all")
-    first, again, later = sequence[0], Shuffled(pictures_of(folder), seed=0, augment="all")[0], sequence[8]
-    assert all(torch.equal(first[name], again[name]) for name in first)
-    assert not torch.equal(first["image"], later["image"])
-    assert {int(sequence[item]["row"]) for item in range(8, 16)} == set(range(8))  # an epoch shows each once
-    sample = vary(figure(), "densepose24", np.random.default_rng(2))
-    assert [array.shape for array in sample] == [(HEIGHT, WIDTH, 3), (HEIGHT, WIDTH), (HEIGHT, WIDTH, 2)]
 
 
 def test_batches_do_not_depend_on_start_or_workers(folder):
@@ -342,79 +199,3 @@ def test_sets_that_cannot_be_read_are_named(folder, tmp_path):
         pictures_of(folder, "test")
     with pytest.raises(InputError, match=r"labels\.h5.*lip"):
         ParsingSet(folder, "train", taxonomy="lip20", uv=False, height=HEIGHT, width=WIDTH).sample(0)
-
-
-STAGE = {"architecture": "lraspp", "labels": "densepose24", "uv": True, "init": "none",
-         "height": HEIGHT, "width": WIDTH, "image_steps": 8, "batch": 4, "lr": 1e-3, "augment": "all",
-         "seed": 0, "workers": 0}
-
-
-def run_stage(raw="raw", **changes):
-    from stages.train_parser import run
-    run(bare_experiment(params={"parsers": {"small": STAGE | changes}, "threads": torch.get_num_threads()},
-                        plan={"train_parser": {"small": {"raw": str(raw)}}}), "small")
-
-
-def test_sgam_s_optimiser_steps_as_written_out():
-    """SGD, momentum 0.9 with Nesterov, weight decay 5e-4; the backbone at a tenth of the rate if it is pretrained."""
-    parser = build_parser(architecture="lraspp", taxonomy="lip20", uv=False, height=HEIGHT, width=WIDTH, init="none",
-                          to_parts8=None, to_parts4=torch.ones(5, 20))
-    weights = list(parser.parameters())
-    for pretrained in (True, False):
-        optimizer = sgam_optimizer(parser, pretrained=pretrained)
-        factors = {id(weight): group["factor"] for group in optimizer.param_groups for weight in group["params"]}
-        assert factors == {id(weight): 0.1 if pretrained and part is parser.backbone else 1.0
-                           for part in (parser.backbone, parser.head) for weight in part.parameters()}
-        for group in optimizer.param_groups:
-            group["lr"] = 0.01 * group["factor"]
-
-        before, velocity = [weight.detach().clone() for weight in weights], [torch.zeros_like(w) for w in weights]
-        for step in range(2):
-            for weight in weights:
-                weight.grad = torch.full_like(weight, 0.5 + step)
-            optimizer.step()
-            for place, weight in enumerate(before):
-                slope = 0.5 + step + 5e-4 * weight
-                velocity[place] = slope if step == 0 else 0.9 * velocity[place] + slope
-                weight -= 0.01 * factors[id(weights[place])] * (slope + 0.9 * velocity[place])
-        for weight, expected in zip(weights, before, strict=True):
-            torch.testing.assert_close(weight.detach(), expected, rtol=1e-5, atol=1e-6)
-
-
-def test_the_stage_trains_as_sgam_s_parser_is(folder, tmp_path, monkeypatch):
-    """0.1, and a tenth of it from half-way on."""
-    monkeypatch.chdir(tmp_path)
-    Path("raw").symlink_to(folder)
-    rates = []
-
-    def watched(*given, rate, **named):
-        rates.extend(rate(share) for share in (0.0, 0.49, 0.5, 0.99))
-        return fit(*given, rate=rate, **named)
-
-    monkeypatch.setattr("stages.shared.parser_training.fit", watched)
-    run_stage(optimizer="sgd", lr=0.1)
-    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01])
-
-
-def test_the_stage_writes_weights_and_scores(folder, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    Path("raw").symlink_to(folder)
-    weights = Path("data/parsers/small/weights.safetensors")
-    made = []
-    for _ in range(2):
-        run_stage()
-        made.append(weights.read_bytes())
-    assert made[0] == made[1]
-    scores = json.loads(Path("data/results/parsers/small.json").read_text())["details"][0]
-    assert scores.keys() == {"miou8", "miou8_clear", "miou8_hidden", "pixel_accuracy", "uv_error", "iou", "images",
-                             "image_steps", "architecture"}
-    assert scores["image_steps"] == 8 and scores["images"] == 5
-    assert not list(Path("scratch").rglob("*.pt"))
-    assert load_parser(weights).parse(torch.zeros(1, 3, HEIGHT, WIDTH, dtype=torch.uint8))["uv"].shape[-1] == 2
-    for changes, words in (({"architecture": "unet"}, "small.*lraspp.*deeplabv3"),
-                           ({"image_steps": 3}, "image_steps is 3 and batch 4"),
-                           ({"raw": "other"}, "other"), ({"lr": 1e15}, "stopped at step"),
-                           ({"augment": "some"}, "flip.*all.*erase")):
-        with pytest.raises(InputError, match=words):
-            run_stage(**changes)
-    assert weights.read_bytes() == made[0]

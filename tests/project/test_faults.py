@@ -26,8 +26,8 @@ from pipeline.caches.cache import Cache
 from pipeline.caches.resumable import hold, run_units, save_unit
 from pipeline.datasets.index import COLUMNS, read_index, write_index
 from pipeline.parsing.engine import Job, parse_images
+from tests.helpers.parsed_set import COUNT, make_job, soft_forward
 from tests.helpers.tiny_set import HEIGHT, WIDTH, write_set
-from tests.parsing.test_engine import COUNT, make_job, soft_forward
 
 ROOM = 400_000  # bytes of the small disk; the parse needs about 200,000
 

@@ -11,7 +11,7 @@ from pipeline.retrieval.matching import Frame, Matching, Side, settle
 from pipeline.retrieval.ranking import evaluate, evaluate_matrix, nearest
 from pipeline.retrieval.reranking import Reranking, evaluate_reranked
 from pipeline.retrieval.scores import Scores
-from tests.retrieval.test_ranking import loop_distances
+from tests.helpers.loop_ranking import loop_distances
 
 
 def people(kind: str = "f4", factor: float = 1, offset: float = 0.0, seed: int = 0) -> tuple[Side, Side]:

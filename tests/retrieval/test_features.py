@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.base.errors import InputError
 from pipeline.retrieval.features import read_features, write_features
-from tests.retrieval.test_ranking import MAKER
+from tests.helpers.features_file import MAKER
 
 ROOT = Path(__file__).resolve().parents[2]
 

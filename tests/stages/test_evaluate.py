@@ -15,7 +15,8 @@ from pipeline.retrieval.ranking import evaluate
 from pipeline.retrieval.scores import data_set_metrics, sums_of
 from stages import evaluate as stage
 from tests.helpers.bare_params import bare_experiment
-from tests.retrieval.test_ranking import MAKER, loop_area, loop_distances, loop_list, loop_scores, write_features
+from tests.helpers.features_file import MAKER, write_features
+from tests.helpers.loop_ranking import loop_area, loop_distances, loop_list, loop_scores
 
 
 def toy(*datasets: str) -> Experiment:

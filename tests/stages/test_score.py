@@ -16,7 +16,7 @@ from pipeline.retrieval.ranking import evaluate
 from pipeline.retrieval.reranking import Reranking, evaluate_reranked
 from pipeline.retrieval.scores import data_set_metrics
 from stages.tools import score
-from tests.retrieval.test_ranking import write_features
+from tests.helpers.features_file import write_features
 
 
 def arrays(parts: int = 1) -> dict[str, np.ndarray]:
