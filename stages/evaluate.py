@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from tqdm import tqdm
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import new_folder, writable, write_json, write_text
+from pipeline.base.progress import progress
 from pipeline.config import paths
 from pipeline.config.loader import Experiment, pick
 from pipeline.retrieval.features import Embedded, read_features
@@ -50,7 +50,7 @@ def run(experiment: Experiment, key: str) -> None:
     device = "cuda" if experiment.params.device != "cpu" and torch.cuda.is_available() else "cpu"
 
     judged: dict[str, list[_Judged]] = {}
-    for dataset in tqdm(plan.datasets, desc=f"evaluate {key}", disable=None):
+    for dataset in progress(plan.datasets, f"evaluate {key}", unit="data sets"):
         embedded = _read(Path(plan.features) / f"{dataset}.h5", key, dataset)
         trials = embedded.trials()
         scores = [evaluate(trial.query, trial.gallery, trial.matching, device=device, pairs=True) for trial in trials]

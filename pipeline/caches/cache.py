@@ -20,6 +20,7 @@ import numpy as np
 from pipeline.base.errors import InputError
 from pipeline.base.files import new_file
 from pipeline.base.hdf5 import HeldError, open_h5
+from pipeline.base.progress import progress
 
 FORMAT = 1  # of both files; another number makes every cached row stale
 LEVEL = 4  # zlib's; benchmarks/parsing.py measures the others
@@ -59,7 +60,8 @@ def write_cache(path: str | os.PathLike, *, count: int, arrays: Mapping[str, tup
     with new_file(path, kept="what is finished is kept") as temporary:
         with h5py.File(temporary, "w", libver=LIBVER, track_order=False) as file:
             _create(file, count, arrays, columns, maker)
-            written = _write_rows(file, arrays, columns, rows)
+            told = progress(rows, f"write {Path(path).name}", total=count, unit="rows")
+            written = _write_rows(file, arrays, columns, told)
         if written != count:
             raise RuntimeError(f"{os.fspath(path)}: {written} rows were given for {count}")
 

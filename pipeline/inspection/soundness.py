@@ -11,11 +11,11 @@ from typing import Any
 
 import h5py
 import numpy as np
-from tqdm import tqdm
 
 from pipeline.base.body_parts import PARTS4, PARTS8, SURFACE_PARTS, TAXONOMIES, parts8_from_native
 from pipeline.base.errors import InputError
 from pipeline.base.files import file_sha256
+from pipeline.base.progress import progress
 from pipeline.caches.cache import Cache
 from pipeline.caches.parts_layout import READING, parts_arrays
 
@@ -175,7 +175,7 @@ def _check_hashes(keys: Sequence[str], hashes: Sequence[str], status: Sequence[s
 
 def _check_images(keys: Sequence[str], hashes: Sequence[str], images: Mapping[str, str | os.PathLike]) -> Check:
     check = Check("image_sha256 is that of the image's file")
-    for key, sha in zip(keys, hashes, strict=True):
+    for key, sha in progress(zip(keys, hashes, strict=True), "hash", total=len(keys), unit="images"):
         if key in images:  # what is not is said of the keys
             try:
                 present = file_sha256(images[key])
@@ -233,7 +233,7 @@ def _check_rows(cache: Cache, keys: Sequence[str], status: Sequence[str], names:
     """Every row through every rule; a rule returns what is wrong, or ""."""
     readable = Check("every row can be read")
     checks = {rule: Check(rule) for rule in rules}
-    for row, key in enumerate(tqdm(keys, "inspect", disable=None)):
+    for row, key in enumerate(progress(keys, "inspect", unit="rows")):
         try:
             arrays = {name: cache.read(name, row) for name in names}
         except InputError:

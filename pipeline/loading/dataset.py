@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from pipeline.base.body_parts import PARTS8
 from pipeline.base.errors import InputError
 from pipeline.base.images import decode_image, fit, nearest, read_bytes
+from pipeline.base.progress import progress
 from pipeline.base.seeds import rng
 from pipeline.caches.cache import Cache
 from pipeline.caches.parts_layout import CELL
@@ -197,7 +198,8 @@ def images_sha256(frame: pd.DataFrame, raw: str | os.PathLike, cache: str | os.P
         cached = reader.column("image_sha256")[reader.rows(frame["image"])]
 
     total = hashlib.sha256()
-    for place, (key, path) in enumerate(zip(frame["image"], frame["path"], strict=True)):
+    named = progress(zip(frame["image"], frame["path"], strict=True), "hash", total=len(frame), unit="images")
+    for place, (key, path) in enumerate(named):
         digest = hashlib.sha256(read_bytes(Path(raw) / path)).hexdigest()
         if cached is not None and cached[place] != digest:
             raise InputError(f"{os.fspath(cache or '')!r}: was made from another image than '{Path(raw) / path}' for "

@@ -19,12 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from pipeline.base.body_parts import PARTS4, PARTS8, PARTS8_TO_PARTS4, parts8_from_native
 from pipeline.base.errors import InputError
 from pipeline.base.hdf5 import HeldError
 from pipeline.base.images import decode_image, fit, read_bytes
+from pipeline.base.processors import processors
+from pipeline.base.progress import progress
 from pipeline.caches.cache import Cache, Row, compress, write_cache
 from pipeline.caches.parts_layout import CELL, parts_arrays, parts_columns
 from pipeline.caches.resumable import Save, ahead, clean, run_units
@@ -70,7 +71,7 @@ def parse_images(job: Job, forward: Forward, path: Path, *, scratch: Path, rank:
     # system and giving it back for every batch was a tenth of all time; nothing of this piece is ever touched.
     np.empty(KEPT, np.uint8)
 
-    hashes = [image_sha256(job.raw / name) for name in tqdm(job.paths, "hash", disable=None)]
+    hashes = [image_sha256(job.raw / name) for name in progress(job.paths, "hash", unit="images")]
     old = Cache(path)
     kept = reusable_rows(old, job, hashes)
     stale = np.flatnonzero(kept < 0)
@@ -125,7 +126,8 @@ def reusable_rows(old: Cache, job: Job, hashes: Sequence[str]) -> np.ndarray:
 
     places = {key: (row, sha) for row, (key, sha, status) in enumerate(zip(*columns[:3], strict=True))
               if not status.startswith("failed")}
-    for row, (key, sha) in enumerate(zip(job.keys, hashes, strict=True)):
+    for row, (key, sha) in enumerate(progress(zip(job.keys, hashes, strict=True), "look for old rows",
+                                              total=len(job.keys), unit="rows")):
         place, old_sha = places.get(key, (-1, ""))
         if sha and sha == old_sha and _intact(old, place, job):
             kept[row] = place
@@ -173,11 +175,14 @@ def parse_batches(job: Job, forward: Forward, batches: Sequence[np.ndarray], has
     Where cores are left over, decoding and compression run beside the network. A network that has threads on all of
     them waits for its slowest thread: taking a core from one stops the others too. There they take turns.
     """
-    cores = len(os.sched_getaffinity(0))
+    cores = processors()
     spare = cores - torch.get_num_threads() if job.device == "cpu" else cores - 1
     run = _beside(job, forward, batches, hashes, threads=spare) if spare > 0 else \
         _in_turns(job, forward, batches, hashes, threads=cores)
-    yield from tqdm(run, "parse", total=len(batches), disable=None)
+    with progress(what="parse", total=sum(map(len, batches)), unit="images") as bar:
+        for rows in run:
+            yield rows
+            bar.update(len(rows))
 
 
 def _beside(job: Job, forward: Forward, batches: Sequence[np.ndarray], hashes: Sequence[str], *, threads: int

@@ -24,6 +24,7 @@ from models.classifiers import classifier_names
 from pipeline.base.errors import InputError
 from pipeline.base.files import file_sha256
 from pipeline.base.images import read_image
+from pipeline.base.progress import progress
 from pipeline.base.seeds import torch_seed
 from pipeline.caches.cache import Cache
 from pipeline.config.schema import MatchParams, RunParams, without_neutral
@@ -151,7 +152,7 @@ class TrainingMaps:
         self.rows = [int(row) for row in self.reader.rows(frame["image"])]
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        return (self.reader.read("probs/parts4", row) for row in self.rows)
+        return (self.reader.read("probs/parts4", row) for row in progress(self.rows, "measure", unit="images"))
 
     def region_medians(self, visible_by: Callable[[np.ndarray], Visible]) -> tuple[np.ndarray, np.ndarray]:
         """Medians (4,) of the regions' mean probabilities: in the whole frame, and in the frame cropped by what is
