@@ -10,6 +10,7 @@ import torch
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import new_folder, writable, write_json, write_text
+from pipeline.base.processors import processors
 from pipeline.base.progress import progress
 from pipeline.config import paths
 from pipeline.config.loader import Experiment, pick
@@ -46,6 +47,7 @@ def run(experiment: Experiment, key: str) -> None:
     for path in (paths.curve(experiment.name, key), paths.ranks(experiment.name, key)):
         writable(path)
     writable(paths.metrics(experiment.name, key), folder=True)
+    torch.set_num_threads(min(torch.get_num_threads(), processors()))  # torch's own choice knows of no quota
     # Metrics have two decimals, in which it cannot be seen what device multiplied.
     device = "cuda" if experiment.params.device != "cpu" and torch.cuda.is_available() else "cpu"
 
