@@ -19,7 +19,7 @@ import numpy as np
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import new_file
-from pipeline.base.hdf5 import HeldError, open_h5
+from pipeline.base.hdf5 import open_h5
 from pipeline.base.progress import progress
 
 FORMAT = 1  # of both files; another number makes every cached row stale
@@ -219,12 +219,10 @@ class Cache:
                 self._file = open_h5(self.path, head=HEAD)
                 self._process = os.getpid()
             yield self._file
-        except InputError:  # in another process's hands
+        except InputError:  # HeldError too: a file in another process's hands is not damaged
             raise
         except FileNotFoundError as error:
             raise InputError(f"{str(self.path)!r}: no such cache; make it with the stage {self._stage()}") from error
-        except HeldError:
-            raise
         except DAMAGE as error:
             raise self._damaged(error) from error
 

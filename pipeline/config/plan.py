@@ -24,6 +24,11 @@ class FolderPlan:
 
 
 @dataclass(frozen=True)
+class PreparePlan(FolderPlan):
+    needs: tuple[str, ...] = ()  # train | test: the images that the experiment's runs train and are scored on
+
+
+@dataclass(frozen=True)
 class LinkPlan:
     path: str  # what a user put or linked under data/
 
@@ -122,10 +127,26 @@ class RowPlan:
 
 
 @dataclass(frozen=True)
+class BesidePlan:
+    """What stands beside a row of a paper's table: another reading of the paper, or the row on other probes."""
+
+    row: str  # the row: its label, setting and data set, as in docs/papers/tables.csv
+    setting: str
+    dataset: str
+    name: str  # what it is called beside the row
+    reading: str  # what it is that the row is not
+    result: str
+    seeds: tuple[str, ...]
+    data: str
+    missing: str
+
+
+@dataclass(frozen=True)
 class TablePlan:
     paper: str
     table: str  # its number as the paper prints it
     rows: tuple[RowPlan, ...]
+    beside: tuple[BesidePlan, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -217,7 +238,7 @@ class Plan:
     owners: dict[str, str]  # the experiment of each run that is another's
     link: dict[str, LinkPlan]
     render: tuple[str, ...]
-    prepare: dict[str, FolderPlan]
+    prepare: dict[str, PreparePlan]
     occlude: dict[str, OccludePlan]
     train_parser: dict[str, FolderPlan]
     train_photographs: dict[str, FolderPlan]

@@ -12,6 +12,7 @@ import pandas as pd
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import new_folder
+from pipeline.base.hdf5 import HeldError, open_h5
 from pipeline.base.images import write_image
 from pipeline.base.matlab import read_mat
 from pipeline.base.progress import progress
@@ -150,7 +151,9 @@ def _extract(release: Path, folder: Path, boxes: str, images: list[str]) -> Path
 def _images(release: Path, boxes: str, images: list[str]) -> Iterator[tuple[str, np.ndarray]]:
     """Name and pixels (H, W, 3) uint8 of each image, from boxes{pair}{person, image} of the MATLAB 7.3 file."""
     try:
-        file = h5py.File(release, "r", locking=False)
+        file = open_h5(release)
+    except HeldError:
+        raise
     except Exception as error:  # what h5py raises on damaged files is of many kinds
         raise InputError(f"{os.fspath(release)!r}: is no MATLAB 7.3 file, or is damaged ({error}); download CUHK03's "
                          "release again") from error

@@ -62,6 +62,11 @@ def test_each_stage_has_an_entry_of_parameters_and_the_plan_s_names_hang_togethe
     assert sorted([*plan["train"], *plan["train_from"]]) == sorted(params["runs"])
     assert set(plan["parse_external"]) | set(plan["parse_described"]) == set(params["external"])
     embeds = [*plan["embed"].values(), *plan["embed_seen"].values()]
+    for key, entry in plan["prepare"].items():  # which its index is checked for
+        needs = entry.get("needs", [])
+        assert ("train" in needs) == any(run["train_on"] == key for stage in ("train", "train_from")
+                                          for run in plan[stage].values())
+        assert ("test" in needs) == any(embed["dataset"] == key for embed in embeds)
     assert {embed["result"] for embed in embeds} <= set(params["results"])
 
     whole = together(every, name)
