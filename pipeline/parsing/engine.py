@@ -114,7 +114,7 @@ def reusable_rows(old: Cache, job: Job, hashes: Sequence[str]) -> np.ndarray:
         return kept
 
     try:
-        if old.maker != json.loads(job.maker):
+        if old.maker != json.loads(job.maker) or ("box" in old) != (job.boxes is not None):
             return kept
         columns = [old.column(name) for name in ("key", "image_sha256", "status", "visibility")]
         boxes = None if job.boxes is None else old.column("box").tolist()
