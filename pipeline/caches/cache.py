@@ -1,4 +1,4 @@
-"""Cache files, parts.h5 and dsap.h5: what parsers and warps left behind, one compressed chunk per image and array.
+"""Cache files, parts.h5, crops.h5 and dsap.h5: what parsers and warps left behind, one chunk per image and array.
 
 `Cache` reads them, `write_cache` writes them, always the same bytes for the same rows. docs/caches.md lists what is in
 them.
@@ -116,7 +116,7 @@ def _cut(value: str, size: int) -> bytes:
 
 
 class Cache:
-    """Reads parts.h5 or dsap.h5: opened when first asked, once per process, read-only.
+    """Reads parts.h5, crops.h5 or dsap.h5: opened when first asked, once per process, read-only.
 
     It can be pickled and inherited over a fork. InputError names the file and the remedy where it is missing, damaged
     or lacks what is asked for.
@@ -152,10 +152,11 @@ class Cache:
             return maker
 
     def column(self, name: str) -> np.ndarray:
-        """A small column whole: `key`, `status`, `image_sha256` (str objects), `visibility` (N, 8) uint8."""
+        """A small column whole: `key`, `status`, `image_sha256` (str objects), `visibility` (N, 8) uint8, `box` (N, 4)
+        int32."""
         dataset = self._dataset(name)
         with self.reading():
-            return dataset[()] if name == "visibility" else dataset.asstr()[()]
+            return dataset[()] if name in ("visibility", "box") else dataset.asstr()[()]
 
     def require(self, name: str) -> None:
         """InputError if the file holds no `name`."""
@@ -232,7 +233,7 @@ class Cache:
                           f"the stage {self._stage()}")
 
     def _stage(self) -> str:
-        return "warp" if self.path.stem == "dsap" else "parse"
+        return {"dsap": "warp", "crops": "parse_crops"}.get(self.path.stem, "parse")
 
 
 def _by_rows(dataset: h5py.Dataset) -> bool:
