@@ -53,6 +53,20 @@ class DescribedParsePlan(ParsePlan):
 
 
 @dataclass(frozen=True)
+class CropsPlan(ParsePlan):
+    cache: str  # whose parser it is, and whose maps say what is cropped
+    owner: str  # the experiment that has that cache
+    parts: str  # its parts.h5
+    train_index: str  # the training set, over which the medians are taken
+    train_parts: str  # its parts.h5, of the same parser
+
+
+@dataclass(frozen=True)
+class DescribedCropsPlan(CropsPlan, DescribedParsePlan):
+    pass
+
+
+@dataclass(frozen=True)
 class WarpPlan:
     dataset: str
     index: str
@@ -245,6 +259,9 @@ class Plan:
     parse: dict[str, ParsePlan]
     parse_external: dict[str, ParsePlan]
     parse_described: dict[str, DescribedParsePlan]
+    parse_crops: dict[str, CropsPlan]
+    parse_crops_external: dict[str, CropsPlan]
+    parse_crops_described: dict[str, DescribedCropsPlan]
     warp: dict[str, WarpPlan]
     train: dict[str, TrainPlan]
     train_from: dict[str, StartedTrainPlan]
