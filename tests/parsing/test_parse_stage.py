@@ -95,7 +95,7 @@ def test_another_instruction_set_gives_nearly_the_same_labels(root, monkeypatch)
     here = run_stage(index)
     kept = [here.read("labels", row) for row in range(8)]
     maker = here.maker
-    code = "import tests.parsing.test_engine as t; t.run_stage(t.read_index('index.csv').iloc[:8])"
+    code = "import tests.parsing.test_parse_stage as t; t.run_stage(t.read_index('index.csv').iloc[:8])"
     limits = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "PYTHONPATH": str(Path(__file__).parents[2])}
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | limits)
     there = Cache("data/cache/tiny/parts.h5")
