@@ -12,6 +12,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -90,7 +91,7 @@ class Images(Dataset):
             batch |= self._cached(self.cache, self.places[rows].tolist(), moves, boxes)
 
         # Only what is large goes through shared memory: opening a segment takes as long as decoding five images.
-        return numbers | {name: torch.from_numpy(array) for name, array in batch.items()}
+        return numbers | {name: array if name == "side" else torch.from_numpy(array) for name, array in batch.items()}
 
     def _draw(self, number: int) -> Augmentation:
         if number < 0 or self.chance is None:
@@ -124,15 +125,14 @@ class Images(Dataset):
                          for rgb, augmentation in zip(seen, moves, strict=True)])
 
     def _cached(self, cache: Cache, places: Sequence[int], moves: Sequence[Augmentation],
-                boxes: Sequence[tuple[Box, tuple[int, int]]]) -> dict[str, np.ndarray]:
+                boxes: Sequence[tuple[Box, tuple[int, int]]]) -> dict[str, Any]:
         """What is asked for of the cache's rows `places`."""
-        batch = {}
+        batch: dict[str, Any] = {}
         for name in self.arrays:
             if name in CELLS:
                 batch[name] = self._labels(cache, places, moves)
             elif name == "dsap":
-                batch |= {array: np.stack([cache.read(array, place) for place in places])
-                          for array in ("dsap", "valid")}
+                batch |= _warps(cache, places)
             elif name != "uniform":
                 batch[name] = self._maps(cache, name, places, moves, boxes)
         return batch
@@ -150,16 +150,31 @@ class Images(Dataset):
 
     def _maps(self, cache: Cache, name: str, places: Sequence[int], moves: Sequence[Augmentation],
               boxes: Sequence[tuple[Box, tuple[int, int]]]) -> np.ndarray:
-        """(B, K, H/4 + 1, W/4 + 1) float32, of entropy without K."""
+        """(B, K, H/4 + 1, W/4 + 1), of entropy without K: the bytes as they are cached, float32 where cells change."""
         height, width = self.height // CELL, self.width // CELL
-        frames = np.zeros((len(places), CHANNELS[name], height + 1, width + 1), np.float32)
-        frames[:, 0] = CHANNELS[name] > 1  # all background
+        stored = [cache.read(MAPS[name], place) for place in places]
+        if name == "entropy":
+            stored = [maps[None] for maps in stored]
+        same = self.crop is None and stored[0].shape[1:] == (height, width)
+        frames = np.zeros((len(places), CHANNELS[name], height + 1, width + 1), np.uint8 if same else np.float32)
+        if CHANNELS[name] > 1:
+            frames[:, 0] = 255 if same else 1  # all background
 
-        for number, (place, augmentation, (box, size)) in enumerate(zip(places, moves, boxes, strict=True)):
-            maps = cache.read(MAPS[name], place)
-            maps = crop_maps(maps[None] if maps.ndim == 2 else maps, box, image=size, height=height, width=width)
-            move_cells(maps, augmentation, frames[number])
+        for maps, augmentation, (box, size), frame in zip(stored, moves, boxes, frames, strict=True):
+            move_cells(maps if same else crop_maps(maps, box, image=size, height=height, width=width), augmentation,
+                       frame)
         return frames[:, 0] if name == "entropy" else frames
+
+
+def _warps(cache: Cache, places: Sequence[int]) -> dict[str, Any]:
+    """Of the texels of (B, 24, S, S) those that something fell on: texels (T, 3) uint8, places (T,) int64; side S."""
+    texels, found = [], []
+    for number, place in enumerate(places):
+        dsap, valid = cache.read("dsap", place), cache.read("valid", place)
+        seen = np.flatnonzero(valid)
+        texels.append(dsap.reshape(-1, 3)[seen])
+        found.append(seen + number * valid.size)
+    return {"texels": np.concatenate(texels), "places": np.concatenate(found), "side": valid.shape[-1]}
 
 
 def training_rows(index: pd.DataFrame, *, max_ids: int) -> pd.DataFrame:
