@@ -21,7 +21,7 @@ from pipeline.base.errors import InputError
 from pipeline.base.files import new_file
 from pipeline.base.hdf5 import HeldError, open_h5
 
-FORMAT = 1  # of both files; another number makes every cached row stale
+FORMAT = 2  # of both files, in each one's attributes and its maker; 1 had probabilities and entropy in steps of 1
 LEVEL = 4  # zlib's; benchmarks/parsing.py measures the others
 COLUMN_ROWS = 1024  # rows of a chunk of the small columns
 # HDF5 1.10's format has checksums over what zlib's do not cover; in the default one, 47 of 7,826 flipped bits went by
@@ -69,7 +69,7 @@ def write_cache(path: str | os.PathLike, *, count: int, arrays: Mapping[str, tup
 
 def _create(file: h5py.File, count: int, arrays: Mapping[str, tuple[int, ...]],
             columns: Mapping[str, tuple[Any, tuple[int, ...]]], maker: str) -> None:
-    file.attrs["maker"] = maker
+    file.attrs["maker"], file.attrs["format"] = maker, FORMAT
     for name, shape in arrays.items():
         file.create_dataset(name, (count, *shape), np.uint8, chunks=(1, *shape), compression="gzip",
                             compression_opts=LEVEL, track_times=False)
@@ -214,7 +214,7 @@ class Cache:
         try:
             if self._file is None or self._process != os.getpid():  # a handle from before a fork reads wrong data
                 self._datasets = {}
-                self._file = open_h5(self.path, head=HEAD)
+                self._file = self._opened()
                 self._process = os.getpid()
             yield self._file
         except InputError:  # in another process's hands
@@ -225,6 +225,15 @@ class Cache:
             raise
         except DAMAGE as error:
             raise self._damaged(error) from error
+
+    def _opened(self) -> h5py.File:
+        file = open_h5(self.path, head=HEAD)
+        held = file.attrs.get("format", 1)  # nothing said so in 1
+        if held != FORMAT and "maker" in file.attrs:
+            file.close()
+            raise InputError(f"{str(self.path)!r}: has format {held}, and this version reads format {FORMAT}; make it "
+                             f"anew with `dvc repro` or `python -m stages.{self._stage()} {self.path.parent.name}`")
+        return file
 
     def _damaged(self, error: Exception) -> InputError:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -171,8 +171,8 @@ def _warps(cache: Cache, places: Sequence[int]) -> dict[str, Any]:
     texels, found = [], []
     for number, place in enumerate(places):
         dsap, valid = cache.read("dsap", place), cache.read("valid", place)
-        seen = np.flatnonzero(valid)
-        texels.append(dsap.reshape(-1, 3)[seen])
+        seen = np.flatnonzero(valid != 0)  # of bytes themselves, and without `take`, both take three times as long
+        texels.append(dsap.reshape(-1, 3).take(seen, 0))
         found.append(seen + number * valid.size)
     return {"texels": np.concatenate(texels), "places": np.concatenate(found), "side": valid.shape[-1]}
 
