@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -142,6 +143,14 @@ def test_the_oracle_at_another_size_takes_whole_pixels(root):
                   for scale in (1, 2))
     for name in ("native", "uv"):
         np.testing.assert_array_equal(big[name], small[name].repeat_interleave(2, 1).repeat_interleave(2, 2))
+
+
+def test_a_cache_of_an_older_format_is_parsed_anew(root, capsys):
+    made = parse(root)
+    with h5py.File(root / "parts.h5", "r+") as file:
+        del file.attrs["format"]
+    assert parse(root) == made
+    assert "has format 1, and this version reads format 2" in capsys.readouterr().out
 
 
 def test_every_forward_pass_has_the_same_rows_and_padding_leaves_no_trace(root):
