@@ -81,7 +81,7 @@ def _read(path: Path, result: str, dataset: str) -> Embedded:
     for field, expected in (("result", result), ("dataset", dataset)):
         if embedded.provenance.get(field) != expected:
             raise InputError(f"{str(path)!r}: was made for {field} {embedded.provenance.get(field)!r}, not "
-                             f"{expected!r}; delete it and run `dvc repro embed`")
+                             f"{expected!r}; delete it and run `dvc repro`")
     return embedded
 
 

@@ -48,7 +48,7 @@ def check_asked(plan: Plan, key: str, raw: str, splits: set[str]) -> None:
     if trained and "train" not in splits:
         raise InputError(f"{raw!r}: has no training images, and {trained[0]} trains on it (plan.train); put them where "
                          "its layout has them, or let the run train on another data set")
-    scored = [entry.result for entry in (*plan.embed.values(), *plan.embed_seen.values()) if entry.dataset == key]
+    scored = [entry.result for entry in plan.embeddings.values() if key in (test.dataset for test in entry.sets)]
     if scored and not {"query", "gallery"} & splits:
         raise InputError(f"{raw!r}: has neither queries nor a gallery, and {scored[0]} is scored on it (plan.embed); "
                          "put them where its layout has them, or take it out of the run's eval_on")

@@ -23,7 +23,7 @@ NETWORKS = frozenset(path.stem for path in (ROOT / "models").glob("*.py")
 # (stage, file that imports) -> what it imports there and another stage alone runs into.
 ELSEWHERE = {
     ("parse", "stages/parse.py"): {"stages/shared/external_parsers.py"},  # parse_external and parse_described
-    ("embed", "stages/embed.py"): {"models/sorn.py"},  # other run's masks: embed_seen
+    **{(stage, "stages/embed.py"): {"models/sorn.py"} for stage in ("embed", "embed_two", "embed_three")},  # embed_seen
 }
 
 
