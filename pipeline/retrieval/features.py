@@ -10,11 +10,10 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -23,6 +22,9 @@ from pipeline.base.errors import InputError
 from pipeline.base.files import new_file
 from pipeline.base.hdf5 import open_h5
 from pipeline.retrieval.matching import Matching, Side
+
+if TYPE_CHECKING:
+    import pandas  # who reads features alone does without
 
 TEXT = h5py.string_dtype("utf-8")
 DTYPES = ("float32", "float16")  # of stored features
@@ -113,7 +115,7 @@ def embed_images(network: Any, batches: Iterator[dict[str, Tensor]], *, count: i
     return np.concatenate(features)[:count], np.concatenate(visibility)[:count]
 
 
-def write_features(path: str | os.PathLike, *, frame: pd.DataFrame, features: np.ndarray, visibility: np.ndarray,
+def write_features(path: str | os.PathLike, *, frame: "pandas.DataFrame", features: np.ndarray, visibility: np.ndarray,
                    sizes: tuple[int, ...], provenance: dict[str, Any], dtype: str) -> None:
     """Write features.h5, whole or not at all; the same bytes for the same values.
 

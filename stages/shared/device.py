@@ -20,7 +20,8 @@ def choose_device(wanted: str, *, threads: int) -> torch.device:
     name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if available and wanted != "cpu" else "cpu"
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=name != "cpu")
+    # The same as torch.use_deterministic_algorithms, which imports the compiler to tell it, too.
+    torch.set_deterministic_debug_mode("error" if name == "cpu" else "warn")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # all is written first
     return torch.device(name)
 
