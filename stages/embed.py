@@ -43,8 +43,9 @@ def run(experiment: Experiment, key: str) -> None:
         check_cache(cache_among(test.reads), trained, name=f"plan.embed.{key}, {test.dataset}: reads",
                     features=match.features)
 
-    opened, made = open_run(trained, key=plan.run, weights=plan.weights, match=match), []
+    made = []
     for test in plan.sets:
+        opened = open_run(trained, key=plan.run, weights=plan.weights, match=match, cache=cache_among(test.reads))
         try:
             made.append(embedded(experiment, plan, test, opened, device=device))
         except InputError as error:

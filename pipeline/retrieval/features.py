@@ -16,11 +16,11 @@ import h5py
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import new_file
 from pipeline.base.hdf5 import open_h5
+from pipeline.base.progress import progress
 from pipeline.retrieval.matching import Matching, Side
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def embed_images(network: Any, batches: Iterator[dict[str, Tensor]], *, count: i
     network.to(device).eval()
     features, visibility = [], []
 
-    with tqdm(total=count, unit="image", mininterval=1, leave=False) as bar:
+    with progress(what="embed", total=count, unit="images") as bar:
         for batch in batches:
             f, v = network.embed({name: tensor.to(device) for name, tensor in batch.items()})
             features.append(f.float().cpu().numpy())

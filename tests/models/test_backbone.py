@@ -1,12 +1,14 @@
 """Backbone: torchvision's values at stride 1, weights that load or say why not, and the two parameter groups."""
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from models.backbone import Backbone, last_stage, parameter_groups
+from models.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone, last_stage, parameter_groups
 from models.resnet import BLOCKS, Resnet, imagenet_weights
+from pipeline.base import images
 from tests.helpers.networks import resnet18, torchvision_models
 
 
@@ -170,3 +172,9 @@ def test_without_layer4_the_first_three_maps_stay():
         after = backbone.without_layer4()(image())
     assert len(after) == 3 and all(torch.equal(a, b) for a, b in zip(after, before, strict=False))
     assert backbone.width == 256
+
+
+def test_images_are_normalised_with_one_mean_and_deviation():
+    """Written twice, because neither the networks nor the pipeline import the other."""
+    assert images.IMAGENET_MEAN.tolist() == np.float32(IMAGENET_MEAN).tolist()
+    assert images.IMAGENET_STD.tolist() == np.float32(IMAGENET_STD).tolist()
