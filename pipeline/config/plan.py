@@ -8,6 +8,9 @@ project's root, folders of the user's data as the profile has them.
 from dataclasses import dataclass
 from pathlib import Path
 
+EMBED = ("embed", "embed_two", "embed_three")  # the stages that embed one, two, three data sets
+EMBED_SEEN = "embed_seen"  # and one, where something else says what is seen
+
 
 def cache_among(reads: str) -> Path | None:
     """The cache file that a run or an embedding reads; None where it reads images alone.
@@ -91,16 +94,23 @@ class StartedTrainPlan(TrainPlan):
 
 
 @dataclass(frozen=True)
-class EmbedPlan:
-    result: str
-    run: str
-    model: str
+class TestSet:
+    """A data set on which a result is scored."""
+
     dataset: str
     index: str
     raw: str
     reads: str  # beside weights and index: a cache, or the images
+    protocol: str  # its layout, which says how it is scored
+
+
+@dataclass(frozen=True)
+class EmbedPlan:
+    result: str
+    run: str
+    model: str
     weights: str
-    protocol: str  # the data set's layout, which says how it is scored
+    sets: tuple[TestSet, ...]  # one stage embeds them all; dvc.yaml names the files of each
 
 
 @dataclass(frozen=True)
@@ -266,6 +276,8 @@ class Plan:
     train: dict[str, TrainPlan]
     train_from: dict[str, StartedTrainPlan]
     embed: dict[str, EmbedPlan]
+    embed_two: dict[str, EmbedPlan]
+    embed_three: dict[str, EmbedPlan]
     embed_seen: dict[str, SeenEmbedPlan]
     evaluate: dict[str, EvaluatePlan]
     report: dict[str, ReportPlan]
@@ -280,3 +292,8 @@ class Plan:
     def trainings(self) -> dict[str, TrainPlan]:
         """Every run that is trained here, whatever it starts from."""
         return {**self.train, **self.train_from}
+
+    @property
+    def embeddings(self) -> dict[str, EmbedPlan]:
+        """Every result that is embedded here, on however many data sets."""
+        return {key: entry for section in (*EMBED, EMBED_SEEN) for key, entry in getattr(self, section).items()}

@@ -13,6 +13,7 @@ from pipeline.config.paper_rows import counterpart, own_variant, read_rows, read
 from pipeline.config.profiles import load_profile
 from pipeline.datasets.layouts import LAYOUTS
 from tests.config.conftest import ROOT
+from tests.helpers.bare_params import by_data_set
 
 PAPERS = ("esa", "sgsfa", "sgam", "dsa", "sorn")
 # Labels under which one paper prints the same model, matched alike, in several tables.
@@ -43,7 +44,7 @@ def merged(composed: Composed) -> Entry:
         for section, entries in merged(base).items():
             tree.setdefault(section, {}).update(entries)
     plan = composed.plan["plan"]
-    own = composed.params | plan | {"embed": plan["embed"] | plan["embed_seen"]}
+    own = composed.params | plan | {"embed": by_data_set(plan)}
     for section, entries in own.items():
         if isinstance(entries, dict):
             tree.setdefault(section, {}).update(entries)
@@ -352,7 +353,7 @@ def test_a_row_trains_for_itself_or_not_at_all(own, papers):
 def test_joints_of_a_real_set_lie_beside_its_folder_and_are_kept_by_name(own):
     key = "sorn-no-semantic-p-occluded-dukemtmc"
     composed = own["paper-sorn"]
-    assert composed.plan["plan"]["embed_seen"][f"{key}-on-occluded-dukemtmc"]["seen_by"] == JOINTS
+    assert composed.plan["plan"]["embed_seen"][key]["seen_by"] == JOINTS
     assert composed.folders["occluded-dukemtmc-joints"] == JOINTS
     without = compose("paper-sorn", tuple(name for name in composed.folders if name != "occluded-dukemtmc-joints"))
     evaluated = (set(tree.plan["plan"]["evaluate"]) for tree in (composed, without))
@@ -369,7 +370,7 @@ def test_nothing_is_trained_or_cached_without_a_result():
     for paper in PAPERS:
         composed = compose(f"paper-{paper}", kept)
         plan = composed.plan["plan"]
-        used = {embed["run"] for embed in (plan["embed"] | plan["embed_seen"]).values()}
+        used = {embed["run"] for embed in by_data_set(plan).values()}
         used |= {embed["seen_by"].split("/")[2] for embed in plan["embed_seen"].values()}
         assert set(plan["train"]) <= used
 
