@@ -87,6 +87,8 @@ def _train(begun: OpenRun, settings: RunParams, plan: TrainPlan, *, key: str, fr
     """Train in place; the last tenth's mean of the loss and of each scalar."""
     augment, recipe, batch = settings.augment, settings.optimizer, settings.batch
     try:
+        chance = Chance(seed=settings.seed, flip=augment.flip, pad=augment.pad, erase=augment.erase, fill=augment.fill,
+                        occlude=augment.occlude, occlude_low=augment.occlude_low, occlude_high=augment.occlude_high)
         share = distributed.share_of(batch)
         draws = Batches(frame["target"].to_numpy(), batch=batch, ids_per_batch=settings.ids_per_batch,
                         seed=settings.seed)
@@ -97,7 +99,6 @@ def _train(begun: OpenRun, settings: RunParams, plan: TrainPlan, *, key: str, fr
         raise InputError(f"runs.{key}: {error}") from error
 
     whole_batch_norm(begun.network, device)
-    chance = Chance(seed=settings.seed, flip=augment.flip, pad=augment.pad, erase=augment.erase, fill=augment.fill)
     images = Images(frame, raw=plan.raw, cache=cache_among(plan.reads), arrays=begun.arrays, crop=begun.crop,
                     height=settings.height, width=settings.width, chance=chance)
     rate = functools.partial(learning_rate, lr=recipe.lr, warmup=recipe.warmup, warmup_start=recipe.warmup_start,

@@ -158,6 +158,9 @@ class AugmentParams:
     pad: int = count("pixels padded on each side before a random crop; 0 is no crop", low=0, high=SIDE)
     erase: float = share("probability of random erasing")
     fill: str = doc("what is erased becomes ImageNet's mean, or the image's own", choices=("imagenet", "image"))
+    occlude: float = share("probability that a piece of another person's picture stands in front", neutral=0.0)
+    occlude_low: float = share("the smallest share of the image that it hides", neutral=0.1)
+    occlude_high: float = share("the largest share of the image that it hides", neutral=0.4)
 
 
 def started_from(init: Any) -> str | None:
