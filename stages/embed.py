@@ -23,7 +23,7 @@ from pipeline.loading.dataset import Images, embedding_rows, images_sha256, orde
 from pipeline.retrieval.features import embed_images, write_features
 from stages import main
 from stages.shared.device import choose_device
-from stages.shared.trained_run import check_cache, open_run, pins, versions
+from stages.shared.trained_run import check_cache, check_unseen, open_run, pins, versions
 
 
 def run(experiment: Experiment, key: str) -> None:
@@ -37,6 +37,10 @@ def run(experiment: Experiment, key: str) -> None:
     opened = open_run(trained, key=plan.run, weights=plan.weights, match=settings.match)
     try:
         frame = embedding_rows(read_index(plan.index))
+    except InputError as error:
+        raise InputError(f"plan.embed.{key}: {error}") from error
+    try:
+        check_unseen(opened.provenance, frame, plan.raw, run=plan.run, dataset=plan.dataset)
     except InputError as error:
         raise InputError(f"plan.embed.{key}: {error}") from error
     if cache is not None:

@@ -56,7 +56,8 @@ def _run(experiment: Experiment, key: str, settings: RunParams, plan: TrainPlan,
     match = pick(experiment.params.results, key, "results").match  # training does not depend on it
     start = None
     if isinstance(plan, StartedTrainPlan):
-        start = Start(key=plan.start, run=experiment.run(plan.start), weights=plan.weights)
+        start = Start(key=plan.start, run=experiment.run(plan.start), weights=plan.weights,
+                      index=plan.start_index, raw=plan.start_raw)
     begun = new_run(settings, key=key, match=match, frame=frame, index=Path(plan.index), raw=plan.raw,
                     cache=cache_among(plan.reads), start=start)
 
