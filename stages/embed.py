@@ -34,7 +34,7 @@ def run(experiment: Experiment, key: str) -> None:
     trained, cache = experiment.run(plan.run), cache_among(plan.reads)
     device = choose_device(experiment.params.device, threads=experiment.params.threads)
     check_cache(cache, trained, name=f"plan.embed.{key}.reads", features=settings.match.features)
-    opened = open_run(trained, key=plan.run, weights=plan.weights, match=settings.match)
+    opened = open_run(trained, key=plan.run, weights=plan.weights, match=settings.match, cache=cache)
     try:
         frame = embedding_rows(read_index(plan.index))
     except InputError as error:

@@ -54,6 +54,16 @@ def add_occluded(made: Composition) -> None:
         _add(made, name, Data(paths.raw(name).as_posix(), "market", rendered=False, joints=False))
 
 
+def note_needs(made: Composition) -> None:
+    """Which images of each data set the runs, once they stand, train and are scored on."""
+    plan = made.plan
+    trained = {entry["train_on"] for section in ("train", "train_from") for entry in plan[section].values()}
+    scored = {entry["dataset"] for section in ("embed", "embed_seen") for entry in plan[section].values()}
+    for name, entry in plan["prepare"].items():
+        needs = ["train"] * (name in trained) + ["test"] * (name in scored)
+        entry |= {"needs": needs} if needs else {}
+
+
 def _add(made: Composition, name: str, data: Data) -> None:
     made.known.datasets[name] = data
     made.params["datasets"][name] = {"layout": data.layout}

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from pipeline.config import paths
+from pipeline.config.compose_crops import prune_crops
 from pipeline.config.compose_runs import note_owner
 from pipeline.config.figures import figure_plans
 from pipeline.config.known import Composition, drop, find
@@ -22,6 +23,7 @@ def prune(made: Composition) -> None:
             del made.plan[section][key], made.params["runs"][key], made.known.runs[key]
             drop(made.known, "runs", key)
 
+    prune_crops(made)
     for name in [name for name, sets in made.known.results.items() if not sets]:
         del made.known.results[name]
     shown = {plan["result"] for plan in embeds} | made.plan["train"].keys() | made.plan["train_from"].keys()

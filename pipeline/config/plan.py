@@ -24,6 +24,11 @@ class FolderPlan:
 
 
 @dataclass(frozen=True)
+class PreparePlan(FolderPlan):
+    needs: tuple[str, ...] = ()  # train | test: the images that the experiment's runs train and are scored on
+
+
+@dataclass(frozen=True)
 class LinkPlan:
     path: str  # what a user put or linked under data/
 
@@ -45,6 +50,20 @@ class ParsePlan:
 @dataclass(frozen=True)
 class DescribedParsePlan(ParsePlan):
     description: str  # a file beside the source that says what it is: DensePose's configuration, a label map
+
+
+@dataclass(frozen=True)
+class CropsPlan(ParsePlan):
+    cache: str  # whose parser it is, and whose maps say what is cropped
+    owner: str  # the experiment that has that cache
+    parts: str  # its parts.h5
+    train_index: str  # the training set, over which the medians are taken
+    train_parts: str  # its parts.h5, of the same parser
+
+
+@dataclass(frozen=True)
+class DescribedCropsPlan(CropsPlan, DescribedParsePlan):
+    pass
 
 
 @dataclass(frozen=True)
@@ -124,10 +143,26 @@ class RowPlan:
 
 
 @dataclass(frozen=True)
+class BesidePlan:
+    """What stands beside a row of a paper's table: another reading of the paper, or the row on other probes."""
+
+    row: str  # the row: its label, setting and data set, as in docs/papers/tables.csv
+    setting: str
+    dataset: str
+    name: str  # what it is called beside the row
+    reading: str  # what it is that the row is not
+    result: str
+    seeds: tuple[str, ...]
+    data: str
+    missing: str
+
+
+@dataclass(frozen=True)
 class TablePlan:
     paper: str
     table: str  # its number as the paper prints it
     rows: tuple[RowPlan, ...]
+    beside: tuple[BesidePlan, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -219,13 +254,16 @@ class Plan:
     owners: dict[str, str]  # the experiment of each run that is another's
     link: dict[str, LinkPlan]
     render: tuple[str, ...]
-    prepare: dict[str, FolderPlan]
+    prepare: dict[str, PreparePlan]
     occlude: dict[str, OccludePlan]
     train_parser: dict[str, FolderPlan]
     train_photographs: dict[str, FolderPlan]
     parse: dict[str, ParsePlan]
     parse_external: dict[str, ParsePlan]
     parse_described: dict[str, DescribedParsePlan]
+    parse_crops: dict[str, CropsPlan]
+    parse_crops_external: dict[str, CropsPlan]
+    parse_crops_described: dict[str, DescribedCropsPlan]
     warp: dict[str, WarpPlan]
     train: dict[str, TrainPlan]
     train_from: dict[str, StartedTrainPlan]

@@ -3,14 +3,14 @@
 A batch is a dict of tensors on the network's device: image (B, 3, H, W) float32, normalised; pid (B,) int64, the class
 0 .. J - 1 in training; camid (B,) int64; row (B,) int64, the row of the set. Of parts.h5 what is asked for: labels
 (B, H/4, W/4) or labels16 (B, H/16, W/16) int64, 8 parts; probs8 (B, 8, H/4, W/4), probs4 (B, 5, H/4, W/4) and entropy
-(B, H/4, W/4) float32 in [0, 1]. Of dsap.h5 dsap (B, 24, 3, S, S) float32 and valid (B, 24, S, S) bool. And, asked for
-like these, uniform (B,) float32 in [0, 1): a number drawn for each image, for what a network leaves to chance in
-training.
+(B, H/4, W/4) float32 in [0, 1]; of crops.h5 the same, and each image is the box of it that was parsed. Of dsap.h5 dsap
+(B, 24, 3, S, S) float32 and valid (B, 24, S, S) bool. And, asked for like these, uniform (B,) float32 in [0, 1): a
+number drawn for each image, for what a network leaves to chance in training.
 """
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from pipeline.base.body_parts import PARTS8
 from pipeline.base.errors import InputError
-from pipeline.base.images import decode_image, fit, nearest, read_bytes
+from pipeline.base.images import Box, crop_image, decode_image, fit, nearest, read_bytes
+from pipeline.base.progress import progress
 from pipeline.base.seeds import rng
 from pipeline.caches.cache import Cache
 from pipeline.caches.parts_layout import CELL
@@ -37,7 +38,7 @@ from pipeline.loading.augmentation import (
 from pipeline.loading.collate import as_it_is, batches_or_error
 from pipeline.loading.device_batch import CELLS, CHANNELS, Batch, Loaded, finished
 from pipeline.loading.samplers import Batches, Draws
-from pipeline.loading.sgam_crop import Box, crop_image, crop_maps
+from pipeline.loading.sgam_crop import crop_maps
 
 Crop = Callable[[np.ndarray, int, int], Box]
 MAPS = {"probs8": "probs/parts8", "probs4": "probs/parts4", "entropy": "entropy"}  # their names in parts.h5
@@ -47,11 +48,11 @@ class Images(Dataset):
     """The rows of an index as a network's input, H x W pixels; item (draw number, row), draw number -1 for no chance.
 
     frame: index rows with the column `target` (int64), what `pid` of a batch is to be; raw: the folder its paths start
-    from; cache: parts.h5 or dsap.h5 to read beside the image, or None; arrays: which of its arrays a batch holds. crop:
-    of each image's probs/parts4, height and width, the box that is all the network sees of it
-    (pipeline/loading/sgam_crop.py); None is the whole image. chance: what augmentation may do; None is nothing. An
-    image's augmentation is drawn from the stream (seed, "augment", draw number), its `uniform` from (seed, "uniform",
-    draw number): which process loads it cannot matter.
+    from; cache: parts.h5, crops.h5 or dsap.h5 to read beside the image, or None; arrays: which of its arrays a batch
+    holds. crop: of each image's probs/parts4, height and width, the box that is all the network sees of it
+    (pipeline/loading/sgam_crop.py); None is the whole image, or the box that crops.h5 has. chance: what augmentation
+    may do; None is nothing. An image's augmentation is drawn from the stream (seed, "augment", draw number), its
+    `uniform` from (seed, "uniform", draw number): which process loads it cannot matter.
     """
 
     def __init__(self, frame: pd.DataFrame, *, raw: str | os.PathLike, cache: str | os.PathLike | None, height: int,
@@ -64,6 +65,9 @@ class Images(Dataset):
 
         self.cache = None if cache is None else Cache(cache)
         self.places = None if self.cache is None else self.cache.rows(self.keys)
+        self.boxes = None
+        if self.cache is not None and self.places is not None and "box" in self.cache:
+            self.boxes = self.cache.column("box")[self.places]
         self.pieces = self.cache is not None and self.cache.maker.get("alignment") == "csa"
 
     def __len__(self) -> int:
@@ -116,9 +120,12 @@ class Images(Dataset):
                              height=self.height, width=self.width)
 
     def _seen(self, row: int) -> tuple[np.ndarray, Box, tuple[int, int]]:
-        """What the network is to see of an image, its box in the file's image, and that one's height and width."""
+        """What the network is to see of an image, its box in what was parsed, and the height and width of that."""
         path = self.paths[row]
         rgb = decode_image(read_bytes(path), path)
+        if self.boxes is not None:  # to the maps, which are those of the box, it is the image
+            rgb = crop_image(rgb, tuple(self.boxes[row].tolist()))
+
         height, width = rgb.shape[:2]
         if self.crop is None or self.cache is None or self.places is None:
             return rgb, (0, 0, height, width), (height, width)
@@ -217,13 +224,22 @@ def images_sha256(frame: pd.DataFrame, raw: str | os.PathLike, cache: str | os.P
     if cache is not None and "image_sha256" in (reader := Cache(cache)):
         cached = reader.column("image_sha256")[reader.rows(frame["image"])]
 
-    total = hashlib.sha256()
-    for place, (key, path) in enumerate(zip(frame["image"], frame["path"], strict=True)):
+    digests = []
+    named = progress(zip(frame["image"], frame["path"], strict=True), "hash", total=len(frame), unit="images")
+    for place, (key, path) in enumerate(named):
         digest = hashlib.sha256(read_bytes(Path(raw) / path)).hexdigest()
         if cached is not None and cached[place] != digest:
             raise InputError(f"{os.fspath(cache or '')!r}: was made from another image than '{Path(raw) / path}' for "
                              f"the key {key!r} (SHA-256 {cached[place][:12]}.. and {digest[:12]}..): it is "
                              "another data set's, or the image changed; make the cache again")
+        digests.append(digest)
+    return keyed_sha256(frame["image"], digests)
+
+
+def keyed_sha256(keys: Iterable[str], digests: Iterable[str]) -> str:
+    """One SHA-256 over images' keys and their own SHA-256s."""
+    total = hashlib.sha256()
+    for key, digest in zip(keys, digests, strict=True):
         total.update(f"{key} {digest}\n".encode())
     return total.hexdigest()
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
+from pipeline.base.progress import progress
 from pipeline.loading.collate import batches_or_error, collate
 from pipeline.parsing.rendered_set import InOrder, LabelledSet, Shuffled
 from pipeline.training.muon import Muon, Together
@@ -138,7 +138,8 @@ def evaluate(parser: Any, labelled: LabelledSet, *, groups: np.ndarray, names: S
     pixels whose part is right. `coarser`: other groups and names that `iou` and mean are told for too."""
     loader = DataLoader(InOrder(labelled), batch_size=batch)
     parser.eval()
-    parsed = ((truth, parser.parse(truth["image"].to(device))) for truth in tqdm(loader, "held out", disable=None))
+    parsed = ((truth, parser.parse(truth["image"].to(device)))
+              for truth in progress(loader, "held out", unit="batches"))
     counts, error, body = tally(parsed, len(groups))
 
     means: dict[str, float | None] = {}

@@ -17,11 +17,11 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import new_file
 from pipeline.base.hdf5 import open_h5
+from pipeline.base.progress import progress
 from pipeline.retrieval.matching import Matching, Side
 
 TEXT = h5py.string_dtype("utf-8")
@@ -103,7 +103,7 @@ def embed_images(network: Any, batches: Iterator[dict[str, Tensor]], *, count: i
     network.to(device).eval()
     features, visibility = [], []
 
-    with tqdm(total=count, unit="image", mininterval=1, leave=False) as bar:
+    with progress(what="embed", total=count, unit="images") as bar:
         for batch in batches:
             f, v = network.embed({name: tensor.to(device) for name, tensor in batch.items()})
             features.append(f.float().cpu().numpy())

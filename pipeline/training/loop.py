@@ -14,7 +14,6 @@ import io
 import json
 import math
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,10 +23,10 @@ import torch
 from dvclive import Live
 from safetensors.torch import save
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import write_bytes, write_json, writing
+from pipeline.base.progress import progress
 from pipeline.base.seeds import torch_seed
 from pipeline.training import distributed
 
@@ -112,7 +111,8 @@ def fit(network: nn.Module, optimizer: Stepper, *, batches: Callable[[int], Iter
     distributed.same_start(network.state_dict().values(), step=start, name=os.fspath(scratch))
 
     log_steps = min(LOG_STEPS, max(1, steps // 10))
-    with _open_live(live, history, first) as log, _bar(steps, start, batch_size, first) as bar:
+    bar = progress(what="train", total=steps * batch_size, done=start * batch_size, unit="images", shown=first)
+    with _open_live(live, history, first) as log, bar:
         began, images = time.perf_counter(), 0
         for step, batch in zip(range(start, steps), batches(start), strict=False):
             lr = rate(step / steps)
@@ -178,12 +178,6 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 
 def _mean(rows: list[Row]) -> Row:
     return {name: round(math.fsum(row[name] for row in rows) / len(rows), 6) for name in rows[0]}
-
-
-def _bar(steps: int, start: int, batch_size: int, shown: bool) -> tqdm:
-    quiet = not sys.stderr.isatty()
-    return tqdm(total=steps * batch_size, initial=start * batch_size, unit=" images", mininterval=30 if quiet else 0.5,
-                dynamic_ncols=not quiet, disable=not shown)
 
 
 def _open_live(folder: str | os.PathLike, history: list[Row], first: bool) -> contextlib.AbstractContextManager:

@@ -18,6 +18,7 @@ from pipeline.config.writer import params_text, plan_text
 from tests.config.conftest import ROOT, experiments
 
 WORKSPACE = ("default", "ci", "seeds", "tables", "sweeps-sgsfa", "market", "study-market", "figures")
+CROPS = ("parse_crops", "parse_crops_external", "parse_crops_described")
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
 
@@ -61,7 +62,13 @@ def test_each_stage_has_an_entry_of_parameters_and_the_plan_s_names_hang_togethe
         assert list(plan[stage]) == list(params[section]), stage
     assert sorted([*plan["train"], *plan["train_from"]]) == sorted(params["runs"])
     assert set(plan["parse_external"]) | set(plan["parse_described"]) == set(params["external"])
+    assert sorted(key for stage in CROPS for key in plan[stage]) == sorted(params["crops"])
     embeds = [*plan["embed"].values(), *plan["embed_seen"].values()]
+    for key, entry in plan["prepare"].items():  # which its index is checked for
+        needs = entry.get("needs", [])
+        assert ("train" in needs) == any(run["train_on"] == key for stage in ("train", "train_from")
+                                          for run in plan[stage].values())
+        assert ("test" in needs) == any(embed["dataset"] == key for embed in embeds)
     assert {embed["result"] for embed in embeds} <= set(params["results"])
 
     whole = together(every, name)
@@ -72,15 +79,16 @@ def test_each_stage_has_an_entry_of_parameters_and_the_plan_s_names_hang_togethe
              for key in whole[stage]}
     made |= {f"data/cache/{key}/parts.h5" for stage in ("parse", "parse_external", "parse_described")
              for key in whole[stage]}
+    made |= {f"data/cache/{key}/crops.h5" for stage in CROPS for key in whole[stage]}
     made |= {f"data/cache/{key}/dsap.h5" for key in whole["warp"]}
     made |= {f"data/runs/{key}/weights.safetensors" for stage in ("train", "train_from") for key in whole[stage]}
     given = set(every[name].folders.values())
-    for stage in ("prepare", "occlude", "train_parser", "train_photographs", "parse", "warp", "train", "train_from",
-                  "embed", "embed_seen"):
+    for stage in ("prepare", "occlude", "train_parser", "train_photographs", "parse", *CROPS, "warp", "train",
+                  "train_from", "embed", "embed_seen"):
         for key, entry in plan[stage].items():
-            for field in ("raw", "index", "source", "parts", "reads", "weights", "seen_by"):
-                if field in entry and entry[field] not in made | given:
-                    assert stage.startswith("parse_"), (stage, key, field)
+            for field in ("raw", "index", "source", "parts", "train_index", "train_parts", "reads", "weights",
+                          "seen_by"):
+                assert field not in entry or entry[field] in made | given, (stage, key, field)
 
 
 def rendered(every: dict[str, Composed], name: str) -> list[str]:

@@ -294,6 +294,32 @@ def test_what_stands_beside_a_row_is_made_wherever_the_row_is(rendered, papers):
                 assert {**tree["runs"][own], "model": {}} == {**tree["runs"][row], "model": {}}
 
 
+def test_tables_show_what_stands_beside_a_row(rendered, papers):
+    """Other readings in every table that has their row; on the papers' own sets also the other probes, of every row."""
+    def of(tree: Entry, paper: str, table: str) -> set[tuple[str, ...]]:
+        (plan,) = [plan for plan in tree["paper_tables"]["all"]["tables"] if (plan["paper"], plan["table"]) ==
+                   (paper, table)]
+        assert {(row["row"], row["setting"], row["dataset"]) for row in plan.get("beside", [])} <= {
+            (row["row"], row["setting"], row["dataset"]) for row in plan["rows"]}
+        return {(row["row"], row["name"], row["result"], row["data"]) for row in plan.get("beside", [])
+                if row["dataset"] in ("partial-reid", "occluded-dukemtmc")}
+
+    assert of(rendered, "esa", "4") == {
+        ("g", "esa-g-attended", "esa-g-attended-synth-holistic", "synth-partial"),
+        ("our", "esa-gated", "esa-gated-synth-holistic", "synth-partial"),
+        ("our", "esa-cache", "esa-cache-synth-holistic", "synth-partial")}
+    assert of(rendered, "sgsfa", "1") == {("SGSFA", "sgsfa-all", "sgsfa-all", "synth-occluded")}
+    assert of(rendered, "sgam", "1") == of(rendered, "sorn", "I") == set()
+    occluded, partial = "partial-reid-occluded", "partial-reid"
+    assert of(papers["esa"], "esa", "2") == {
+        ("Baseline", "on partial-reid", "esa-baseline-market1501", partial),
+        ("ESA-ReID(ours)", "esa-gated", "esa-gated-market1501", occluded),
+        ("ESA-ReID(ours)", "esa-cache", "esa-cache-market1501", occluded),
+        ("ESA-ReID(ours)", "on partial-reid", "esa-market1501", partial)}
+    assert of(papers["sgam"], "sgam", "2") == {("SGAM", "on partial-reid-occluded", "sgam-market1501", occluded)}
+    assert {row[1] for row in of(papers["sorn"], "sorn", "V")} == {"on partial-reid"}
+
+
 def test_table_4_s_row_g_has_no_attention(rendered):
     """4.4.3: "removing the entropy-based mask"; the pooled feature in the unconfident one's place."""
     model = rendered["runs"]["esa-g-synth-holistic"]["model"]

@@ -2,6 +2,7 @@
 
 import sys
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -9,6 +10,7 @@ from torch import nn
 
 from models import backbone as module
 from models.backbone import Backbone, last_stage, parameter_groups
+from pipeline.base import images
 from tests.helpers.networks import resnet18
 
 
@@ -147,3 +149,9 @@ def test_without_last_stage_the_first_three_maps_stay():
         after = backbone.without_last_stage()(image())
     assert len(after) == 3 and all(torch.equal(a, b) for a, b in zip(after, before, strict=False))
     assert backbone.width == 256
+
+
+def test_images_are_normalised_with_one_mean_and_deviation():
+    """Written twice, because neither the networks nor the pipeline import the other."""
+    assert images.IMAGENET_MEAN.tolist() == np.float32(module.IMAGENET_MEAN).tolist()
+    assert images.IMAGENET_STD.tolist() == np.float32(module.IMAGENET_STD).tolist()

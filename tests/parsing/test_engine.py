@@ -223,6 +223,33 @@ def test_appending_changing_and_dropping_images_equals_a_parse_from_scratch(root
     assert len(seen) == COUNT - 1
 
 
+def test_a_box_of_an_image_is_parsed_and_rows_of_another_box_are_not_kept(root):
+    seen: list[str] = []
+
+    def watched(images, paths):
+        seen.extend(filter(None, paths))
+        return soft_forward(images, paths)
+
+    job = make_job(root)
+    boxes = [(0, row % 8, HEIGHT - row % 5, WIDTH) for row in range(COUNT)]
+    parse(root, watched, boxes=boxes)
+    cache = Cache(root / "parts.h5")
+    assert cache.column("box").tolist() == [list(box) for box in boxes]
+    for row in (0, 7, 13):
+        top, left, bottom, right = boxes[row]
+        image = fit(read_image(root / "raw" / job.paths[row])[top:bottom, left:right], HEIGHT, WIDTH)
+        expected = soft_forward(torch.from_numpy(image).permute(2, 0, 1)[None], [])["native"][0]
+        np.testing.assert_array_equal(cache.read("native", row), expected)
+    cache.close()
+
+    seen.clear()
+    boxes[9] = (4, 0, HEIGHT, WIDTH)
+    again = parse(root, watched, boxes=boxes)
+    assert seen == [job.paths[9]] and again == parse(root, name="scratch.h5", boxes=boxes)
+    parse(root, watched)
+    assert len(seen) == 1 + COUNT, "no row of a box is one of the whole image"
+
+
 def test_damaged_rows_of_an_old_cache_are_parsed_anew(root, capsys):
     expected = parse(root)
     path = root / "parts.h5"

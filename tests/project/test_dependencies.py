@@ -22,7 +22,8 @@ NETWORKS = frozenset(path.stem for path in (ROOT / "models").glob("*.py")
 
 # (stage, file that imports) -> what it imports there and another stage alone runs into.
 ELSEWHERE = {
-    ("parse", "stages/parse.py"): {"stages/shared/external_parsers.py"},  # parse_external and parse_described
+    **{(stage, "stages/shared/cache_parsers.py"): {"stages/shared/external_parsers.py"}  # .._external, .._described
+       for stage in ("parse", "parse_crops")},
     ("embed", "stages/embed.py"): {"models/sorn.py"},  # other run's masks: embed_seen
 }
 

@@ -209,9 +209,9 @@ def test_the_crop_is_by_the_medians_and_thresholds_that_were_recorded():
     maps[0, 14:, 14:], maps[4, 14:, 14:] = 0, 255
     for threshold, box in ((0.4, (5, 13, 64, 64)), (0.6, (6, 14, 34, 50))):
         recorded = {"crop": {"medians": [0.1, 0.1, 0.1, 1 / 32], "thresholds": [threshold] * 4}}
-        crop = _crop_of(Sgam, recorded)
+        crop = _crop_of(Sgam, recorded, None)
         assert crop(maps, 64, 64) == box
-    assert _crop_of(Sgam, {}) is None
+    assert _crop_of(Sgam, {}, None) is None
 
 
 def test_a_network_is_drawn_from_its_run_s_seed():
