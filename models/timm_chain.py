@@ -13,6 +13,8 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
+from models.torchvision_import import import_torchvision
+
 STRIDES = (4, 8, 16, 32)  # of the four stages as published; the last is then brought to 16
 PROBE = (128, 64)  # pixels of the image by which strides are measured; all of them divide it
 INSTALL = "pip install timm==1.0.31"
@@ -74,6 +76,7 @@ def timm_chain(architecture: str, *, pretrained: bool) -> Chain:
 
 
 def _timm(architecture: str) -> ModuleType:
+    import_torchvision()
     try:
         import timm
     except ImportError as error:

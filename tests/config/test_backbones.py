@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from models import pretrained
+from models.torchvision_import import import_torchvision
 
 PROFILE = "include: [small]\non: [default]\nruns: {mine: %s}\n"
 
@@ -16,6 +17,7 @@ PROFILE = "include: [small]\non: [default]\nruns: {mine: %s}\n"
     ("{like: small-sgam, backbone: resnet34, init: package}",
      "runs.mine: init package: no package ships weights of resnet34; there are some of tf_efficientnet_lite0")])
 def test_a_backbone_that_gives_no_maps_is_refused_when_it_is_composed(command, run, said):
+    import_torchvision()
     pytest.importorskip("timm")
     Path("profiles/mine.yaml").write_text(PROFILE % run)
     ended = command("mine")
@@ -30,6 +32,7 @@ def test_torchvisions_backbone_has_no_package(command):
 
 
 def test_a_package_that_is_absent_is_told_when_it_is_composed(command, monkeypatch):
+    import_torchvision()
     pytest.importorskip("timm")
 
     def absent(name):
@@ -42,6 +45,7 @@ def test_a_package_that_is_absent_is_told_when_it_is_composed(command, monkeypat
 
 
 def test_a_network_on_one_of_timm_s_composes(command):
+    import_torchvision()
     pytest.importorskip("timm")
     Path("profiles/mine.yaml").write_text(PROFILE % "{like: small-sgsfa, backbone: mobilenetv2_100}")
     ended = command("mine")

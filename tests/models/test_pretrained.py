@@ -12,9 +12,11 @@ import torch
 
 from models.backbone import Backbone, parameter_groups
 from models.pretrained import PACKAGES, package_file, package_state, read_state
+from models.torchvision_import import import_torchvision
 from pipeline.training.checkpoints import save_weights
 from tests.helpers.networks import network, torchvision_models
 
+import_torchvision()
 timm = pytest.importorskip("timm")
 BLOCKS = (1, 2, 2, 3, 3, 4, 1)  # of EfficientNet's seven stages
 

@@ -8,8 +8,10 @@ from torch import nn
 
 from models.backbone import Backbone, last_stage
 from models.timm_chain import timm_chain
+from models.torchvision_import import import_torchvision
 from tests.helpers.networks import network, with_statistics
 
+import_torchvision()
 timm = pytest.importorskip("timm")
 
 NETWORKS = ("mobilenetv2_100", "tf_efficientnet_lite0", "resnet10t", "mobilenetv3_small_050", "regnety_002",
