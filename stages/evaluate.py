@@ -1,11 +1,12 @@
 """Metrics of a result's features on its data sets, with CMC curve and rank lists: python -m stages.evaluate sorn"""
 
+import csv
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 from pipeline.base.errors import InputError
@@ -83,7 +84,7 @@ def _read(path: Path, result: str, dataset: str) -> Embedded:
     for field, expected in (("result", result), ("dataset", dataset)):
         if embedded.provenance.get(field) != expected:
             raise InputError(f"{str(path)!r}: was made for {field} {embedded.provenance.get(field)!r}, not "
-                             f"{expected!r}; delete it and run `dvc repro embed`")
+                             f"{expected!r}; delete it and run `dvc repro`")
     return embedded
 
 
@@ -105,7 +106,9 @@ def _rank_lists(dataset: str, embedded: Embedded) -> list[tuple]:
 
 
 def _csv(rows: list[tuple], columns: list[str]) -> str:
-    return pd.DataFrame(rows, columns=columns).to_csv(index=False, lineterminator="\n")
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
+    return text.getvalue()
 
 
 if __name__ == "__main__":

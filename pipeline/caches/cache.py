@@ -22,7 +22,7 @@ from pipeline.base.files import new_file
 from pipeline.base.hdf5 import open_h5
 from pipeline.base.progress import progress
 
-FORMAT = 1  # of both files; another number makes every cached row stale
+FORMAT = 2  # of these files, in their attributes and their maker; 1 had probabilities and entropy in steps of 1
 LEVEL = 4  # zlib's; benchmarks/parsing.py measures the others
 COLUMN_ROWS = 1024  # rows of a chunk of the small columns
 # HDF5 1.10's format has checksums over what zlib's do not cover; in the default one, 47 of 7,826 flipped bits went by
@@ -71,7 +71,7 @@ def write_cache(path: str | os.PathLike, *, count: int, arrays: Mapping[str, tup
 
 def _create(file: h5py.File, count: int, arrays: Mapping[str, tuple[int, ...]],
             columns: Mapping[str, tuple[Any, tuple[int, ...]]], maker: str) -> None:
-    file.attrs["maker"] = maker
+    file.attrs["maker"], file.attrs["format"] = maker, FORMAT
     for name, shape in arrays.items():
         file.create_dataset(name, (count, *shape), np.uint8, chunks=(1, *shape), compression="gzip",
                             compression_opts=LEVEL, track_times=False)
@@ -217,7 +217,7 @@ class Cache:
         try:
             if self._file is None or self._process != os.getpid():  # a handle from before a fork reads wrong data
                 self._datasets = {}
-                self._file = open_h5(self.path, head=HEAD)
+                self._file = self._opened()
                 self._process = os.getpid()
             yield self._file
         except InputError:  # HeldError too: a file in another process's hands is not damaged
@@ -226,6 +226,15 @@ class Cache:
             raise InputError(f"{str(self.path)!r}: no such cache; make it with the stage {self._stage()}") from error
         except DAMAGE as error:
             raise self._damaged(error) from error
+
+    def _opened(self) -> h5py.File:
+        file = open_h5(self.path, head=HEAD)
+        held = file.attrs.get("format", 1)  # nothing said so in 1
+        if held != FORMAT and "maker" in file.attrs:
+            file.close()
+            raise InputError(f"{str(self.path)!r}: has format {held}, and this version reads format {FORMAT}; make it "
+                             f"anew with `dvc repro` or `python -m stages.{self._stage()} {self.path.parent.name}`")
+        return file
 
     def _damaged(self, error: Exception) -> InputError:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -11,6 +11,7 @@ from pipeline.caches.cache import SHA256, STATUS_BYTES, text
 
 READING = 2  # of a maker: how parses made elsewhere are matched with images; 1 took other images' parses
 CELL = 4  # probabilities and entropy are means over CELL x CELL pixels
+STEP = 5  # of 255: they are kept as multiples of it, 51 levels (docs/caches.md: a tenth of a parser's own noise)
 
 
 def parts_arrays(height: int, width: int, *, uv: bool) -> dict[str, tuple[int, ...]]:

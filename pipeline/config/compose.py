@@ -131,5 +131,4 @@ def outputs(plan: Any) -> Iterator[tuple[str, str]]:
         for section in sections:
             yield from ((kind, name) for name in getattr(plan, section))
     yield from (("user's folder", entry.path) for entry in plan.link.values())
-    embeds = [*plan.embed.values(), *plan.embed_seen.values()]
-    yield from (("result", name) for name in dict.fromkeys(entry.result for entry in embeds))
+    yield from (("result", name) for name in dict.fromkeys(entry.result for entry in plan.embeddings.values()))

@@ -8,6 +8,9 @@ project's root, folders of the user's data as the profile has them.
 from dataclasses import dataclass
 from pathlib import Path
 
+EMBED = ("embed", "embed_two", "embed_three")  # the stages that embed one, two, three data sets
+EMBED_SEEN = "embed_seen"  # and one, where something else says what is seen
+
 
 def cache_among(reads: str) -> Path | None:
     """The cache file that a run or an embedding reads; None where it reads images alone.
@@ -88,6 +91,19 @@ class TrainPlan:
 class StartedTrainPlan(TrainPlan):
     start: str  # the run whose weights it starts from
     weights: str  # their file
+    start_index: str  # of the data set that one was trained on, whose people this run is not to be scored on
+    start_raw: str
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """A data set on which a result is scored."""
+
+    dataset: str
+    index: str
+    raw: str
+    reads: str  # beside weights and index: a cache, or the images
+    protocol: str  # its layout, which says how it is scored
 
 
 @dataclass(frozen=True)
@@ -95,12 +111,8 @@ class EmbedPlan:
     result: str
     run: str
     model: str
-    dataset: str
-    index: str
-    raw: str
-    reads: str  # beside weights and index: a cache, or the images
     weights: str
-    protocol: str  # the data set's layout, which says how it is scored
+    sets: tuple[TestSet, ...]  # one stage embeds them all; dvc.yaml names the files of each
 
 
 @dataclass(frozen=True)
@@ -266,6 +278,8 @@ class Plan:
     train: dict[str, TrainPlan]
     train_from: dict[str, StartedTrainPlan]
     embed: dict[str, EmbedPlan]
+    embed_two: dict[str, EmbedPlan]
+    embed_three: dict[str, EmbedPlan]
     embed_seen: dict[str, SeenEmbedPlan]
     evaluate: dict[str, EvaluatePlan]
     report: dict[str, ReportPlan]
@@ -280,3 +294,8 @@ class Plan:
     def trainings(self) -> dict[str, TrainPlan]:
         """Every run that is trained here, whatever it starts from."""
         return {**self.train, **self.train_from}
+
+    @property
+    def embeddings(self) -> dict[str, EmbedPlan]:
+        """Every result that is embedded here, on however many data sets."""
+        return {key: entry for section in (*EMBED, EMBED_SEEN) for key, entry in getattr(self, section).items()}

@@ -12,15 +12,14 @@ from typing import Any
 import h5py
 import numpy as np
 
-from pipeline.base.body_parts import PARTS4, PARTS8, SURFACE_PARTS, TAXONOMIES, parts8_from_native
+from pipeline.base.body_parts import PARTS8, SURFACE_PARTS, TAXONOMIES, parts8_from_native
 from pipeline.base.errors import InputError
 from pipeline.base.files import file_sha256
 from pipeline.base.progress import progress
 from pipeline.caches.cache import Cache
-from pipeline.caches.parts_layout import READING, parts_arrays
+from pipeline.caches.parts_layout import READING, STEP, parts_arrays
 
 SHOWN = 3  # keys that a failed check names
-ROUNDING = 0.5  # of each probability, in 1/255
 
 # besides `key`, of each kind of file
 COLUMNS = {"parts": ("image_sha256", "status"), "crops": ("image_sha256", "status", "box"), "dsap": ("image_sha256",)}
@@ -273,7 +272,9 @@ def _parts_rules(maker: dict[str, Any]) -> dict[str, Rule]:
         return ""
 
     return {f"native labels are below {count} ({taxonomy})": in_range, "labels follow from native": follow,
-            "the 8 and the 5 probabilities sum to one": _sums, "entropy is that of the probabilities": _entropy,
+            "the 8 and the 5 probabilities sum to one": _sums,
+            f"probabilities and entropy are multiples of {STEP}": _steps,
+            "entropy is that of the probabilities": _entropy,
             "visibility is at least the highest mean": _visibility, "u,v are 0 on background": _background,
             "no failed row is left unsaid": said}
 
@@ -283,25 +284,37 @@ def _failed(status: str) -> bool:
 
 
 def _sums(arrays: Arrays, status: str, key: str) -> str:
-    for name, parts in (("probs/parts8", PARTS8), ("probs/parts4", PARTS4)):
+    for name in ("probs/parts8", "probs/parts4"):
         off = np.abs(arrays[name].sum(0, dtype=np.int64) - 255).max()
-        if not _failed(status) and off > ROUNDING * len(parts):
+        if not _failed(status) and off:
             return f"{name} by {off}/255"
     return ""
 
 
+def _steps(arrays: Arrays, status: str, key: str) -> str:
+    return next((f"{name} is none" for name in ("probs/parts8", "probs/parts4", "entropy")
+                 if (arrays[name] % STEP).any()), "")
+
+
 def _entropy(arrays: Arrays, status: str, key: str) -> str:
-    """Within what rounding each probability by half of 1/255 can move it: d(-p log p) <= 0.5/255 (|log p| + 1)."""
+    """Within what rounding can move it: the largest and smallest -p log p within a STEP of each probability."""
     p = arrays["probs/parts8"] / 255
-    steps = np.maximum(p, ROUNDING / 255)
-    entropy = -(p * np.log(steps)).sum(0) / np.log(len(PARTS8)) * 255
-    slack = ROUNDING * (1 - np.log(steps)).sum(0) / np.log(len(PARTS8)) + ROUNDING + 1e-6
-    off = np.abs(entropy - arrays["entropy"]) - slack
-    return f"by {off.max():.0f}/255 more than rounding" if not _failed(status) and off.max() > 0 else ""
+    low, high = np.maximum(p - STEP / 255, 0), np.minimum(p + STEP / 255, 1)
+    terms = np.stack([_plogp(low), _plogp(high), _plogp(p)])
+    most = np.where((low < 1 / np.e) & (high > 1 / np.e), 1 / np.e, terms.max(0))  # -p log p is highest at 1/e
+    unit = 255 / np.log(len(PARTS8))
+    above = arrays["entropy"] - most.sum(0) * unit - STEP / 2
+    below = terms.min(0).sum(0) * unit - arrays["entropy"] - STEP / 2
+    off = np.maximum(above, below).max()
+    return f"by {off:.0f}/255 more than rounding" if not _failed(status) and off > 1e-6 else ""
+
+
+def _plogp(p: np.ndarray) -> np.ndarray:
+    return -p * np.log(np.maximum(p, 1e-300))
 
 
 def _visibility(arrays: Arrays, status: str, key: str) -> str:
-    low = arrays["probs/parts8"].max((1, 2)) > arrays["visibility"]
+    low = arrays["probs/parts8"].max((1, 2)) > arrays["visibility"].astype(int) + STEP
     return f"{PARTS8[low.argmax()]} is lower" if low.any() else ""
 
 

@@ -27,7 +27,7 @@ from pipeline.base.images import Box, crop_image, decode_image, fit, read_bytes
 from pipeline.base.processors import processors
 from pipeline.base.progress import progress
 from pipeline.caches.cache import Cache, Row, compress, write_cache
-from pipeline.caches.parts_layout import CELL, parts_arrays, parts_columns
+from pipeline.caches.parts_layout import CELL, STEP, parts_arrays, parts_columns
 from pipeline.caches.resumable import Save, ahead, clean, run_units
 
 TOGETHER = 8  # batches that are parsed, or decoded and compressed, before it is the other's turn
@@ -244,8 +244,9 @@ def _decode(job: Job, rows: np.ndarray, hashes: Sequence[str]) -> Decoded:
 def quantise(output: dict[str, Tensor]) -> dict[str, np.ndarray]:
     """A parser's output -> the arrays of parts.h5, (batch, ...) uint8, and `valid` (batch,) bool.
 
-    A probability is p x 255, rounded, so that the 8 sum to 255 +- 4. Entropy is that of the pooled probabilities
-    before rounding, over log 8 (ESA-ReID Eq. 1, 2 with E_max = log N). Not valid: NaN, or no sum of one.
+    A pooled probability is p x 255 in steps of 5, and a cell's sum to 255 (`shares`). Entropy, in steps of 5 too, is
+    that of the pooled probabilities before rounding, over log 8 (ESA-ReID Eq. 1, 2 with E_max = log N). Not valid:
+    NaN, or no sum of one.
     """
     parts8 = output["parts8"]
     pooled8 = F.avg_pool2d(parts8, CELL)
@@ -256,9 +257,9 @@ def quantise(output: dict[str, Tensor]) -> dict[str, np.ndarray]:
         pooled4 = torch.stack([pooled8[:, group].sum(1) for group in groups], 1)
 
     valid = ((pooled8.sum(1) - 1).abs() < 0.01).flatten(1).all(1)
-    result = {"native": output["native"].cpu().numpy(), "probs/parts8": _bytes(pooled8),
-              "probs/parts4": _bytes(pooled4), "visibility": _bytes(parts8.amax((2, 3))),
-              "entropy": _bytes(torch.special.entr(pooled8).sum(1) / math.log(len(PARTS8)))}
+    result = {"native": output["native"].cpu().numpy(), "probs/parts8": shares(pooled8),
+              "probs/parts4": shares(pooled4), "visibility": _bytes(parts8.amax((2, 3))),
+              "entropy": _bytes(torch.special.entr(pooled8).sum(1) / math.log(len(PARTS8)), STEP)}
     if "uv" in output:
         result["uv"] = _bytes(output["uv"])
         valid &= output["uv"].flatten(1).sum(1).isfinite()
@@ -266,8 +267,28 @@ def quantise(output: dict[str, Tensor]) -> dict[str, np.ndarray]:
     return result | {"valid": valid.cpu().numpy()}
 
 
-def _bytes(values: Tensor) -> np.ndarray:
-    return (values * 255).round_().clamp_(0, 255).to(torch.uint8).cpu().numpy()
+def shares(probabilities: Tensor) -> np.ndarray:
+    """(batch, K, h, w) that sum to one over K -> uint8 multiples of STEP that sum to 255.
+
+    The largest remainders are rounded up, of equals the first ones: each is less than a STEP from p x 255.
+    """
+    levels = 255 // STEP
+    scaled = probabilities * levels
+    whole = scaled.floor()
+    missing = (levels - whole.sum(1, keepdim=True)).round_()
+    order = torch.arange(probabilities.shape[1], device=probabilities.device)[:, None, None] / 2**20
+    rest = (scaled - whole) - order  # no two are equal
+
+    before = torch.zeros(rest.shape, dtype=torch.uint8, device=rest.device)
+    for one in rest.split(1, 1):  # how many come before each; sorting takes several times as long
+        before += (one > rest).view(torch.uint8)
+
+    whole += before < missing
+    return whole.mul_(STEP).clamp_(0, 255).to(torch.uint8).cpu().numpy()
+
+
+def _bytes(values: Tensor, step: int = 1) -> np.ndarray:
+    return (values * (255 // step)).round_().mul_(step).clamp_(0, 255).to(torch.uint8).cpu().numpy()
 
 
 def _compress(job: Job, hashes: Sequence[str], rows: np.ndarray, failures: list[str], maps: dict[str, np.ndarray]

@@ -28,7 +28,8 @@ def choose_device(wanted: str, *, threads: int) -> torch.device:
         print(f"threads is {threads}, and this process may use {most} processor{'s' * (most > 1)}: they take turns, "
               "which is slower than as many threads as processors; kept, for the last digits depend on it",
               file=sys.stderr)
-    torch.use_deterministic_algorithms(True, warn_only=name != "cpu")
+    # The same as torch.use_deterministic_algorithms, which imports the compiler to tell it, too.
+    torch.set_deterministic_debug_mode("error" if name == "cpu" else "warn")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # all is written first
     return torch.device(name)
 

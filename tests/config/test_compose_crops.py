@@ -10,7 +10,9 @@ from pipeline.base.errors import InputError
 from pipeline.config.compose import Composed, compose
 from pipeline.config.compose_crops import SECTIONS
 from pipeline.config.loader import load_experiment
+from pipeline.config.plan import Plan
 from tests.config.conftest import ROOT
+from tests.helpers.bare_params import by_data_set
 from tests.helpers.trees import tree, write_tree
 
 SETS = {"market1501": "market1501", "occluded-dukemtmc": "occluded-duke", "partial-reid": "partial-reid-partial",
@@ -20,8 +22,15 @@ SETS = {"market1501": "market1501", "occluded-dukemtmc": "occluded-duke", "parti
 def reads(composed: Composed) -> dict[str, str]:
     """What each training and embedding of SGAM reads."""
     plan = composed.plan["plan"]
-    return {key: entry["reads"].removeprefix("data/cache/") for section in ("train", "embed")
-            for key, entry in plan[section].items() if entry["model"] == "sgam"}
+    return {key: entry["reads"].removeprefix("data/cache/")
+            for key, entry in (plan["train"] | by_data_set(plan)).items()
+            if entry["model"] == "sgam"}
+
+
+def embedding_reads(plan: Plan) -> dict[str, str]:
+    """What each embedding reads."""
+    return {f"{entry.result}-on-{test.dataset}": test.reads for entry in plan.embeddings.values()
+            for test in entry.sets}
 
 
 def crops(composed: Composed) -> dict[str, dict[str, Any]]:
@@ -49,7 +58,7 @@ def test_the_paper_s_rows_read_the_crops_parsed_again(command):
     assert paper.params.crops[market].thresholds == (0.2,) * 4 and paper.params.crops[market].scores == "normalised"
     assert paper.params.runs["sgam-market1501"].cache == market
     assert paper.plan.train["sgam-market1501"].reads == f"data/cache/{market}/crops.h5"
-    assert paper.plan.embed["sgam-market1501-on-partial-ilids"].reads == (
+    assert embedding_reads(paper.plan)["sgam-market1501-on-partial-ilids"] == (
         "data/cache/partial-ilids-lip-by-market1501-0_2/crops.h5")
 
     duke = "occluded-dukemtmc-lip-by-occluded-dukemtmc-0_2"
@@ -59,8 +68,8 @@ def test_the_paper_s_rows_read_the_crops_parsed_again(command):
     for variant, expected in (("sgam", again), ("sgam-1", again), ("sgam-no-crop", whole), ("sgam-resnet50", whole),
                               ("sgam-resnet50-crop", whole)):
         assert own.plan.train[f"{variant}-occluded-dukemtmc"].reads in expected, variant
-        assert own.plan.embed[f"{variant}-occluded-dukemtmc-on-occluded-dukemtmc"].reads in expected, variant
-    assert own.plan.embed["sgam-2-occluded-dukemtmc-on-occluded-dukemtmc"].reads in again
+        assert embedding_reads(own.plan)[f"{variant}-occluded-dukemtmc-on-occluded-dukemtmc"] in expected, variant
+    assert embedding_reads(own.plan)["sgam-2-occluded-dukemtmc-on-occluded-dukemtmc"] in again
 
 
 def test_without_lip_the_crops_are_parsed_by_the_data_sets_own_parser():

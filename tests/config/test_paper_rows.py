@@ -11,6 +11,7 @@ from pipeline.config.compose import compose
 from pipeline.config.paper_rows import counterpart, own_variant, read_rows, read_variants, run_name
 from pipeline.datasets.layouts import LAYOUTS
 from tests.config.conftest import ROOT
+from tests.helpers.bare_params import by_data_set
 from tests.helpers.compositions import PAPERS, Entry, together, wanted
 
 pytestmark = pytest.mark.usefixtures("at_root")
@@ -126,7 +127,7 @@ def test_a_row_trains_for_itself_or_not_at_all(own, papers):
 def test_joints_of_a_real_set_lie_beside_its_folder_and_are_kept_by_name(own):
     key = "sorn-no-semantic-p-occluded-dukemtmc"
     composed = own["paper-sorn"]
-    assert composed.plan["plan"]["embed_seen"][f"{key}-on-occluded-dukemtmc"]["seen_by"] == JOINTS
+    assert composed.plan["plan"]["embed_seen"][key]["seen_by"] == JOINTS
     assert composed.folders["occluded-dukemtmc-joints"] == JOINTS
     without = compose("paper-sorn", tuple(name for name in composed.folders if name != "occluded-dukemtmc-joints"))
     evaluated = (set(tree.plan["plan"]["evaluate"]) for tree in (composed, without))
@@ -143,7 +144,7 @@ def test_nothing_is_trained_or_cached_without_a_result():
     for paper in PAPERS:
         composed = compose(f"paper-{paper}", kept)
         plan = composed.plan["plan"]
-        used = {embed["run"] for embed in (plan["embed"] | plan["embed_seen"]).values()}
+        used = {embed["run"] for embed in by_data_set(plan).values()}
         used |= {embed["seen_by"].split("/")[2] for embed in plan["embed_seen"].values()}
         assert set(plan["train"]) <= used
 

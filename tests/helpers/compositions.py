@@ -5,6 +5,7 @@ from typing import Any
 from pipeline.config.compose import Composed, compose
 from pipeline.config.paper_rows import wanted_rows
 from pipeline.config.profiles import load_profile
+from tests.helpers.bare_params import by_data_set
 
 PAPERS = ("esa", "sgsfa", "sgam", "dsa", "sorn")
 Entry = dict[str, Any]
@@ -21,7 +22,7 @@ def merged(composed: Composed) -> Entry:
         for section, entries in merged(base).items():
             tree.setdefault(section, {}).update(entries)
     plan = composed.plan["plan"]
-    own = composed.params | plan | {"embed": plan["embed"] | plan["embed_seen"]}
+    own = composed.params | plan | {"embed": by_data_set(plan)}
     for section, entries in own.items():
         if isinstance(entries, dict):
             tree.setdefault(section, {}).update(entries)

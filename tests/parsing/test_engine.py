@@ -1,6 +1,7 @@
 """The engine: what it keeps of a parser against naive loops; the same bytes whatever happens on the way."""
 
 import hashlib
+import math
 import os
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from pipeline.base.images import fit, read_image, write_image
 from pipeline.caches.cache import Cache
 from pipeline.datasets.index import read_index, write_index
 from pipeline.parsing import engine
-from pipeline.parsing.engine import quantise
+from pipeline.parsing.engine import quantise, shares
 from pipeline.parsing.oracle import Oracle
 from tests.helpers.parsed_set import COUNT, make_job, parse, soft_forward
 from tests.helpers.plain_resize import plain_resize
@@ -38,11 +39,31 @@ def test_quantised_maps_follow_their_definitions():
                 mean = parts8[image, :, row * 4:row * 4 + 4, column * 4:column * 4 + 4].reshape(8, 16).mean(1)
                 four = [mean[0], mean[1], mean[2:5].sum(), mean[5:7].sum(), mean[7]]
                 cell = (image, slice(None), row, column)
-                np.testing.assert_allclose(maps["probs/parts8"][cell], mean * 255, atol=0.51)
-                np.testing.assert_allclose(maps["probs/parts4"][cell], np.array(four) * 255, atol=0.51)
+                for name, means in (("probs/parts8", mean), ("probs/parts4", np.array(four))):
+                    np.testing.assert_array_equal(maps[name][cell], largest_remainders(means))
+                    np.testing.assert_array_less(abs(maps[name][cell] - means * 255), 5)
                 entropy = scipy.stats.entropy(mean, base=8)
-                np.testing.assert_allclose(maps["entropy"][image, row, column], entropy * 255, atol=0.51)
-    assert abs(maps["probs/parts8"].sum(1, dtype=int) - 255).max() <= 4 and maps["valid"].all()
+                assert maps["entropy"][image, row, column] == 5 * round(entropy * 51)
+    assert maps["valid"].all()
+
+
+def largest_remainders(means: np.ndarray) -> list[int]:
+    """The naive loop: 51 seats by Hamilton's method, times 5; of equal remainders the first one."""
+    seats = [math.floor(mean * 51) for mean in means]
+    order = sorted(range(len(means)), key=lambda k: (seats[k] - means[k] * 51, k))
+    for k in order[:51 - sum(seats)]:
+        seats[k] += 1
+    return [5 * seat for seat in seats]
+
+
+def test_probabilities_of_a_cell_sum_to_one_whatever_they_are():
+    """Equal remainders, one certain part, and sums that are one but for the last bits."""
+    cells = [[1 / 8] * 8, [1, *[0] * 7], [1 / 3, 1 / 3, 1 / 3, 0, 0, 0, 0, 0], [k / 16 for k in (9, 7, *[0] * 6)],
+             np.float32(np.full(8, 0.1250001)), np.float32(np.full(8, 0.1249999))]
+    kept = shares(torch.tensor(np.stack(cells)).float()[:, :, None, None])[..., 0, 0].astype(int)
+    assert (kept.sum(1) == 255).all() and (kept % 5 == 0).all()
+    assert kept[0].tolist() == [35, 35, 35, *[30] * 5] and kept[1].tolist() == [255, *[0] * 7]
+    assert kept[2].tolist() == [85] * 3 + [0] * 5 and kept[3].tolist() == [145, 110, *[0] * 6]
 
 
 def test_a_certain_parser_has_no_entropy_and_an_undecided_one_all():

@@ -2,6 +2,7 @@
 
 import os
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -28,6 +29,14 @@ def test_damaged_rows_of_an_old_cache_are_parsed_anew(root, capsys):
     assert seen == [make_job(root).paths[6]] and "damaged" in capsys.readouterr().out
     path.write_bytes(path.read_bytes()[:2000])
     assert parse(root) == expected and "damaged or no cache" in capsys.readouterr().out
+
+
+def test_a_cache_of_an_older_format_is_parsed_anew(root, capsys):
+    made = parse(root)
+    with h5py.File(root / "parts.h5", "r+") as file:
+        del file.attrs["format"]
+    assert parse(root) == made
+    assert "has format 1, and this version reads format 2" in capsys.readouterr().out
 
 
 def test_images_that_cannot_be_read_cost_only_themselves(root):

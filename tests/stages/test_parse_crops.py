@@ -114,7 +114,7 @@ def experiment(*, crops: dict[str, Any] | None = None, plans: dict[str, Any] | N
              "parse_crops": {KEY: {**source, "cache": DATA, "owner": "default", "parts": parts, "train_index": index,
                                    "train_parts": parts} | (plans or {})}}
     plan["train"]["sgam"] |= {"cache": KEY, "reads": reads}
-    plan["embed"][f"sgam-on-{DATA}"] |= {"reads": reads}
+    plan["embed"]["sgam"]["sets"][0] |= {"reads": reads}
     return bare_experiment(params=params, plan=plan)
 
 
@@ -245,7 +245,7 @@ def test_training_and_embedding_see_the_crops_and_their_own_maps(project, monkey
     assert provenance["crop"] == crops.maker["crop"]
     assert provenance["parameters"]["model"]["recrop"] == "parse"
 
-    embed.run(experiment(), f"sgam-on-{DATA}")
+    embed.run(experiment(), "sgam")
     made = experiment()
     network = open_run(made.run("sgam"), key="sgam", weights=weights("sgam"), match=made.params.results["sgam"].match
                        ).network
@@ -266,7 +266,7 @@ def test_crops_of_another_rule_or_training_set_are_refused(project):
             (experiment(crops={"max_ids": 3}), "was cropped by training images of SHA-256 [0-9a-f]{12}, and run"),
             (experiment(crops={"scores": "paper"}), r"was cropped by medians None, and run 'sgam' crops by \[0\.")):
         parse_crops.run(wrong, KEY)
-        for stage, key in ((train, "sgam"), (embed, f"sgam-on-{DATA}")):
+        for stage, key in ((train, "sgam"), (embed, "sgam")):
             with pytest.raises(InputError, match=f"{KEY}/crops.h5': {said}"):
                 stage.run(wrong, key)
 
@@ -287,8 +287,8 @@ def test_a_cache_of_the_other_kind_is_refused(project):
     with pytest.raises(InputError, match="'other/parts.h5' holds parses of crops, and a parts.h5 is of whole images"):
         train.run(experiment(model={"recrop": "maps"}, reads="other/parts.h5"), "sgam")
     train.run(experiment(), "sgam")
-    with pytest.raises(InputError, match="plan.embed.sgam-on-fake.reads: is 'data/cache/fake/parts.h5'"):
-        embed.run(experiment(reads=parts), f"sgam-on-{DATA}")
+    with pytest.raises(InputError, match="plan.embed.sgam, fake: reads: is 'data/cache/fake/parts.h5'"):
+        embed.run(experiment(reads=parts), "sgam")
 
 
 def test_what_does_not_belong_together_is_one_sentence(project):
