@@ -129,7 +129,7 @@ def test_the_file_says_what_made_it(root, monkeypatch):
     monkeypatch.chdir(root)
     cache = run_stage(read_index("index.csv"), parser="oracle", source="raw/labels.h5", height=HEIGHT, width=WIDTH)
     assert {"parser": "oracle", "taxonomy": "densepose24", "exact": True, "height": HEIGHT, "width": WIDTH,
-            "batch": 4, "threads": 1, "torch": torch.__version__, "format": 1,
+            "batch": 4, "threads": 1, "torch": torch.__version__, "format": 2,
             "source_sha256": hashlib.sha256(Path("raw/labels.h5").read_bytes()).hexdigest()}.items() \
         <= cache.maker.items()
     assert cache.chunk("labels", 2) == compress(np.zeros((HEIGHT, WIDTH), np.uint8))  # nobody is there
