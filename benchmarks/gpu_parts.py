@@ -47,11 +47,12 @@ class Size:
     dsag_widths: tuple[float, ...] = (0.25, 1.0)
     branch_images: int = 64
     steps: int = 10  # between two looks at the clock
+    windows: int = 3  # of so many steps, of which the fastest counts
 
 
 FULL = Size()
 SMALL = Size(backbone="resnet18", height=96, width=32, batch=8, batches=(8,), dsag_widths=(0.0625,), branch_images=2,
-             steps=1)
+             steps=1, windows=1)
 
 
 def built(recipe: str, size: Size) -> Any:
@@ -124,7 +125,7 @@ def layouts(size: Size, device: str, _peak: float | None) -> Iterator[Row]:
     for bfloat16 in (False, True):
         for last in (False, True):
             step = stepper(built("baseline", size), random_batch(setting, setting.batch), bfloat16=bfloat16, last=last)
-            seconds = per_step(step, size.steps)
+            seconds = per_step(step, size)
             first = first or seconds
             yield {"numbers": "bfloat16" if bfloat16 else "float32", "channels": "last" if last else "first",
                    "ms a step": 1000 * seconds, "images/s": setting.batch / seconds, "speedup": first / seconds}
@@ -174,7 +175,7 @@ def throughput(size: Size, device: str, peak: float | None) -> Iterator[Row]:
             with free_kernels(kernels == "free"):
                 step = stepper(built("baseline", size), random_batch(options(size, device, **wide), batch),
                                bfloat16=True)
-                speed = batch / per_step(step, size.steps)
+                speed = batch / per_step(step, size)
             yield {"batch": batch, "kernels": kernels, "images/s": speed, "GFLOP an image": work,
                    "TFLOP/s": speed * work / 1000, "MFU": speed * work / 1000 / peak if peak else None}
 
@@ -266,21 +267,21 @@ def stepper(model: nn.Module, batch: dict[str, Tensor], *, bfloat16: bool, last:
     return step
 
 
-def per_step(step: Callable[[], object], steps: int) -> float:
-    """Seconds, of the fastest of three windows of so many steps, after one to warm up."""
-    windows = []
-    for _ in range(4):
+def per_step(step: Callable[[], object], size: Size) -> float:
+    """Seconds of a step in the fastest window, after one to warm up."""
+    seconds = []
+    for _ in range(1 + size.windows):
         start = time.perf_counter()
-        for _ in range(steps):
+        for _ in range(size.steps):
             step()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        windows.append((time.perf_counter() - start) / steps)
-    return min(windows[1:])
+        seconds.append((time.perf_counter() - start) / size.steps)
+    return min(seconds[1:])
 
 
 def apart(one: Tensor, two: Tensor) -> float:
-    return float((one - two).abs().max())
+    return float((one - two).detach().abs().max())
 
 
 def relative(one: float, two: float) -> float:
