@@ -205,7 +205,7 @@ def side(name: str, count: int) -> Side:
     pid, features = draw.integers(1, 751, count), np.empty((count, PARTS * SIZE), np.float16)
     for start in range(0, count, 4096):
         own = pid[start:start + 4096]
-        block = draw.standard_normal((len(own), PARTS * SIZE), dtype=np.float32) + 0.15 * centres[own]
+        block = draw.standard_normal((len(own), PARTS * SIZE), dtype=np.float32) + 0.3 * centres[own]
         block = block.reshape(-1, PARTS, SIZE)
         features[start:start + 4096] = (block / np.linalg.norm(block, axis=2, keepdims=True)).reshape(len(own), -1)
     visibility = (draw.random((count, PARTS)) < 0.8).astype(np.float32)
