@@ -1,4 +1,4 @@
-"""Backbone: torchvision's ResNet, average pool and classifier removed, last stage at stride 1.
+"""Backbone: a ResNet (models/resnet.py), average pool and classifier removed, last stage at stride 1.
 
 An H x W image becomes an H/16 x W/16 map, because `layer4` no longer halves it (SORN IV-B, DSA 4.2).
 The attribute names are torchvision's, so its weight files load as they are.
@@ -8,21 +8,16 @@ B images, C1 .. C4 channels of the four stages.
 
 import os
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision import models as torchvision_models
+
+from models.resnet import BLOCKS, IMAGENET, URL, Resnet, imagenet_weights
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in [0, 1]; every network's input is normalised with these
 IMAGENET_STD = (0.229, 0.224, 0.225)
-
-ARCHITECTURES = {
-    "resnet18": (torchvision_models.resnet18, torchvision_models.ResNet18_Weights.IMAGENET1K_V1),
-    "resnet50": (torchvision_models.resnet50, torchvision_models.ResNet50_Weights.IMAGENET1K_V1),
-}
 
 
 class Backbone(nn.Module):
@@ -37,11 +32,10 @@ class Backbone(nn.Module):
 
     def __init__(self, *, architecture: str, init: str):
         super().__init__()
-        if architecture not in ARCHITECTURES:
-            known = ", ".join(ARCHITECTURES)
+        if architecture not in BLOCKS:
+            known = ", ".join(BLOCKS)
             raise ValueError(f"unknown backbone {architecture!r}; a backbone is one of {known}")
-        build, imagenet = ARCHITECTURES[architecture]
-        resnet = build(weights=None)
+        resnet = Resnet(architecture)
         self.architecture, self.init = architecture, init
 
         self.conv1, self.bn1, self.relu, self.maxpool = resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool
@@ -51,7 +45,7 @@ class Backbone(nn.Module):
         self.channels: tuple[int, ...] = (last // 8, last // 4, last // 2, last)
 
         if init == "imagenet":
-            _fill(self, _download(imagenet, architecture), f"torchvision's IMAGENET1K_V1 of {architecture}")
+            _fill(self, _download(architecture), f"torchvision's IMAGENET1K_V1 of {architecture}")
         elif init != "none":
             _fill(self, read_state(init), init)
 
@@ -86,7 +80,7 @@ class Backbone(nn.Module):
 
 def last_stage(architecture: str) -> nn.Sequential:
     """A freshly drawn `layer4` at stride 1 (conv5_x of the ResNet), for heads that start at random."""
-    return _stride_one(ARCHITECTURES[architecture][0](weights=None).layer4)
+    return _stride_one(Resnet(architecture).layer4)
 
 
 def parameter_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -111,12 +105,12 @@ def _stride_one(layer: nn.Sequential) -> nn.Sequential:
     return layer
 
 
-def _download(weights: Any, architecture: str) -> dict[str, Tensor]:
+def _download(architecture: str) -> dict[str, Tensor]:
     try:
-        return weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+        return imagenet_weights(architecture)
     except (OSError, RuntimeError) as error:
-        name = weights.url.rsplit("/", 1)[-1]
-        raise ValueError(f"init imagenet: the weights of {architecture} could not be fetched from {weights.url} "
+        name = IMAGENET[architecture]
+        raise ValueError(f"init imagenet: the weights of {architecture} could not be fetched from {URL}{name} "
                          f"({error}); put {name} into {torch.hub.get_dir()}/checkpoints, or name a file as "
                          "init, or train with init none") from error
 

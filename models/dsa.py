@@ -13,13 +13,13 @@ MF-Stream, DSAG-Stream and their fusion; _G global, _L the eight local ones side
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from models.backbone import Backbone, last_stage
 from models.choices import check_choices
 from models.classifiers import hidden_classifier
 from models.distributed_batch import processes, whole_batch
 from models.losses import accuracy, batch_hard_triplet, euclidean, smoothed_cross_entropy
+from models.resnet import BasicBlock, Bottleneck
 
 CHOICES = {"features": ("f", "z", "z_global", "z_local"), "fusion": ("add", "concat")}
 PARTS = 8

@@ -53,7 +53,8 @@ def _run(experiment: Experiment, key: str, settings: RunParams, plan: TrainPlan,
         frame = training_rows(read_index(plan.index), max_ids=settings.max_ids)
     except InputError as error:
         raise InputError(f"runs.{key} trains on {plan.train_on}: {error}") from error
-    match = pick(experiment.params.results, key, "results").match  # training does not depend on it
+    # A network is built with how it will be matched, which it refuses here where it cannot; no weight depends on it.
+    match = pick(experiment.params.results, key, "results").match
     start = None
     if isinstance(plan, StartedTrainPlan):
         start = Start(key=plan.start, run=experiment.run(plan.start), weights=plan.weights)

@@ -131,6 +131,15 @@ EXTERNAL: dict[str, type] = {"densepose": DensePoseParams, "huggingface": Huggin
 
 
 @dataclass(frozen=True)
+class CropsParams:
+    """How SGAM crops images, whose crops are parsed again: the same in every run that reads them."""
+
+    thresholds: tuple[float, ...] = doc("t_i of head, upper body, lower body, shoes: what is visible", low=0)
+    scores: str = doc("S over its median of the training set, or sums over pixels", choices=("normalised", "paper"))
+    max_ids: int = count("the training set is its first so many identities; 0 is all", low=0, neutral=0)
+
+
+@dataclass(frozen=True)
 class WarpParams:
     height: int = count("pixels; image and u,v are resized to this before warping", low=16, high=SIDE)
     width: int = count("pixels; image and u,v are resized to this before warping", low=16, high=SIDE)
@@ -215,6 +224,7 @@ class Params:
     photographs: dict[str, PhotographsParams] = doc("parsers trained on labelled photographs")
     caches: dict[str, CacheParams] = doc("parses by the pipeline's own parsers")
     external: dict[str, ExternalParams] = doc("parses by parsers from outside")
+    crops: dict[str, CropsParams] = doc("parses of what SGAM's crop leaves of each image")
     warps: dict[str, WarpParams] = doc("images warped onto the body's surface")
     runs: dict[str, RunParams] = doc("networks, and how each is trained")
     results: dict[str, ResultParams] = doc("how a trained network is matched: one of a run's own name, and others")

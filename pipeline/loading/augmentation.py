@@ -99,44 +99,45 @@ def mean_colour(rgb: np.ndarray) -> np.ndarray:
 # A batch, on the device ----------------------------------------------------------------------------
 
 
-def moved_maps(frames: Tensor, left_to_go: Tensor, erased: Tensor, still: Tensor) -> Tensor:
-    """Maps (B, K, h + 1, w + 1) of `move_cells` that go (B, 2) 0 .. 3 pixels down and right -> (B, K, h, w).
+def moved_maps(frames: Tensor, left_to_go: Tensor, erased: Tensor) -> Tensor:
+    """Maps (B, K, h + 1, w + 1) of `move_cells` that go (B, 2) 0 .. 3 pixels down and right -> (B, K, h, w) float32.
 
     Each cell is the mean of its pixels, which come from up to four cells. Background comes first among probabilities
-    (K > 1) and is certain where pixels are erased (B, 4); a single map (entropy, (B, h + 1, w + 1)) is 0 there. Images
-    that stand still (B,) keep their maps: a mean of equal numbers may be another one in the last bit.
+    (K > 1) and is certain where pixels are erased (B, 4); a single map (entropy, (B, h + 1, w + 1)) is 0 there. Bytes
+    (uint8, of 255) are summed in whole numbers and divided once; float32 in [0, 1] is summed as it is.
     """
     if frames.ndim == 3:
-        return moved_maps(frames[:, None], left_to_go, erased, still)[:, 0]
+        return moved_maps(frames[:, None], left_to_go, erased)[:, 0]
 
-    background = torch.zeros(frames.shape[1], 1, 1, device=frames.device)  # (K, 1, 1)
-    background[0] = frames.shape[1] > 1
-    y, x = (CELL * torch.arange(size - 1, device=frames.device) for size in frames.shape[2:])  # (h,), (w,)
-    top, left, bottom, right = erased[:, :, None].unbind(1)  # (B, 1) each
-    rows, columns = left_to_go[:, :, None, None, None].unbind(1)  # (B, 1, 1, 1) each
+    certain, kind = (255, torch.int16) if frames.dtype == torch.uint8 else (1, torch.float32)  # 16 x 255 < 2^15
+    maps, (height, width) = frames.to(kind), (size - 1 for size in frames.shape[2:])
+    top, left, bottom, right = erased[:, :, None, None].unbind(1)  # (B, 1, 1) each
+    rows, columns = left_to_go[:, :, None, None].unbind(1)
 
-    # A line's pixels first, then lines: last bits of trained weights hang on the order of sums.
-    seen, spoilt = [], []  # (B, K, h + 1, w) each
-    for pixel in range(CELL):
-        line = torch.where(columns <= pixel, frames[..., 1:], frames[..., :-1])
-        seen.append(line)
-        spoilt.append(torch.where(((x + pixel >= left) & (x + pixel < right))[:, None, None], background, line))
+    # Of each line, how many pixels of a cell are its own and its neighbour's: all of them, and those not erased.
+    own, others, own_seen, others_seen = (count[:, None, None].to(kind)
+                                          for count in _counts(columns, left, right, width))
+    kept = own * maps[..., 1:] + others * maps[..., :-1]  # (B, K, h + 1, w)
+    spoilt = own_seen * maps[..., 1:] + others_seen * maps[..., :-1]
+    if frames.shape[1] > 1:
+        spoilt[:, 0] += certain * (CELL - own_seen - others_seen)[:, 0]
 
-    kept, blanked, lines = _sum(seen), _sum(spoilt), []  # lines: (B, K, h, w) each
-    for pixel in range(CELL):
-        gone = ((y + pixel >= top) & (y + pixel < bottom))[:, None, :, None]
-        above, below = (torch.where(gone, blanked[:, :, first:last], kept[:, :, first:last])
-                        for first, last in ((0, -1), (1, None)))
-        lines.append(torch.where(rows <= pixel, below, above))
-
-    return torch.where(still[:, None, None, None], frames[:, :, 1:, 1:], _sum(lines) / CELL**2)
+    own, others, own_seen, others_seen = (count[:, None, :, None].to(kind)
+                                          for count in _counts(rows, top, bottom, height))
+    total = own_seen * kept[:, :, 1:] + others_seen * kept[:, :, :-1]  # (B, K, h, w)
+    total += (own - own_seen) * spoilt[:, :, 1:] + (others - others_seen) * spoilt[:, :, :-1]
+    return total.float().div_(torch.tensor([CELL**2 * certain], dtype=torch.float32, device=total.device))
 
 
-def _sum(tensors: list[Tensor]) -> Tensor:
-    total = tensors[0] + tensors[1]
-    for tensor in tensors[2:]:
-        total += tensor
-    return total
+def _counts(to_go: Tensor, first: Tensor, stop: Tensor, cells: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Along one axis, (B, cells) each: a cell's pixels that are its own after the move, the neighbour's before it, and
+    those of either that are not erased. to_go 0 .. 3 and the erased pixels first .. stop - 1: (B, 1, 1) each.
+    """
+    pixel = torch.arange(CELL, device=to_go.device)
+    seen = CELL * torch.arange(cells, device=to_go.device)[:, None] + pixel  # (cells, 4)
+    seen = (seen < first) | (seen >= stop)  # (B, cells, 4)
+    own = (to_go <= pixel).expand_as(seen)
+    return own.sum(2), (~own).sum(2), (own & seen).sum(2), (~own & seen).sum(2)
 
 
 def flip_parts(parts: Tensor, flip: Tensor) -> Tensor:

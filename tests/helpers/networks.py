@@ -14,6 +14,12 @@ from pipeline.config.profiles import like
 RECIPES = yaml.safe_load((Path(__file__).resolve().parents[2] / "profiles/recipes.yaml").read_text())["recipes"]
 
 
+def torchvision_models() -> Any:
+    """torchvision's networks, as a reference; models.parsers makes torchvision importable."""
+    importlib.import_module("models.parsers")
+    return importlib.import_module("torchvision.models")
+
+
 def resnet18() -> Backbone:
     return Backbone(architecture="resnet18", init="none")
 

@@ -1,13 +1,47 @@
 """Backbone: torchvision's values at stride 1, weights that load or say why not, and the two parameter groups."""
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from models import backbone as module
-from models.backbone import Backbone, last_stage, parameter_groups
-from tests.helpers.networks import resnet18
+from models.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone, last_stage, parameter_groups
+from models.resnet import BLOCKS, Resnet, imagenet_weights
+from pipeline.base import images
+from tests.helpers.networks import resnet18, torchvision_models
+
+
+@pytest.mark.parametrize("architecture", BLOCKS)
+def test_a_seed_draws_torchvision_s_start_and_leaves_the_stream_where_it_does(architecture):
+    states = []
+    for build in (lambda: getattr(torchvision_models(), architecture)(weights=None), lambda: Resnet(architecture)):
+        torch.manual_seed(5)
+        states.append({**build().state_dict(), "next": torch.rand(1)})
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+@pytest.mark.parametrize("architecture", BLOCKS)
+def test_training_a_stage_is_torchvision_s(architecture):
+    """Values and gradients, with statistics of the batch."""
+    torch.manual_seed(6)
+    theirs, ours = getattr(torchvision_models(), architecture)(weights=None), Resnet(architecture)
+    ours.load_state_dict(theirs.state_dict())
+    image_ = image(height=32, width=32)
+    for network in (theirs, ours):
+        x = network.maxpool(network.relu(network.bn1(network.conv1(image_))))
+        network.layer4(network.layer3(network.layer2(network.layer1(x)))).square().mean().backward()
+    pairs = list(zip(theirs.named_parameters(), ours.named_parameters(), strict=True))
+    assert all(torch.equal(one.grad, other.grad) for (_, one), (name, other) in pairs if not name.startswith("fc"))
+    assert all(torch.equal(one, other) for one, other in zip(theirs.buffers(), ours.buffers(), strict=True))
+
+
+@pytest.mark.parametrize("architecture", BLOCKS)
+def test_imagenet_s_weights_are_those_that_torchvision_names(architecture, monkeypatch):
+    weights = getattr(torchvision_models(), f"ResNet{architecture[6:]}_Weights").IMAGENET1K_V1
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda url, **_: {"url": url})
+    assert imagenet_weights(architecture) == {"url": weights.url}
 
 
 def image(seed: int = 0, height: int = 64, width: int = 32) -> torch.Tensor:
@@ -17,7 +51,7 @@ def image(seed: int = 0, height: int = 64, width: int = 32) -> torch.Tensor:
 @pytest.mark.parametrize("architecture", ["resnet18", "resnet50"])
 def test_the_first_three_stages_are_torchvisions_and_the_fourth_is_not_halved(architecture, tmp_path):
     torch.manual_seed(0)
-    reference = module.ARCHITECTURES[architecture][0](weights=None).eval()
+    reference = getattr(torchvision_models(), architecture)(weights=None).eval()
     file = tmp_path / "weights.pth"
     torch.save(reference.state_dict(), file)
     backbone = Backbone(architecture=architecture, init=str(file)).eval()
@@ -106,7 +140,7 @@ def test_imagenet_without_a_network_says_what_to_do(monkeypatch):
         assert kwargs["weights_only"]
         raise OSError("Name or service not known")
 
-    monkeypatch.setattr(module.torchvision_models.ResNet18_Weights, "get_state_dict", refuse)
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", refuse)
     with pytest.raises(ValueError, match="resnet18-f37072fd.pth.*init none") as error:
         Backbone(architecture="resnet18", init="imagenet")
     assert "\n" not in str(error.value)
@@ -138,3 +172,9 @@ def test_without_layer4_the_first_three_maps_stay():
         after = backbone.without_layer4()(image())
     assert len(after) == 3 and all(torch.equal(a, b) for a, b in zip(after, before, strict=False))
     assert backbone.width == 256
+
+
+def test_images_are_normalised_with_one_mean_and_deviation():
+    """Written twice, because neither the networks nor the pipeline import the other."""
+    assert images.IMAGENET_MEAN.tolist() == np.float32(IMAGENET_MEAN).tolist()
+    assert images.IMAGENET_STD.tolist() == np.float32(IMAGENET_STD).tolist()
