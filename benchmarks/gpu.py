@@ -20,7 +20,6 @@ runs the same parts without a GPU, as the tests do; its times mean nothing.
 
 import argparse
 import json
-import os
 import re
 import subprocess
 import sys
@@ -32,6 +31,7 @@ from typing import Any
 import torch
 
 from benchmarks.gpu_parts import FULL, PARTS, SMALL, Row, Size
+from pipeline.base.processors import processors
 from stages.shared.device import choose_device
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -65,7 +65,7 @@ def run_part(command: list[str], rows: Path, seconds: float) -> Row:
 
 def measure(name: str, size: Size, device: str, peak: float | None, rows: Path) -> None:
     """What a part's own process does: each row is on the disk before the next is begun."""
-    choose_device(device, threads=1 if size == SMALL else len(os.sched_getaffinity(0)))
+    choose_device(device, threads=1 if size == SMALL else processors())
     with open(rows, "w", encoding="utf-8") as file:
         for row in PARTS[name][0](size, device, peak):
             print(json.dumps(row), file=file, flush=True)

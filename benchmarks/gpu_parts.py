@@ -24,6 +24,7 @@ from models import distributed_batch
 from models.backbone import Backbone
 from pipeline.config.profiles import like
 from pipeline.training import distributed
+from pipeline.training.optimizers import Optimizer, adam_update, sgd_update
 from tests.helpers.networks import RECIPES, network, with_statistics
 
 MFU, CLOSE, SENT = 0.35, 1e-3, 1e-5
@@ -102,18 +103,18 @@ def outcome(model: Any, batch: dict[str, Tensor], *, bfloat16: bool) -> tuple[Te
     model = placed(copy.deepcopy(model), device)
     features, visibility = embed(model, batch, bfloat16=bfloat16)
     model.train()
-    optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
+    optimizer = Optimizer([{"params": model.parameters(), "lr": RATE}], sgd_update, weight_decay=0.0)
     losses = [training_step(model, optimizer, batch, bfloat16=bfloat16) for _ in range(2)]
     return features.double().cpu(), visibility.double().cpu(), losses[0], losses[1]
 
 
-def training_step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: dict[str, Tensor], *, bfloat16: bool
+def training_step(model: nn.Module, optimizer: Optimizer, batch: dict[str, Tensor], *, bfloat16: bool
                   ) -> float:
     """The loss before the step."""
     with torch.autocast(batch["image"].device.type, torch.bfloat16, enabled=bfloat16):
         loss = model(batch)[0]
     shown = loss.item()
-    optimizer.zero_grad(set_to_none=True)
+    optimizer.zero_grad()
     loss.backward()
     optimizer.step()
     return shown
@@ -258,7 +259,8 @@ def stepper(model: nn.Module, batch: dict[str, Tensor], *, bfloat16: bool, last:
     layout = torch.channels_last if last else torch.contiguous_format
     batch = batch | {"image": batch["image"].contiguous(memory_format=layout)}
     model = model.to(batch["image"].device, memory_format=layout).train()
-    optimizer = torch.optim.Adam(model.parameters(), lr=RATE, fused=True)
+    adam = adam_update((0.9, 0.999), decoupled=False)
+    optimizer = Optimizer([{"params": model.parameters(), "lr": RATE}], adam, weight_decay=5e-4)
 
     def step() -> None:
         model.train()
@@ -299,13 +301,13 @@ def tf32(wanted: bool) -> Iterator[None]:
 @contextmanager
 def free_kernels(wanted: bool) -> Iterator[None]:
     """Kernels that need not give the same twice, the fastest of those that cuDNN tries."""
-    before = torch.are_deterministic_algorithms_enabled()
+    before = torch.get_deterministic_debug_mode()
     if wanted:
-        torch.use_deterministic_algorithms(False)
+        torch.set_deterministic_debug_mode("default")
         torch.backends.cudnn.benchmark = True
     yield
     torch.backends.cudnn.benchmark = False
-    torch.use_deterministic_algorithms(before, warn_only=True)
+    torch.set_deterministic_debug_mode(before)
 
 
 Judge = Callable[[list[Row]], list[str]]

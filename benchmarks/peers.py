@@ -33,6 +33,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import models.parsers  # noqa: F401 # makes torchvision, which torchreid imports, importable beside a CPU-only torch
 from models.backbone import Backbone
 from models.losses import accuracy, smoothed_cross_entropy
 from pipeline.base.seeds import rng

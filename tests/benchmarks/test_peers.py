@@ -16,7 +16,7 @@ SMALL = {"size": 4, "height": 64, "width": 32}
 
 def plain() -> torch.nn.Module:
     """torchvision's ResNet-50, its last stage's two strides of 2 undone, with the weights both engines begin with."""
-    import torchvision  # after models/, beside a torch without CUDA
+    import torchvision  # after benchmarks.peers, which makes it importable beside a CPU-only torch
 
     network = torchvision.models.resnet50(weights=None, num_classes=peers.IDS)
     network.layer4[0].conv2.stride = network.layer4[0].downsample[0].stride = (1, 1)
