@@ -9,6 +9,8 @@ import torch
 
 from benchmarks import gpu, gpu_parts
 from benchmarks.gpu_parts import PARTS, SMALL
+from benchmarks.step_time import random_batch
+from tests.helpers.networks import with_statistics
 
 NAMES = ["network", "numbers", "features", "visibility", "loss", "next loss"]
 
@@ -20,9 +22,19 @@ def rows_of(part: str, monkeypatch, **changes) -> list[dict]:
     return json.loads(json.dumps(list(PARTS[part][0](SMALL, "cpu", 1.0))))
 
 
-def test_every_network_gives_on_the_same_device_the_same(monkeypatch):
-    rows = rows_of("networks", monkeypatch, NUMBERS=("float32",))
-    assert [row["network"] for row in rows] == list(gpu_parts.NETWORKS)
+@pytest.mark.parametrize("recipe", gpu_parts.NETWORKS)
+def test_every_network_has_what_it_reads_and_its_loss_moves_by_a_step(recipe):
+    model = with_statistics(gpu_parts.built(recipe, SMALL))
+    batch = random_batch(gpu_parts.options(SMALL, "cpu", recipe), SMALL.checked)
+    features, visibility, loss, following = gpu_parts.outcome(model, batch, bfloat16=False)
+    assert features.shape == (8, sum(model.sizes)) and visibility.shape == (8, len(model.sizes))
+    assert features.isfinite().all() and 0 < abs(loss - following) < loss
+    assert (features[0] != features[1]).any(), "two images have one feature"
+
+
+def test_one_network_gives_on_the_same_device_the_same(monkeypatch):
+    rows = rows_of("networks", monkeypatch, NUMBERS=("float32", "TF32"), NETWORKS=("baseline",))
+    assert [row["numbers"] for row in rows] == ["float32", "TF32"]
     assert all(row["features"] == row["loss"] == row["next loss"] == 0 and list(row) == NAMES for row in rows), rows
     assert PARTS["networks"][2](rows) == []
 
