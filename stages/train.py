@@ -57,7 +57,8 @@ def _run(experiment: Experiment, key: str, settings: RunParams, plan: TrainPlan,
     match = pick(experiment.params.results, key, "results").match
     start = None
     if isinstance(plan, StartedTrainPlan):
-        start = Start(key=plan.start, run=experiment.run(plan.start), weights=plan.weights)
+        start = Start(key=plan.start, run=experiment.run(plan.start), weights=plan.weights,
+                      index=plan.start_index, raw=plan.start_raw)
     begun = new_run(settings, key=key, match=match, frame=frame, index=Path(plan.index), raw=plan.raw,
                     cache=cache_among(plan.reads), start=start)
 
@@ -88,6 +89,8 @@ def _train(begun: OpenRun, settings: RunParams, plan: TrainPlan, *, key: str, fr
     """Train in place; the last tenth's mean of the loss and of each scalar."""
     augment, recipe, batch = settings.augment, settings.optimizer, settings.batch
     try:
+        chance = Chance(seed=settings.seed, flip=augment.flip, pad=augment.pad, erase=augment.erase, fill=augment.fill,
+                        occlude=augment.occlude, occlude_low=augment.occlude_low, occlude_high=augment.occlude_high)
         share = distributed.share_of(batch)
         draws = Batches(frame["target"].to_numpy(), batch=batch, ids_per_batch=settings.ids_per_batch,
                         seed=settings.seed)
@@ -98,7 +101,6 @@ def _train(begun: OpenRun, settings: RunParams, plan: TrainPlan, *, key: str, fr
         raise InputError(f"runs.{key}: {error}") from error
 
     whole_batch_norm(begun.network, device)
-    chance = Chance(seed=settings.seed, flip=augment.flip, pad=augment.pad, erase=augment.erase, fill=augment.fill)
     images = Images(frame, raw=plan.raw, cache=cache_among(plan.reads), arrays=begun.arrays, crop=begun.crop,
                     height=settings.height, width=settings.width, chance=chance)
     rate = functools.partial(learning_rate, lr=recipe.lr, warmup=recipe.warmup, warmup_start=recipe.warmup_start,

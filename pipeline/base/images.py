@@ -10,7 +10,7 @@ from PIL import Image
 from pipeline.base.errors import InputError
 from pipeline.base.files import write_bytes
 
-# Of RGB in [0, 1]. models/backbone.py has its own, because pipeline and models import neither each other.
+# Of RGB in [0, 1]. models/pretrained.py has its own, because pipeline and models import neither each other.
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
 

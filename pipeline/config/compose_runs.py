@@ -149,7 +149,10 @@ def _train(made: Composition, key: str, entry: Entry, train_on: str, written: En
     if start is not None:
         if not _can_start(made, start, settings["name"], entry.get("backbone"), f"{place}.init"):
             return False
-        section, started = "train_from", {"start": start, "weights": paths.weights(start).as_posix()}
+        section, started = "train_from", {
+            "start": start, "weights": paths.weights(start).as_posix(),
+            "start_index": paths.index(known.runs[start].train_on).as_posix(),
+            "start_raw": known.datasets[known.runs[start].train_on].raw}
 
     made.params["runs"][key] = {**entry, "model": settings, "train_on": train_on, "cache": cache}
     made.plan[section][key] = {"model": settings["name"], "train_on": train_on, "cache": cache,

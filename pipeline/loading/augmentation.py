@@ -8,7 +8,7 @@ or came from outside is blanked there too, where bytes become numbers (pipeline/
 H x W is the network's input size, h x w = H/4 x W/4 its cells; B images are a batch, K maps or parts.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pipeline.base.body_parts import DENSEPOSE24_MIRROR_U, DENSEPOSE24_MIRROR_V, DENSEPOSE24_MIRRORED
 from pipeline.base.erasing import draw_rectangle
+from pipeline.base.errors import InputError
 from pipeline.base.images import IMAGENET_MEAN, IMAGENET_STD
 from pipeline.caches.parts_layout import CELL
 
@@ -28,6 +29,8 @@ class Chance:
     """What may happen to an image: `flip` and `erase` with these probabilities, a shift by up to `pad` pixels.
 
     fill: what is erased becomes, `imagenet`'s mean or that of the `image`. seed: of the streams that it is drawn from.
+    occlude: the probability that a piece of another person's picture stands in front, which hides from `occlude_low` to
+    `occlude_high` of the image; that image is not erased besides. InputError where the two are no range.
     """
 
     seed: int
@@ -35,15 +38,33 @@ class Chance:
     pad: int
     erase: float
     fill: str
+    occlude: float = 0.0
+    occlude_low: float = 0.1
+    occlude_high: float = 0.4
+
+    def __post_init__(self) -> None:
+        if not 0 < self.occlude_low <= self.occlude_high < 1:
+            raise InputError(f"augment: occlude_low is {self.occlude_low} and occlude_high {self.occlude_high}; write "
+                             "0 < occlude_low <= occlude_high < 1")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What stands in front of an image: rows and columns, from `place` on, of the image in another `row` of the set."""
+
+    row: int
+    place: tuple[int, int]  # top, left
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What was drawn for one H x W image: flipped or not, moved by (down, right) pixels, one rectangle erased."""
+    """What was drawn for one H x W image: flipped or not, moved by (down, right) pixels, one rectangle erased, or
+    hidden by a piece of another image."""
 
     flip: bool = False
     shift: tuple[int, int] = (0, 0)
     erased: tuple[int, int, int, int] | None = None  # top, left, bottom, right
+    piece: Piece | None = None  # what is in its place
 
 
 def draw(generator: np.random.Generator, *, height: int, width: int, flip: float, pad: int,
@@ -53,6 +74,20 @@ def draw(generator: np.random.Generator, *, height: int, width: int, flip: float
     down, right = (int(generator.integers(-pad, pad + 1)) for _ in range(2))
     erased = draw_rectangle(generator, height=height, width=width) if generator.random() < erase else None
     return Augmentation(flipped, (down, right), erased)
+
+
+def draw_occluder(generator: np.random.Generator, drawn: Augmentation, *, chance: Chance, others: np.ndarray,
+                  height: int, width: int) -> Augmentation:
+    """The augmentation with, by chance, a piece of one of `others` (rows of the set) in front instead of an erasure."""
+    if generator.random() >= chance.occlude or not len(others):
+        return drawn
+    box = draw_rectangle(generator, height=height, width=width, area=(chance.occlude_low, chance.occlude_high))
+    if box is None:
+        return drawn
+    row = int(others[generator.integers(len(others))])
+    top, left = (int(generator.integers(size - (last - first) + 1))
+                 for size, first, last in zip((height, width), box[:2], box[2:], strict=True))
+    return replace(drawn, erased=box, piece=Piece(row, (top, left)))
 
 
 # Bytes of one image, in a loading process ----------------------------------------------------------

@@ -26,7 +26,16 @@ from pipeline.base.progress import progress
 from pipeline.base.seeds import rng
 from pipeline.caches.cache import Cache
 from pipeline.caches.parts_layout import CELL
-from pipeline.loading.augmentation import Augmentation, Chance, draw, inside, mean_colour, move, move_cells
+from pipeline.loading.augmentation import (
+    Augmentation,
+    Chance,
+    draw,
+    draw_occluder,
+    inside,
+    mean_colour,
+    move,
+    move_cells,
+)
 from pipeline.loading.collate import as_it_is, batches_or_error
 from pipeline.loading.device_batch import CELLS, CHANNELS, Batch, Loaded, finished
 from pipeline.loading.samplers import Batches, Draws
@@ -77,7 +86,7 @@ class Images(Dataset):
 
         InputError names the file.
         """
-        rows, moves = [row for _, row in items], [self._draw(number) for number, _ in items]
+        rows, moves = [row for _, row in items], [self._draw(number, row) for number, row in items]
         numbers = {"pid": self.targets[rows], "camid": self.cameras[rows], "row": np.array(rows, np.int64),
                    "flip": np.array([drawn.flip for drawn in moves]),
                    "inside": np.array([inside(drawn, self.height, self.width) for drawn in moves]),
@@ -87,6 +96,8 @@ class Images(Dataset):
         if self.chance is not None and "uniform" in self.arrays:
             streams = [rng(self.chance.seed, "uniform", number) for number, _ in items]
             numbers["uniform"] = np.array([stream.random(dtype=np.float32) for stream in streams], np.float32)
+        if self.chance is not None and self.chance.occlude:
+            numbers["pasted"] = np.array([drawn.piece is not None for drawn in moves])
         if self.chance is not None and self.chance.fill == "image":
             numbers["fill"] = self._fill([rgb for rgb, _, _ in seen], moves)
         batch = {"image": self._images([rgb for rgb, _, _ in seen], moves)}
@@ -97,12 +108,17 @@ class Images(Dataset):
         # Only what is large goes through shared memory: opening a segment takes as long as decoding five images.
         return numbers | {name: array if name == "side" else torch.from_numpy(array) for name, array in batch.items()}
 
-    def _draw(self, number: int) -> Augmentation:
+    def _draw(self, number: int, row: int) -> Augmentation:
         if number < 0 or self.chance is None:
             return Augmentation()
         chance = self.chance
-        return draw(rng(chance.seed, "augment", number), height=self.height, width=self.width, flip=chance.flip,
-                    pad=chance.pad, erase=chance.erase)
+        drawn = draw(rng(chance.seed, "augment", number), height=self.height, width=self.width, flip=chance.flip,
+                     pad=chance.pad, erase=chance.erase)
+        if not chance.occlude:
+            return drawn
+        others = np.flatnonzero(self.targets != self.targets[row])
+        return draw_occluder(rng(chance.seed, "occlude", number), drawn, chance=chance, others=others,
+                             height=self.height, width=self.width)
 
     def _seen(self, row: int) -> tuple[np.ndarray, Box, tuple[int, int]]:
         """What the network is to see of an image, its box in what was parsed, and the height and width of that."""
@@ -123,6 +139,11 @@ class Images(Dataset):
         images = np.zeros((len(seen), self.height, self.width, 3), np.uint8)
         for rgb, augmentation, image in zip(seen, moves, images, strict=True):
             move(fit(rgb, self.height, self.width), augmentation, image)
+            if augmentation.piece is not None and augmentation.erased is not None:
+                top, left, bottom, right = augmentation.erased
+                y, x = augmentation.piece.place
+                other = fit(self._seen(augmentation.piece.row)[0], self.height, self.width)
+                image[top:bottom, left:right] = other[y:y + bottom - top, x:x + right - left]
         return images
 
     def _fill(self, seen: Sequence[np.ndarray], moves: Sequence[Augmentation]) -> np.ndarray:

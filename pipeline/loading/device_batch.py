@@ -5,7 +5,8 @@ free. H x W is the network's input size, cells are 4 x 4 of its pixels, B images
 
 What was drawn for each image comes along: flip (B,) bool; inside (B, 4) and erased (B, 4), boxes in pixels (top,
 left, bottom, right), where the moved image is and what of it to erase (four zeros for nothing); where what is erased
-does not become ImageNet's mean, fill (B, 3) float32.
+does not become ImageNet's mean, fill (B, 3) float32; where something may stand in front, pasted (B,) bool: what is in
+the box to erase are its pixels, which stay, and only what belongs to the person behind it goes.
 """
 
 import functools
@@ -44,9 +45,13 @@ def finished(loaded: Loaded, device: torch.device, *, pieces: bool = False) -> B
     gone = _within(erased, height, width)  # (B, H, W)
     blank = gone | ~_within(whole, height, width)
 
-    image = normalise(batch["image"]).masked_fill_(blank[:, None], 0)  # (B, H, W, 3) -> (B, 3, H, W)
+    emptied, filled = blank, gone  # (B, H, W) each, of the image itself
+    if "pasted" in batch:
+        front = gone & batch.pop("pasted")[:, None, None]
+        emptied, filled = blank & ~front, gone & ~front
+    image = normalise(batch["image"]).masked_fill_(emptied[:, None], 0)  # (B, H, W, 3) -> (B, 3, H, W)
     if "fill" in batch:
-        image = torch.where(gone[:, None], batch.pop("fill")[:, :, None, None], image)
+        image = torch.where(filled[:, None], batch.pop("fill")[:, :, None, None], image)
     batch["image"] = image
 
     for name in CELLS.keys() & batch.keys():  # (B, H, W) -> (B, H/4, W/4) or (B, H/16, W/16)

@@ -1,5 +1,7 @@
 """Backbone: torchvision's values at stride 1, weights that load or say why not, and the two parameter groups."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -130,9 +132,16 @@ def test_a_broken_weight_file_is_one_sentence_with_its_name(tmp_path, name):
     assert "\n" not in str(error.value)
 
 
-def test_an_unknown_backbone_lists_the_choices():
-    with pytest.raises(ValueError, match="'resnet34'.*resnet18, resnet50"):
+def test_another_backbone_without_timm_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(ValueError, match="'resnet34'.*resnet18, resnet50.*not installed; pip install timm==") as error:
         Backbone(architecture="resnet34", init="none")
+    assert "\n" not in str(error.value)
+
+
+def test_torchvisions_backbones_do_without_timm(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    assert resnet18().channels == (64, 128, 256, 512) and not resnet18().renormalised
 
 
 def test_imagenet_without_a_network_says_what_to_do(monkeypatch):
@@ -159,17 +168,17 @@ def test_parameter_groups_part_pretrained_from_new(tmp_path):
     assert parameter_groups(plain)[0] == []
     assert len(parameter_groups(plain)[1]) == len(list(plain.parameters()))
     save_file(dict(plain["backbone"].state_dict()), tmp_path / "w.safetensors")
-    tuned = network(Backbone(architecture="resnet18", init=str(tmp_path / "w.safetensors")).without_layer4())
+    tuned = network(Backbone(architecture="resnet18", init=str(tmp_path / "w.safetensors")).without_last_stage())
     pretrained, new = parameter_groups(tuned)
     assert {id(p) for p in pretrained} == {id(p) for p in tuned["backbone"].parameters()}
     assert {id(p) for p in new} == {id(p) for p in tuned["head"].parameters()}
 
 
-def test_without_layer4_the_first_three_maps_stay():
+def test_without_last_stage_the_first_three_maps_stay():
     backbone = resnet18().eval()
     with torch.no_grad():
         before = backbone(image())
-        after = backbone.without_layer4()(image())
+        after = backbone.without_last_stage()(image())
     assert len(after) == 3 and all(torch.equal(a, b) for a, b in zip(after, before, strict=False))
     assert backbone.width == 256
 

@@ -290,7 +290,8 @@ def test_weights_that_do_not_fit_are_refused(project):
 @pytest.mark.parametrize(("change", "match"), [
     ({"ids_per_batch": 8}, "baseline: there are 6 identities and ids_per_batch is 8"),
     ({"height": 40}, "baseline: height is 40; make it a multiple of 16"),
-    ({"backbone": "vgg"}, "baseline.backbone: is 'vgg'; it is one of resnet18, resnet50"),
+    ({"backbone": "vgg"}, "baseline: (unknown )?backbone 'vgg'"),
+    ({"init": "package"}, "baseline: init package: no package ships weights of resnet18"),
     ({"max_ids": 3, "batch": 4}, "baseline: there are 3 identities")])
 def test_runs_that_cannot_be_trained_are_refused(project, change, match):
     with pytest.raises(InputError, match=match):
