@@ -29,6 +29,7 @@ from tests.helpers.networks import RECIPES, network, with_statistics
 
 MFU, CLOSE, SENT = 0.35, 1e-3, 1e-5
 NETWORKS = ("baseline", "pcb", "esa", "sgsfa", "sgam", "dsa", "sorn")
+DIFFERENCES = ("features", "visibility", "loss", "next loss")
 NUMBERS = ("float32", "TF32", "bfloat16")
 RATE = 1e-3  # of the step between the two losses
 
@@ -83,18 +84,23 @@ def networks(size: Size, device: str, _peak: float | None) -> Iterator[Row]:
         batch = random_batch(options(size, "cpu", recipe), size.checked)
         expected = outcome(model, batch, bfloat16=False)
         for numbers in NUMBERS:
-            with tf32(numbers == "TF32"):
-                found = outcome(model, moved(batch, device), bfloat16=numbers == "bfloat16")
-            yield {"network": recipe, "numbers": numbers, "features": apart(found[0], expected[0]),
-                   "visibility": apart(found[1], expected[1]), "loss": relative(found[2], expected[2]),
-                   "next loss": relative(found[3], expected[3])}
+            row = {"network": recipe, "numbers": numbers, **dict.fromkeys(DIFFERENCES), "failure": ""}
+            try:
+                with tf32(numbers == "TF32"):
+                    found = outcome(model, moved(batch, device), bfloat16=numbers == "bfloat16")
+                row |= zip(DIFFERENCES, (apart(found[0], expected[0]), apart(found[1], expected[1]),
+                                         relative(found[2], expected[2]), relative(found[3], expected[3])), strict=True)
+            except RuntimeError as error:  # the device's: no such kernel, no memory; the others go on
+                row["failure"] = str(error).splitlines()[0]
+            yield row
 
 
 def short_networks(rows: list[Row]) -> list[str]:
-    asked = [(row, name) for row in rows for name in ("features", "loss", "next loss")
+    failed = [f"{row['network']} in {row['numbers']}: {row['failure']}" for row in rows if row["failure"]]
+    asked = [(row, name) for row in rows if not row["failure"] for name in ("features", "loss", "next loss")
              if row["numbers"] == "float32" or (row["numbers"] == "TF32" and name == "features")]
-    return [f"{row['network']} in {row['numbers']}: {name} differs by {row[name]:.1e}, and {CLOSE:.0e} is asked"
-            for row, name in asked if not row[name] <= CLOSE]
+    return failed + [f"{row['network']} in {row['numbers']}: {name} differs by {row[name]:.1e}, and {CLOSE:.0e} is "
+                     "asked" for row, name in asked if not row[name] <= CLOSE]
 
 
 def outcome(model: Any, batch: dict[str, Tensor], *, bfloat16: bool) -> tuple[Tensor, Tensor, float, float]:
@@ -294,8 +300,10 @@ def relative(one: float, two: float) -> float:
 def tf32(wanted: bool) -> Iterator[None]:
     """Whether convolutions may round their factors to TF32, which is torch's default on CUDA."""
     before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, wanted
-    yield
-    torch.backends.cudnn.allow_tf32 = before
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 @contextmanager

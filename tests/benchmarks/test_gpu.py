@@ -12,7 +12,7 @@ from benchmarks.gpu_parts import PARTS, SMALL
 from benchmarks.step_time import random_batch
 from tests.helpers.networks import with_statistics
 
-NAMES = ["network", "numbers", "features", "visibility", "loss", "next loss"]
+NAMES = ["network", "numbers", "features", "visibility", "loss", "next loss", "failure"]
 
 
 def rows_of(part: str, monkeypatch, **changes) -> list[dict]:
@@ -66,8 +66,19 @@ def test_a_network_that_is_another_on_the_device_falls_short(monkeypatch):
         f"baseline in float32: {name}" for name in ("features", "loss", "next loss")]
 
 
+def test_a_network_that_the_device_cannot_run_loses_no_other(monkeypatch):
+    def outcome(model, batch, *, bfloat16):
+        if bfloat16:
+            raise RuntimeError("no kernel for bfloat16\nat line 1")
+        return batch["image"].double(), torch.ones(8, 1), 1.0, 1.0
+
+    rows = rows_of("networks", monkeypatch, outcome=outcome, NETWORKS=("baseline", "pcb"))
+    assert [row["failure"] for row in rows] == ["", "", "no kernel for bfloat16"] * 2
+    assert PARTS["networks"][2](rows) == [f"{name} in bfloat16: no kernel for bfloat16" for name in ("baseline", "pcb")]
+
+
 def test_what_is_no_number_falls_short():
-    row = dict.fromkeys(NAMES, float("nan")) | {"network": "sorn", "numbers": "TF32"}
+    row = dict.fromkeys(NAMES, float("nan")) | {"network": "sorn", "numbers": "TF32", "failure": ""}
     assert PARTS["networks"][2]([row]) == ["sorn in TF32: features differs by nan, and 1e-03 is asked"]
     assert PARTS["nccl"][2]([{"sent": "copies", "difference": float("nan")}])
 
