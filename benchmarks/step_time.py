@@ -67,6 +67,7 @@ def random_batch(options: argparse.Namespace, count: int) -> dict[str, Tensor]:
     image = torch.randn(count, 3, height, width).contiguous(memory_format=torch.channels_last)
     batch = {"image": image, "pid": torch.arange(count) // 4 % IDS, "dsap": torch.randn(count, 24, 3, 32, 32),
              "labels": torch.randint(0, 8, (count, height // 4, width // 4)),
+             "labels16": torch.randint(0, 8, (count, height // 16, width // 16)),
              "probs4": torch.rand(count, 5, height // 4, width // 4).softmax(1), "uniform": torch.rand(count)}
     return {name: tensor.to(options.device) for name, tensor in batch.items()}
 
@@ -132,19 +133,20 @@ def steps_table(options: argparse.Namespace) -> None:
                   f"{ratio / flop_ratio:.2f} | {ms / times[f'float32 {name}']:.2f} |")
 
 
-def stream_row(options: argparse.Namespace, width: float) -> str:
+def stream_ways(batch: int, width: float, device: str, *, bfloat16: bool = False) -> dict[str, Callable[[], None]]:
     """The whole DSAG-Stream but conv5_g, from the 24 images to d_L: every layer, normalisation and memory layout."""
     stream = DsagStream(size=round(2048 * width), width=width, use_global=False, use_local=True)
-    stream = stream.to(options.device, memory_format=torch.channels_last)
-    dsap = torch.randn(images(options, width), 24, 3, 32, 32, device=options.device)
+    stream = stream.to(device, memory_format=torch.channels_last)
+    dsap = torch.randn(batch, 24, 3, 32, 32, device=device)
 
     def step(looped: bool) -> None:
         original, models.dsa.looped = models.dsa.looped, lambda x: looped
-        stream(dsap)[1].square().mean().backward()
+        with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
+            loss = stream(dsap)[1].float().square().mean()
+        loss.backward()
         models.dsa.looped = original
 
-    ms = fastest({"loop": lambda: step(True), "grouped": lambda: step(False)}, options)
-    return f"| DSAP images to d_L | 24, 13, 8 | {ms['loop']:.0f} | {ms['grouped']:.0f} | |"
+    return {"loop": lambda: step(True), "grouped": lambda: step(False)}
 
 
 def images(options: argparse.Namespace, width: float) -> int:
@@ -165,27 +167,41 @@ def matmul(x: Tensor, w: Tensor, stride: int, branches: int) -> Tensor:
     return (w.flatten(1).unflatten(0, (branches, -1)) @ columns.unflatten(1, (branches, -1))).mean()
 
 
-def branches_table(options: argparse.Namespace, width: float) -> None:
+def layer_ways(batch: int, layer: tuple, width: float, device: str, dtype: torch.dtype = torch.float32
+               ) -> dict[str, Callable[[], None]]:
     """One convolution of all branches, forward and backward, each way in the memory layout that suits it."""
+    _, branches, _, _, kernel, stride, side = layer
+    inputs, outputs = channels(layer, width)
+    leaf = inputs != 3  # the first layer's input needs no gradient
+    x = torch.randn(batch, branches * inputs, side, side, device=device, dtype=dtype)
+    w = torch.randn(branches * outputs, inputs, kernel, kernel, device=device, dtype=dtype, requires_grad=True)
+    last = x.contiguous(memory_format=torch.channels_last).requires_grad_(leaf)
+    lone = [part.contiguous(memory_format=torch.channels_last).detach().requires_grad_(leaf)
+            for part in x.chunk(branches, 1)]
+    x.requires_grad_(leaf)
+    return {"loop": lambda: loop(lone, w, stride).backward(),
+            "grouped": lambda: grouped(last, w, stride, branches).backward(),
+            "matmul": lambda: matmul(x, w, stride, branches).backward()}
+
+
+def channels(layer: tuple, width: float) -> tuple[int, int]:
+    """Inputs and outputs of a layer's branch, of which the three of an image stay three."""
+    inputs, outputs = layer[2:4]
+    return inputs if inputs == 3 else round(width * inputs), round(width * outputs)
+
+
+def branches_table(options: argparse.Namespace, width: float) -> None:
     batch = images(options, width)
     print(f"\n| DSAG width {width:g}, {batch} images | branches | loop, ms | grouped, ms | matmul, ms |")
     print("|---|---|---|---|---|")
-    for name, branches, inputs, outputs, kernel, stride, side in LAYERS:
-        inputs, outputs = inputs if inputs == 3 else round(width * inputs), round(width * outputs)
-        leaf = inputs != 3  # the first layer's input needs no gradient
-        x = torch.randn(batch, branches * inputs, side, side, device=options.device)
-        w = torch.randn(branches * outputs, inputs, kernel, kernel, device=options.device, requires_grad=True)
-        last = x.contiguous(memory_format=torch.channels_last).requires_grad_(leaf)
-        lone = [part.contiguous(memory_format=torch.channels_last).detach().requires_grad_(leaf)
-                for part in x.chunk(branches, 1)]
-        x.requires_grad_(leaf)
-        ways = {"loop": lambda lone=lone, w=w, s=stride: loop(lone, w, s).backward(),
-                "grouped": lambda x=last, w=w, s=stride, g=branches: grouped(x, w, s, g).backward(),
-                "matmul": lambda x=x, w=w, s=stride, g=branches: matmul(x, w, s, g).backward()}
-        ms = fastest(ways, options)
-        print(f"| {name} {inputs} -> {outputs} | {branches} | " + " | ".join(f"{ms[way]:.0f}" for way in ways) + " |",
+    for layer in LAYERS:
+        ms = fastest(layer_ways(batch, layer, width, options.device), options)
+        inputs, outputs = channels(layer, width)
+        print(f"| {layer[0]} {inputs} -> {outputs} | {layer[1]} | " + " | ".join(f"{ms[way]:.0f}" for way in ms) + " |",
               flush=True)
-    print(stream_row(options, width), flush=True)
+
+    ms = fastest(stream_ways(batch, width, options.device), options)
+    print(f"| DSAP images to d_L | 24, 13, 8 | {ms['loop']:.0f} | {ms['grouped']:.0f} | |", flush=True)
 
 
 def main() -> None:
