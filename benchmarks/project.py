@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -13,19 +13,29 @@ SOURCES = ("pipeline", "stages", "models", "profiles", "docs/papers", "dvc.yaml"
 
 
 class Project:
-    """A copy of the pipeline in its own folder and git repository, and commands run in it."""
+    """A copy of the pipeline in its own folder and git repository, and commands run in it.
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    python: runs `python -m MODULE WORDS` there as a process of its own would, from (folder, MODULE, WORDS) to (exit
+    status, stdout, stderr); whoever gives one keeps the copy's sources those of this checkout.
+    """
+
+    def __init__(self, folder: Path, python: Callable[[Path, str, Sequence[str]], tuple[int, str, str]] | None = None):
+        self.folder, self.python = folder, python
 
     def run(self, *command: str, check: bool = True, **more) -> subprocess.CompletedProcess:
         """Run a command there, `python` and `dvc` being this environment's; its output in the error if it fails."""
-        environment = os.environ | {"PYTHONPATH": str(self.folder), "DVC_NO_ANALYTICS": "1"} | more.pop("env", {})
-        environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        done = subprocess.run(command, cwd=self.folder / more.pop("cwd", ""), env=environment, capture_output=True,
-                              text=True, **more)
+        if self.python and command[:2] == ("python", "-m") and not any(more.values()):
+            done = subprocess.CompletedProcess(command, *self.python(self.folder, command[2], command[3:]))
+        else:
+            done = self._run(*command, **more)
         assert done.returncode == 0 or not check, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
         return done
+
+    def _run(self, *command: str, **more) -> subprocess.CompletedProcess:
+        environment = os.environ | {"PYTHONPATH": str(self.folder), "DVC_NO_ANALYTICS": "1"} | more.pop("env", {})
+        environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return subprocess.run(command, cwd=self.folder / more.pop("cwd", ""), env=environment, capture_output=True,
+                              text=True, check=False, **more)
 
     def commit(self, message: str) -> None:
         self.run("git", "add", "-A")

@@ -1,4 +1,4 @@
-"""Run by test_outputs: commands, each in a forked process of its own, so that torch is imported once.
+"""Run by forks.forking: commands, each in a forked process of its own, so that torch is imported once.
 
 Each line of stdin is [folder, module, words, limit of a file's bytes or null, stdout or null] as JSON; prints [status,
 stdout, stderr] as JSON. stdout: the file to print into instead.
