@@ -1,8 +1,12 @@
 """A small project in a folder of its own, run once for all tests that look at what `dvc repro` made."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from benchmarks.project import Project, new_project
+from tests.helpers.forks import forking
 
 # Everything the default does, on a handful of people: one rendered set, a parser, a run of each network.
 TINY = """
@@ -34,9 +38,16 @@ figures:
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory) -> Project:
+def programs() -> Iterator[Path]:
+    """`python` and `dvc` for a Project whose sources are this checkout's: forks of a process that has imported all."""
+    with forking() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory, programs) -> Project:
     """The tiny project after `dvc repro`, committed."""
-    project = new_project(tmp_path_factory.mktemp("tiny"), default=TINY)
+    project = new_project(tmp_path_factory.mktemp("tiny"), default=TINY, programs=programs)
     project.run("dvc", "repro", timeout=600)
     project.run("git", "add", "-A")
     project.run("git", "commit", "-qm", "first")

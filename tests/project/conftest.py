@@ -36,8 +36,9 @@ report: {two: {title: two, pictures: two-set, parser: lraspp}}
 
 
 @pytest.fixture(scope="session")
-def _house(tmp_path_factory) -> Project:
-    project = new_project(tmp_path_factory.mktemp("house"), default=TINY, profiles={"one": ONE, "two": TWO})
+def _house(tmp_path_factory, programs) -> Project:
+    project = new_project(tmp_path_factory.mktemp("house"), default=TINY, profiles={"one": ONE, "two": TWO},
+                          programs=programs)
     fill(project)
     project.commit("made")
     return project
@@ -47,4 +48,4 @@ def _house(tmp_path_factory) -> Project:
 def house(_house, tmp_path) -> Project:
     """A copy to do anything with."""
     shutil.copytree(_house.folder, tmp_path / "house", symlinks=True)
-    return Project(tmp_path / "house")
+    return Project(tmp_path / "house", _house.programs)

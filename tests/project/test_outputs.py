@@ -15,7 +15,7 @@ from pipeline.renderer.dataset import Plan, render_dataset
 from tests.helpers.bare_params import Entry, write_experiment
 from tests.helpers.fake_runs import DATA, RAW, fake_sections
 from tests.helpers.fake_set import HEIGHT, WIDTH, write_fake_caches, write_fake_set
-from tests.helpers.forks import Told, forking
+from tests.helpers.forks import Told, fork, forking
 from tests.helpers.tiny_set import write_set
 from tests.helpers.trees import tree, write_tree
 from tests.parsing.test_photograph_set import WRITE
@@ -91,8 +91,8 @@ def sections() -> tuple[Entry, Entry]:
 @pytest.fixture(scope="module")
 def server() -> Iterator[Callable[..., Told]]:
     """Runs a command in a folder, in a process of its own."""
-    with forking(OMP_NUM_THREADS="1", MPLBACKEND="agg") as python:
-        yield lambda folder, command, **more: python(folder, f"stages.{command}", COMMANDS[command][0], **more)
+    with forking(OMP_NUM_THREADS="1", MPLBACKEND="agg") as programs:
+        yield lambda folder, command, **more: fork(programs, folder, f"stages.{command}", COMMANDS[command][0], **more)
 
 
 def write_project(folder: Path) -> Path:

@@ -14,7 +14,6 @@ import torch
 from benchmarks.ci_ranges import DATA, FOLDER, ROWS, SCORED, metrics, outside, pinned_project, score_row, train_row
 from benchmarks.project import ROOT, Project
 from pipeline.config import paths
-from tests.helpers.forks import forking
 
 PINS = ROOT / "ci" / "pins"
 # On AVX-512 without AMX SORN's loss from shuffled labels lay inside the range that its right trainings there widened.
@@ -24,10 +23,8 @@ SHUFFLES = pytest.mark.skipif(NO_AMX, reason="the ranges of AVX-512 without AMX 
 
 
 @pytest.fixture(scope="module")
-def pinned(tmp_path_factory):
-    project = pinned_project(tmp_path_factory.mktemp("pinned"))
-    with forking() as python:
-        yield Project(project.folder, python)
+def pinned(tmp_path_factory, programs):
+    return Project(pinned_project(tmp_path_factory.mktemp("pinned")).folder, programs)
 
 
 def test_the_pins_are_small_and_current(pinned):
@@ -72,7 +69,7 @@ def test_training_from_the_pinned_caches_gives_what_it_gave(trained, row):
 
 def _copy(project, folder):
     shutil.copytree(project.folder, folder, symlinks=False)
-    return Project(folder, project.python)
+    return Project(folder, project.programs)
 
 
 @pytest.fixture
