@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from benchmarks.project import Project, new_project
-from tests.conftest import TINY
+from tests.conftest import TINY, made_once
 from tests.helpers.stubs import fill
 
 # A run on what the default has, and an experiment with a data set, a cache and a report of its own.
@@ -37,6 +37,7 @@ report: {two: {title: two, pictures: two-set, parser: lraspp}}
 
 @pytest.fixture(scope="session")
 def _house(tmp_path_factory, programs) -> Project:
+    made_once(tmp_path_factory, "house")
     project = new_project(tmp_path_factory.mktemp("house"), default=TINY, profiles={"one": ONE, "two": TWO},
                           programs=programs)
     fill(project)
