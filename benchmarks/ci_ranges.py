@@ -79,7 +79,7 @@ def score_row(project: Project, row: str, *, instructions: str = "default") -> d
     pairs = DIFFERENCES.get(row, {})
     found = {}
     for result in sorted({row, *(result for pair in pairs.values() for result in pair)}):
-        _stage(project, "embed", f"{result}-on-{DATA}", instructions)
+        _stage(project, "embed", result, instructions)
         _stage(project, "evaluate", result, instructions)
         found[result] = metrics(project.folder, result)["mAP"]
     return {"mAP": found[row], **{name: round(found[one] - found[other], 2) for name, (one, other) in pairs.items()}}

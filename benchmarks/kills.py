@@ -32,6 +32,7 @@ import yaml
 
 from benchmarks.project import ROOT, SOURCES, Project, new_project
 from pipeline.base.seeds import rng
+from pipeline.config.plan import EMBED
 
 PLACES = ("render", "prepare", "train_parser", "parse", "warp", "train", "embed", "evaluate", "report", "repro")
 REPRO = ("dvc", "repro", "--no-run-cache")  # with the run cache it would only fetch what it made before
@@ -195,7 +196,8 @@ def complete(project: Project, place: str, stages: dict[str, dict[str, Any]], ra
     if place == "repro":
         name, command, names = place, REPRO, [out for stage in stages.values() for out in outputs(stage)]
     else:
-        name = str(random.choice([name for name in stages if name.split("@")[0] == place]))
+        sections = EMBED if place == "embed" else (place,)
+        name = str(random.choice([name for name in stages if name.split("@")[0] in sections]))
         command, names = tuple(stages[name]["cmd"].split()), outputs(stages[name])
     expected, kept = contents(project, names), (project.folder / "dvc.lock").read_bytes()
 

@@ -24,7 +24,7 @@ from models.parsers.torchvision_parsers import Parser, build_parser, load_parser
 from pipeline.base.body_parts import DENSEPOSE24_TO_PARTS8, PARTS8_TO_PARTS4
 from pipeline.base.images import fit, read_image, write_image
 from pipeline.parsing.engine import Job, parse_images
-from stages.parse import network_forward
+from stages.shared.cache_parsers import network_forward
 
 
 def random_parser(height: int, width: int) -> Parser:

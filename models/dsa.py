@@ -13,16 +13,17 @@ MF-Stream, DSAG-Stream and their fusion; _G global, _L the eight local ones side
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from models.backbone import Backbone, last_stage
 from models.choices import check_choices
 from models.classifiers import hidden_classifier
 from models.distributed_batch import processes, whole_batch
 from models.losses import accuracy, batch_hard_triplet, euclidean, smoothed_cross_entropy
+from models.resnet import BasicBlock, Bottleneck
 
 CHOICES = {"features": ("f", "z", "z_global", "z_local"), "fusion": ("add", "concat")}
 PARTS = 8
+PRINTED = 256  # channels of a local branch, Table 1
 # Fig. 4. First the left and right of each part, by DensePose's ids (front and back stay apart) ...
 LEFT_RIGHT = ((1,), (2,), (3, 4), (5, 6), (7, 8), (9, 10), (11, 12), (13, 14), (15, 16), (17, 18), (19, 20), (21, 22),
               (23, 24))
@@ -92,10 +93,11 @@ class BranchBlock(nn.Module):
 class DsagStream(nn.Module):
     """Table 1. DSAP images (B, 24, 3, 32, 32) -> d_G (B, D) and d_L (B, D), each None if not asked for.
 
-    width scales every channel of Table 1; conv5_g always ends at D, `size`, that of f_G, and conv5_l at D / 8.
+    sizes: D of f_G (global) and of f_L (local); width scales every channel of Table 1, but conv5_g always ends at f_G's
+    size, and conv5_l at 1/8 of f_L's.
     """
 
-    def __init__(self, *, size: int, width: float, use_global: bool, use_local: bool):
+    def __init__(self, *, sizes: dict[str, int], width: float, use_global: bool, use_local: bool):
         super().__init__()
         c1, c2, c4, c5_g, c5_l = (max(1, round(width * c)) for c in (32, 64, 128, 2048, 256))
         self.conv1 = BranchConv(24, 3, c1, 5)
@@ -107,10 +109,11 @@ class DsagStream(nn.Module):
 
         self.conv5_g = self.conv5_l = None
         if use_global:
-            self.conv5_g = nn.Sequential(_basic(PARTS * c4, c5_g), _basic(c5_g, size))
+            self.conv5_g = nn.Sequential(_basic(PARTS * c4, c5_g), _basic(c5_g, sizes["global"]))
         if use_local:
+            part = sizes["local"] // PARTS
             self.conv5_l = nn.Sequential(BranchBlock(PARTS, c4, (c5_l, c5_l), (3, 3)),
-                                         BranchBlock(PARTS, c5_l, (size // PARTS, size // PARTS), (3, 3)))
+                                         BranchBlock(PARTS, c5_l, (part, part), (3, 3)))
 
     def forward(self, dsap: Tensor) -> tuple[Tensor | None, Tensor | None]:
         # conv1 joined everywhere: on CPUs two threads normalising a few channels hinder each other (shared cache line)
@@ -128,25 +131,30 @@ class DsagStream(nn.Module):
 class MfHead(nn.Module):
     """F of conv4_x (B, C, h, w) -> f_G (B, D) and f_L (B, D), each None if not asked for. It starts at random.
 
-    f_G: conv5_x of the ResNet at stride 1. f_L: eight branches of the same blocks, each with 1/8 of its channels.
+    f_G: conv5_x of the ResNet at stride 1, or the last stage that stands in its place. f_L: eight branches of
+    conv5_x's blocks, each with 1/8 of its channels; on timm's networks those of a ResNet-50, as printed
+    (three of 64, 64, 256 channels), however narrow the network is.
+
+    inputs: C; outputs: of the last stage; sizes: D of f_G (global) and of f_L (local).
     """
 
-    def __init__(self, *, architecture: str, inputs: int, use_global: bool, use_local: bool):
+    def __init__(self, *, architecture: str, inputs: int, outputs: int, use_global: bool, use_local: bool):
         super().__init__()
         conv5 = last_stage(architecture)
-        self.size = 2 * inputs  # D: conv5_x doubles the channels of conv4_x in every ResNet
-
-        part = self.size // PARTS
+        first = conv5[0] if isinstance(conv5, nn.Sequential) else conv5
+        part, blocks = outputs // PARTS, 2
         kernels: tuple[int, ...] = (3, 3)
         widths: tuple[int, ...] = (part, part)
-        if isinstance(conv5[0], Bottleneck):
+        if not isinstance(first, BasicBlock):
+            part, blocks = (part if isinstance(first, Bottleneck) else PRINTED), 3
             kernels, widths = (1, 3, 1), (part // 4, part // 4, part)
+        self.sizes = {"global": outputs, "local": PARTS * part}
 
         self.conv5 = conv5 if use_global else None
         self.branches = None
         if use_local:
             self.branches = nn.Sequential(BranchBlock(PARTS, inputs, widths, kernels, shared=True),
-                                          *[BranchBlock(PARTS, part, widths, kernels) for _ in range(len(conv5) - 1)])
+                                          *[BranchBlock(PARTS, part, widths, kernels) for _ in range(blocks - 1)])
 
     def forward(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
         f_g = None if self.conv5 is None else self.conv5(x).mean((2, 3))  # (B, C, h, w) -> (B, D, h, w) -> (B, D)
@@ -155,7 +163,7 @@ class MfHead(nn.Module):
 
 
 class Dsa(nn.Module):
-    """The two streams. ids: J. backbone gives conv1 - conv4 and loses its layer4: the head in its place is new.
+    """The two streams. ids: J. backbone gives conv1 - conv4 and loses its last stage: the head in its place is new.
 
     Switches: Table 3 (use_global, use_local, use_dsag; without the DSAG-Stream z is f, and the same losses act on f:
     "Baseline (Two branches)") and Table 5 (fusion add | concat: an FC 2 d -> d on [f, d]).
@@ -180,22 +188,23 @@ class Dsa(nn.Module):
         self.match, self.label_smoothing, self.margin = match, label_smoothing, margin
         self.id_weight, self.fused_id_weight, self.triplet_weight = id_weight, fused_id_weight, triplet_weight
 
-        self.backbone = backbone.without_layer4()
-        self.head = MfHead(architecture=backbone.architecture, inputs=backbone.width, use_global=use_global,
-                           use_local=use_local)
-        size = self.size = self.head.size
+        outputs = backbone.width
+        self.backbone = backbone.without_last_stage()
+        self.head = MfHead(architecture=backbone.architecture, inputs=backbone.width, outputs=outputs,
+                           use_global=use_global, use_local=use_local)
+        size = self.head.sizes
 
         self.dsag = None
         self.fuse = nn.ModuleDict()
         if use_dsag:
-            self.dsag = DsagStream(size=size, width=dsag_width, use_global=use_global, use_local=use_local)
+            self.dsag = DsagStream(sizes=size, width=dsag_width, use_global=use_global, use_local=use_local)
             if fusion == "concat":
-                self.fuse = nn.ModuleDict({name: nn.Linear(2 * size, size) for name in self.names})
+                self.fuse = nn.ModuleDict({name: nn.Linear(2 * size[name], size[name]) for name in self.names})
 
         pieces = {"global": 1, "local": PARTS}  # f_G has one classifier, f_L one per part
         self.classify_f = nn.ModuleDict({name: nn.ModuleList([
-            hidden_classifier(size // pieces[name], ids) for _ in range(pieces[name])]) for name in self.names})
-        self.classify_z = nn.ModuleDict({name: hidden_classifier(size, ids) for name in self.names})
+            hidden_classifier(size[name] // pieces[name], ids) for _ in range(pieces[name])]) for name in self.names})
+        self.classify_z = nn.ModuleDict({name: hidden_classifier(size[name], ids) for name in self.names})
 
     @property
     def matched(self) -> tuple[str, ...]:
@@ -204,7 +213,7 @@ class Dsa(nn.Module):
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        return (self.size * len(self.matched),)
+        return (sum(self.head.sizes[name] for name in self.matched),)
 
     def mf_features(self, image: Tensor) -> dict[str, Tensor]:
         """image (B, 3, H, W) -> {global: f_G, local: f_L}, each (B, D)."""

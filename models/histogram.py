@@ -6,8 +6,8 @@ B images of H x W, P stripes, K bins of each of the six channels R, G, B, H, S, 
 import torch
 from torch import Tensor, nn
 
-from models.backbone import IMAGENET_MEAN, IMAGENET_STD
 from models.choices import check_choices
+from models.pretrained import IMAGENET_MEAN, IMAGENET_STD
 
 CHOICES = {"features": ("all",)}
 

@@ -22,7 +22,8 @@ from models.choices import check_choices
 from models.classifiers import linear_classifier
 from models.losses import accuracy
 
-CHOICES = {"features": ("all", "unmasked", "global", "local"), "scores": ("normalised", "paper")}
+CHOICES = {"features": ("all", "unmasked", "global", "local"), "scores": ("normalised", "paper"),
+           "recrop": ("maps", "parse")}
 REGIONS = 4
 
 
@@ -43,6 +44,11 @@ def visible_regions(mean: Any, pixels: int, *, medians: Sequence[float] | None, 
     exact = None if medians is None else torch.tensor(medians, dtype=torch.float64)
     s = region_scores(torch.from_numpy(mean), medians=exact, pixels=pixels)
     return (s > torch.tensor(thresholds, dtype=torch.float64)).numpy()
+
+
+def crop_rule(medians: Any, *, scores: str, thresholds: Sequence[float]) -> dict[str, Any]:
+    """How images are cropped by a training set's medians (R,) in the whole frame: the keywords of `visible_regions`."""
+    return {"medians": medians.tolist() if scores == "normalised" else None, "thresholds": list(thresholds)}
 
 
 def region_features(t: Tensor, p: Tensor) -> Tensor:
@@ -69,6 +75,7 @@ class Sgam(nn.Module):
     crop: images come cropped to their visible regions. thresholds: t_i of Eq. (5) and of the crop.
     scores: normalised (S by the medians, in [0, 1]) or paper (S the sum over the image's pixels, as printed); of the
     crop and of Eq. (4) and (5). shared_reduction: one 1x1 convolution for all five features, each with its own BN.
+    recrop: a crop's maps are those of the whole image, cropped too (maps), or of a parse of the crop (parse).
     use_parts false is the baseline: the global feature alone (Table 5: ResNet50, ResNet50+crop), no maps read.
     training_rule false is SGAM-1 (Table 4): Eq. (5) without thresholds and weights.
 
@@ -85,12 +92,16 @@ class Sgam(nn.Module):
 
     def __init__(self, *, backbone: Backbone, ids: int, match: str, width: int, use_parts: bool, crop: bool,
                  training_rule: bool, thresholds: Sequence[float], lambda_global: float, scores: str,
-                 shared_reduction: bool):
+                 shared_reduction: bool, recrop: str):
         super().__init__()
-        check_choices("SGAM", CHOICES, features=match, scores=scores)
+        check_choices("SGAM", CHOICES, features=match, scores=scores, recrop=recrop)
         _check(match, use_parts, thresholds, lambda_global)
+        if recrop == "parse" and not (crop and use_parts):
+            raise ValueError("recrop parse: this SGAM crops nothing or reads no maps of crops; take maps, or crop and "
+                             "use_parts")
         self.match, self.width, self.use_parts, self.crop = match, width, use_parts, crop
         self.training_rule, self.lambda_global, self.scores = training_rule, lambda_global, scores
+        self.recrop = recrop
         self.crop_thresholds = tuple(thresholds)
 
         self.backbone = backbone
@@ -116,9 +127,13 @@ class Sgam(nn.Module):
         """Take the medians from the training set's maps; what is to be recorded with the weights: how to crop.
 
         maps.region_medians(visible_by): the medians (4,) in the whole frame and in the frame cropped by
-        visible_by(the first ones). The record's entries are the keywords of `visible`.
+        visible_by(the first ones); maps.parsed_medians(): the same where the maps are those of parsed crops. The
+        record's entries are the keywords of `visible`.
         """
-        whole, cropped = maps.region_medians(lambda medians: functools.partial(self.visible, **self._rule(medians)))
+        if self.recrop == "parse":
+            whole, cropped = maps.parsed_medians()
+        else:
+            whole, cropped = maps.region_medians(lambda medians: functools.partial(self.visible, **self._rule(medians)))
         if self.use_parts:
             self.medians.copy_(torch.tensor(cropped if self.crop else whole))
         return {"crop": self._rule(whole)} if self.crop else {}
@@ -126,8 +141,7 @@ class Sgam(nn.Module):
     visible = staticmethod(visible_regions)
 
     def _rule(self, medians: Any) -> dict[str, Any]:
-        return {"medians": medians.tolist() if self.scores == "normalised" else None,
-                "thresholds": list(self.crop_thresholds)}
+        return crop_rule(medians, scores=self.scores, thresholds=self.crop_thresholds)
 
     def features(self, t: Tensor, p: Tensor | None) -> Tensor:
         """T (B, C, h, w), region maps P (B, R, h', w') or None -> (B, 1 + R or 1, D), the global one first."""

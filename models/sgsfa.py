@@ -296,10 +296,10 @@ class Sgsfa(nn.Module):
     def body(self, image: Tensor) -> tuple[Tensor | None, Tensor]:
         """image (B, 3, H, W) -> logits of the whole body's mask (B, 1, H/4, W/4), and the last map (B, C, R, w)."""
         logits = None
-        first, *later = self.backbone.stages()
-        x = first(self.backbone.stem(image))  # (B, 3, H, W) -> (B, C / 8, H/4, W/4)
+        first, *later = self.backbone.each_stage()
+        x = first(image)  # (B, 3, H, W) -> (B, C1, H/4, W/4)
         if self.whole is not None:
-            logits, channels = self.whole(x)  # (B, 1, H/4, W/4), (B, 1, C / 8)
+            logits, channels = self.whole(x)  # (B, 1, H/4, W/4), (B, 1, C1)
             x = x * logits.sigmoid() * channels[:, 0, :, None, None]  # 3.1, f' = f M'
 
         for stage in later:

@@ -13,6 +13,12 @@ from collections.abc import Callable
 from pipeline.base.errors import InputError
 from pipeline.config.loader import Experiment, load_experiment
 
+# How often a thread of libgomp's (torch's on CPUs) looks for work before it sleeps. Its own 300,000, milliseconds, let
+# the threads of two trainings on the same processors keep each other from working. Read when torch is imported.
+SPINS = "3000"
+if "OMP_WAIT_POLICY" not in os.environ:  # which would not count beside it
+    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+
 
 def main(run: Callable[[Experiment, str], None]) -> None:
     """Read the experiment and run one stage for one key; a user's mistake becomes one line and exit status 2."""

@@ -26,6 +26,7 @@ from pipeline.config.yaml12 import read_yaml
 from stages import sentences
 
 STAGES = Path("dvc.yaml")
+TORCHVISION = ("resnet18", "resnet50")  # backbones that need neither timm nor a look
 Kept = tuple[str, ...] | None
 
 
@@ -59,6 +60,7 @@ def write(name: str, composed: Composed, kept: Kept, *, force: bool) -> str:
     """Write an experiment's folder. What was written, in a line."""
     check_bases(name, composed, kept)
     check_owners(name, composed)
+    check_backbones(name, composed)
     check_starts(name, composed)
     folder = paths.experiment_folder(name)
     files = ((folder / "params.yaml", composed.params), (folder / "plan.yaml", composed.plan))
@@ -140,6 +142,28 @@ def check_owners(name: str, composed: Composed) -> None:
                                  f"from there (on: [{other}]), or give it another name")
 
 
+def check_backbones(name: str, composed: Composed) -> None:
+    """InputError for a run whose backbone is not known or gives no maps that its network can use, or whose package of
+    weights is not installed.
+
+    torchvision's two are known; for others their networks are built, without numbers, which takes timm and seconds.
+    """
+    compared = set()
+    for key, entry in composed.params["runs"].items():
+        if entry.get("backbone") in TORCHVISION and entry.get("init") != "package":
+            continue
+        from stages.shared.starts import check_backbone
+
+        run, match = _run(composed, key)
+        if (run.backbone, run.init, run.model) in compared:
+            continue
+        compared.add((run.backbone, run.init, run.model))
+        try:
+            check_backbone(run, match, key=key)
+        except InputError as error:
+            raise InputError(f"'profiles/{name}.yaml': {error}") from error
+
+
 def check_starts(name: str, composed: Composed) -> None:
     """InputError for a run that is to start from one whose weights are of other shapes.
 
@@ -198,6 +222,7 @@ def check(name: str) -> None:
 
     composed = compose(name, kept)
     check_bases(name, composed, kept)
+    check_backbones(name, composed)
     check_starts(name, composed)
     for (file, tree), text, wanted in zip(there.items(), texts(name, composed, kept),
                                           (composed.params, composed.plan), strict=True):

@@ -1,8 +1,11 @@
-"""Features of a data set's query and gallery images: python -m stages.embed sorn-on-synth-occluded
+"""Features of the query and gallery images that a result is scored on: python -m stages.embed sorn
 
-Writes data/features/RESULT/DATASET.h5 from data/runs/RUN/weights.safetensors.
+Writes data/features/RESULT/DATASET.h5 from data/runs/RUN/weights.safetensors, a file per data set. They are put there
+together: what was embedded before a kill or a bad data set waits under scratch/embed, and is not embedded again.
 """
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,52 +15,85 @@ import torch
 from torch import Tensor
 
 from pipeline.base.errors import InputError
-from pipeline.base.files import file_sha256, writable
+from pipeline.base.files import file_sha256, new_file, writable
+from pipeline.caches.resumable import digest
 from pipeline.config import paths
 from pipeline.config.loader import Experiment, pick
-from pipeline.config.plan import EmbedPlan, SeenEmbedPlan, cache_among
+from pipeline.config.plan import EmbedPlan, SeenEmbedPlan, TestSet, cache_among
 from pipeline.config.schema import MatchParams
 from pipeline.datasets.index import read_index
 from pipeline.datasets.joints import read_joints, stripes_with_joints
 from pipeline.loading.dataset import Images, embedding_rows, images_sha256, ordered_batches
-from pipeline.retrieval.features import embed_images, write_features
+from pipeline.retrieval.features import embed_images, read_features, write_features
 from stages import main
-from stages.shared.device import choose_device
-from stages.shared.trained_run import check_cache, open_run, pins, versions
+from stages.shared.device import choose_device, machine
+from stages.shared.trained_run import OpenRun, check_cache, check_unseen, open_run, pins, versions
+
+SCRATCH = paths.SCRATCH / "embed"
 
 
 def run(experiment: Experiment, key: str) -> None:
-    plan = pick({**experiment.plan.embed, **experiment.plan.embed_seen}, key, "plan.embed")
-    settings = pick(experiment.params.results, plan.result, "results")
-    target = paths.features(plan.result, plan.dataset)
-    writable(target)
-    trained, cache = experiment.run(plan.run), cache_among(plan.reads)
+    plan = pick(experiment.plan.embeddings, key, "plan.embed")
+    match = pick(experiment.params.results, plan.result, "results").match
+    for path in (SCRATCH / key, *(paths.features(plan.result, test.dataset) for test in plan.sets)):
+        writable(path)
+    trained = experiment.run(plan.run)
     device = choose_device(experiment.params.device, threads=experiment.params.threads)
-    check_cache(cache, trained, name=f"plan.embed.{key}.reads", features=settings.match.features)
-    opened = open_run(trained, key=plan.run, weights=plan.weights, match=settings.match)
-    try:
-        frame = embedding_rows(read_index(plan.index))
-    except InputError as error:
-        raise InputError(f"plan.embed.{key}: {error}") from error
-    if cache is not None:
-        images_sha256(frame, plan.raw, cache)  # the cache belongs to these images
+    for test in plan.sets:
+        check_cache(cache_among(test.reads), trained, name=f"plan.embed.{key}, {test.dataset}: reads",
+                    features=match.features)
 
-    images = Images(frame, raw=plan.raw, cache=cache, arrays=opened.arrays, crop=opened.crop, height=trained.height,
-                    width=trained.width)
-    batches = ordered_batches(images, batch=trained.batch, workers=trained.workers, device=device)
-    network = seen_by(opened.network, experiment, plan, settings.match, frame, device=device)
-    features, visibility = embed_images(network, batches, count=len(frame), device=device)
+    made = []
+    for test in plan.sets:
+        opened = open_run(trained, key=plan.run, weights=plan.weights, match=match, cache=cache_among(test.reads))
+        try:
+            made.append(embedded(experiment, plan, test, opened, device=device))
+        except InputError as error:
+            raise InputError(f"plan.embed.{key}, {test.dataset}: {error}") from error
+    for test, file in zip(plan.sets, made, strict=True):
+        with new_file(paths.features(plan.result, test.dataset)) as temporary:
+            shutil.move(file, temporary)
+
+
+def embedded(experiment: Experiment, plan: EmbedPlan, test: TestSet, opened: OpenRun, *, device: torch.device) -> Path:
+    """The features file of one data set under scratch, named by all that it depends on; made where it is not there."""
+    settings, trained, cache = experiment.params.results[plan.result], experiment.run(plan.run), cache_among(test.reads)
+    frame = embedding_rows(read_index(test.index))
+    check_unseen(opened.provenance, frame, test.raw, run=plan.run, dataset=test.dataset)
 
     provenance = {
-        "run": plan.run, "result": plan.result, "dataset": plan.dataset, "model": trained.model.name,
-        "distance": network.distance, "reduction": network.reduction, "weights_sha256": file_sha256(plan.weights),
-        "index_sha256": file_sha256(plan.index), "seed": trained.seed, "image_steps": trained.image_steps,
-        "init": trained.init, "train_on": trained.train_on, "caches": opened.provenance["caches"] | pins(cache),
-        "protocol": plan.protocol, "versions": versions()}
-    if getattr(network, "whole_body", None) is not None:  # the part by which pairs that share none are compared
-        provenance["whole_body"] = network.whole_body
-    write_features(target, frame=frame, features=features, visibility=visibility, sizes=network.sizes,
+        "run": plan.run, "result": plan.result, "dataset": test.dataset, "model": trained.model.name,
+        "distance": opened.network.distance, "reduction": opened.network.reduction,
+        "weights_sha256": file_sha256(plan.weights), "index_sha256": file_sha256(test.index), "seed": trained.seed,
+        "image_steps": trained.image_steps, "init": trained.init, "train_on": trained.train_on,
+        "caches": opened.provenance["caches"] | pins(cache), "protocol": test.protocol, "versions": versions()}
+    if getattr(opened.network, "whole_body", None) is not None:  # by which pairs that share no part are compared
+        provenance["whole_body"] = opened.network.whole_body
+
+    seen = file_sha256(plan.seen_by) if isinstance(plan, SeenEmbedPlan) else ""
+    images = images_sha256(frame, test.raw, cache)  # a cache belongs to these images
+    identity = (json.dumps(provenance, sort_keys=True), repr(settings), repr(trained), images, seen,
+                str(experiment.params.threads), machine(device))
+    file = SCRATCH / f"{digest(identity)}.h5"
+    if _intact(file):
+        return file
+
+    batches = ordered_batches(
+        Images(frame, raw=test.raw, cache=cache, arrays=opened.arrays, crop=opened.crop, height=trained.height,
+               width=trained.width), batch=trained.batch, workers=trained.workers, device=device)
+    network = seen_by(opened.network, experiment, plan, settings.match, frame, device=device)
+    features, visibility = embed_images(network, batches, count=len(frame), device=device)
+    write_features(file, frame=frame, features=features, visibility=visibility, sizes=network.sizes,
                    provenance=provenance, dtype=settings.dtype)
+    return file
+
+
+def _intact(file: Path) -> bool:
+    """Whether a features file is there that can be read to its end."""
+    try:
+        return file.exists() and bool(read_features(file))
+    except InputError:
+        return False
 
 
 class SeenBy(torch.nn.Module):

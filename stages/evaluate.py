@@ -1,16 +1,18 @@
 """Metrics of a result's features on its data sets, with CMC curve and rank lists: python -m stages.evaluate sorn"""
 
+import csv
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
-from tqdm import tqdm
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import new_folder, writable, write_json, write_text
+from pipeline.base.processors import processors
+from pipeline.base.progress import progress
 from pipeline.config import paths
 from pipeline.config.loader import Experiment, pick
 from pipeline.retrieval.features import Embedded, read_features
@@ -46,11 +48,12 @@ def run(experiment: Experiment, key: str) -> None:
     for path in (paths.curve(experiment.name, key), paths.ranks(experiment.name, key)):
         writable(path)
     writable(paths.metrics(experiment.name, key), folder=True)
+    torch.set_num_threads(min(torch.get_num_threads(), processors()))  # torch's own choice knows of no quota
     # Metrics have two decimals, in which it cannot be seen what device multiplied.
     device = "cuda" if experiment.params.device != "cpu" and torch.cuda.is_available() else "cpu"
 
     judged: dict[str, list[_Judged]] = {}
-    for dataset in tqdm(plan.datasets, desc=f"evaluate {key}", disable=None):
+    for dataset in progress(plan.datasets, f"evaluate {key}", unit="data sets"):
         embedded = _read(Path(plan.features) / f"{dataset}.h5", key, dataset)
         trials = embedded.trials()
         scores = [evaluate(trial.query, trial.gallery, trial.matching, device=device, pairs=True) for trial in trials]
@@ -81,7 +84,7 @@ def _read(path: Path, result: str, dataset: str) -> Embedded:
     for field, expected in (("result", result), ("dataset", dataset)):
         if embedded.provenance.get(field) != expected:
             raise InputError(f"{str(path)!r}: was made for {field} {embedded.provenance.get(field)!r}, not "
-                             f"{expected!r}; delete it and run `dvc repro embed`")
+                             f"{expected!r}; delete it and run `dvc repro`")
     return embedded
 
 
@@ -103,7 +106,9 @@ def _rank_lists(dataset: str, embedded: Embedded) -> list[tuple]:
 
 
 def _csv(rows: list[tuple], columns: list[str]) -> str:
-    return pd.DataFrame(rows, columns=columns).to_csv(index=False, lineterminator="\n")
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
+    return text.getvalue()
 
 
 if __name__ == "__main__":

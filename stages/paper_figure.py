@@ -128,7 +128,7 @@ def _visible(experiment: Experiment, plan: ListsPlan, queries: Sequence[str]) ->
     rows = {key: row for row, key in enumerate(embedded.query_key)}
     absent = [query for query in queries if query not in rows]
     if absent:
-        raise InputError(f"{path!r}: has no query {absent[0]!r}; run `dvc repro embed` again")
+        raise InputError(f"{path!r}: has no query {absent[0]!r}; delete the file and run `dvc repro`")
     local = embedded.query.visibility[:, int(model.use_global):] > 0
     return {query: tuple(map(bool, local[rows[query]])) for query in queries}
 

@@ -12,7 +12,7 @@ from pipeline.config.loader import Experiment, pick
 from pipeline.config.paper_rows import number
 from pipeline.config.plan import TablePlan
 from pipeline.reporting.paper_page import PaperTable, remarks, table_page, tables_page
-from pipeline.reporting.paper_tables import Own, compare, read_notes, read_own, read_printed
+from pipeline.reporting.paper_tables import Beside, Own, compare, read_notes, read_own, read_printed
 from pipeline.reporting.table_formats import as_latex, as_markdown, show
 from stages import main
 
@@ -36,9 +36,12 @@ def _table(experiment: str, plan: TablePlan, rendered: tuple[str, ...]) -> Paper
     printed = read_printed(PAPERS / "tables.csv", plan.paper, plan.table)
     own = {(row.row, row.setting, row.dataset): Own(row.result, row.seeds, row.data, row.full, row.missing)
            for row in plan.rows}
-    scores, provenance = read_own(own.values(), results=paths.RESULTS / experiment, curves=paths.CURVES / experiment)
+    beside = [Beside((other.row, other.setting, other.dataset), other.name, other.reading,
+                     Own(other.result, other.seeds, other.data, False, other.missing)) for other in plan.beside]
+    scores, provenance = read_own([*own.values(), *(other.own for other in beside)],
+                                  results=paths.RESULTS / experiment, curves=paths.CURVES / experiment)
 
-    frame = compare(printed, own, scores)
+    frame = compare(printed, own, scores, beside)
     shown = show(frame, key=f"{plan.paper}-{number(plan.table)}", paper=plan.paper, table=plan.table,
                  caption=printed[0].table_title, notes=read_notes(PAPERS / "notes.csv", plan.paper, plan.table),
                  remarks=list(remarks(own, provenance, rendered=rendered)))

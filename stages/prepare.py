@@ -9,7 +9,7 @@ from pipeline.base.errors import InputError
 from pipeline.base.files import writable, write_text
 from pipeline.config import paths
 from pipeline.config.loader import Experiment, pick
-from pipeline.config.plan import Plan
+from pipeline.config.plan import PreparePlan
 from pipeline.datasets.index import write_index
 from pipeline.datasets.layouts import add_occlusion, check_layout, pick_layout
 from stages import main
@@ -18,7 +18,7 @@ from stages import main
 def run(experiment: Experiment, key: str) -> None:
     """Write the index. InputError, naming the data set, for a folder that is not read whole or cannot be scored."""
     name = pick(experiment.params.datasets, key, "datasets").layout
-    raw = pick(experiment.plan.prepare, key, "plan.prepare").raw
+    entry = pick(experiment.plan.prepare, key, "plan.prepare")
     for path in (paths.index(key), paths.remarks(key)):
         writable(path)
     try:
@@ -27,9 +27,9 @@ def run(experiment: Experiment, key: str) -> None:
         raise InputError(f"datasets.{key}.layout: {error}") from error
 
     try:
-        frame = add_occlusion(layout.read(raw), raw)
-        check_asked(experiment.plan, key, raw, set(frame["split"]))
-        remarks = check_layout(layout, frame, raw)
+        frame = add_occlusion(layout.read(entry.raw), entry.raw)
+        check_needs(entry, set(frame["split"]))
+        remarks = check_layout(layout, frame, entry.raw)
         write_index(frame, paths.index(key))
     except InputError as error:
         raise InputError(f"datasets.{key}: {error}") from error
@@ -42,16 +42,14 @@ def run(experiment: Experiment, key: str) -> None:
     print(f"{key}: {counts}")
 
 
-def check_asked(plan: Plan, key: str, raw: str, splits: set[str]) -> None:
+def check_needs(entry: PreparePlan, splits: set[str]) -> None:
     """InputError if the experiment trains or scores on images that the data set does not have."""
-    trained = [run for run, entry in plan.train.items() if entry.train_on == key]
-    if trained and "train" not in splits:
-        raise InputError(f"{raw!r}: has no training images, and {trained[0]} trains on it (plan.train); put them where "
-                         "its layout has them, or let the run train on another data set")
-    scored = [entry.result for entry in (*plan.embed.values(), *plan.embed_seen.values()) if entry.dataset == key]
-    if scored and not {"query", "gallery"} & splits:
-        raise InputError(f"{raw!r}: has neither queries nor a gallery, and {scored[0]} is scored on it (plan.embed); "
-                         "put them where its layout has them, or take it out of the run's eval_on")
+    if "train" in entry.needs and "train" not in splits:
+        raise InputError(f"{entry.raw!r}: has no training images, and runs train on it (their train_on); put them "
+                         "where its layout has them, or let the runs train on another data set")
+    if "test" in entry.needs and not {"query", "gallery"} & splits:
+        raise InputError(f"{entry.raw!r}: has neither queries nor a gallery, and runs are scored on it (their "
+                         "eval_on); put them where its layout has them, or take it out of eval_on")
 
 
 if __name__ == "__main__":

@@ -53,10 +53,12 @@ def _run(experiment: Experiment, key: str, settings: RunParams, plan: TrainPlan,
         frame = training_rows(read_index(plan.index), max_ids=settings.max_ids)
     except InputError as error:
         raise InputError(f"runs.{key} trains on {plan.train_on}: {error}") from error
-    match = pick(experiment.params.results, key, "results").match  # training does not depend on it
+    # A network is built with how it will be matched, which it refuses here where it cannot; no weight depends on it.
+    match = pick(experiment.params.results, key, "results").match
     start = None
     if isinstance(plan, StartedTrainPlan):
-        start = Start(key=plan.start, run=experiment.run(plan.start), weights=plan.weights)
+        start = Start(key=plan.start, run=experiment.run(plan.start), weights=plan.weights,
+                      index=plan.start_index, raw=plan.start_raw)
     begun = new_run(settings, key=key, match=match, frame=frame, index=Path(plan.index), raw=plan.raw,
                     cache=cache_among(plan.reads), start=start)
 
@@ -87,6 +89,8 @@ def _train(begun: OpenRun, settings: RunParams, plan: TrainPlan, *, key: str, fr
     """Train in place; the last tenth's mean of the loss and of each scalar."""
     augment, recipe, batch = settings.augment, settings.optimizer, settings.batch
     try:
+        chance = Chance(seed=settings.seed, flip=augment.flip, pad=augment.pad, erase=augment.erase, fill=augment.fill,
+                        occlude=augment.occlude, occlude_low=augment.occlude_low, occlude_high=augment.occlude_high)
         share = distributed.share_of(batch)
         draws = Batches(frame["target"].to_numpy(), batch=batch, ids_per_batch=settings.ids_per_batch,
                         seed=settings.seed)
@@ -97,7 +101,6 @@ def _train(begun: OpenRun, settings: RunParams, plan: TrainPlan, *, key: str, fr
         raise InputError(f"runs.{key}: {error}") from error
 
     whole_batch_norm(begun.network, device)
-    chance = Chance(seed=settings.seed, flip=augment.flip, pad=augment.pad, erase=augment.erase, fill=augment.fill)
     images = Images(frame, raw=plan.raw, cache=cache_among(plan.reads), arrays=begun.arrays, crop=begun.crop,
                     height=settings.height, width=settings.width, chance=chance)
     rate = functools.partial(learning_rate, lr=recipe.lr, warmup=recipe.warmup, warmup_start=recipe.warmup_start,

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.backbone import IMAGENET_MEAN, IMAGENET_STD
+from models.pretrained import IMAGENET_MEAN, IMAGENET_STD
 
 FILES = ("config.json", "preprocessor_config.json", "model.safetensors", "model-*.safetensors",
          "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model-*.bin", "pytorch_model.bin.index.json")

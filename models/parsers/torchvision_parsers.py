@@ -23,7 +23,7 @@ from torchvision.models import MobileNet_V3_Large_Weights, ResNet50_Weights
 from torchvision.models.mobilenetv3 import InvertedResidual
 from torchvision.models.segmentation import deeplabv3_resnet50, lraspp_mobilenet_v3_large
 
-from models.backbone import IMAGENET_MEAN, IMAGENET_STD, read_state
+from models.pretrained import IMAGENET_MEAN, IMAGENET_STD, read_state
 
 CLASSES = {"densepose24": 25, "lip20": 20}  # with background
 ARCHITECTURES = ("lraspp", "deeplabv3")

@@ -10,11 +10,13 @@ from PIL import Image
 from pipeline.base.errors import InputError
 from pipeline.base.files import write_bytes
 
-# Of RGB in [0, 1]. models/backbone.py has its own, because pipeline and models import neither each other.
+# Of RGB in [0, 1]. models/pretrained.py has its own, because pipeline and models import neither each other.
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
 
 ORIENTATION = 0x0112  # EXIF's tag: 1 is upright
+
+Box = tuple[int, int, int, int]  # top, left, bottom, right in pixels; bottom and right lie outside
 
 
 def read_bytes(path: str | os.PathLike) -> bytes:
@@ -73,6 +75,12 @@ def write_image(path: str | os.PathLike, rgb: np.ndarray, quality: int = 92) -> 
         raise InputError(f"{os.fspath(path)!r}: no encoder for this ending; use .jpg or .png")
 
     write_bytes(path, data.tobytes())
+
+
+def crop_image(image: np.ndarray, box: Box) -> np.ndarray:
+    """(H, W, ...) -> the box of it."""
+    top, left, bottom, right = box
+    return image[top:bottom, left:right]
 
 
 def fit(image: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -3,21 +3,21 @@
 import multiprocessing
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
-
-from scipy.io import loadmat
 
 
 def read_mat(path: str | os.PathLike, names: Sequence[str] | None = None) -> dict[str, Any]:
     """The variables of a .mat file (MATLAB 4 to 7.2), or those of `names`. What `scipy.io.loadmat` raises, and
     ValueError where it dies."""
+    import scipy.io  # here, before the fork: most stages read no such file, and it takes longer than pandas
+
     receiver, sender = multiprocessing.Pipe(duplex=False)
     child = os.fork()  # multiprocessing's own processes may not start another, and a DataLoader's workers read these
     if not child:
         try:
-            _read(os.fspath(path), names, sender)
+            _read(scipy.io.loadmat, os.fspath(path), names, sender)
         finally:
             os._exit(0)
 
@@ -38,7 +38,7 @@ def read_mat(path: str | os.PathLike, names: Sequence[str] | None = None) -> dic
     return answer
 
 
-def _read(path: str, names: Sequence[str] | None, sender: Connection) -> None:
+def _read(loadmat: Callable[..., Any], path: str, names: Sequence[str] | None, sender: Connection) -> None:
     try:
         answer: Any = loadmat(path, variable_names=names, appendmat=False)
     except Exception as error:  # a damaged file makes loadmat raise almost anything

@@ -1,4 +1,4 @@
-"""Cache files, parts.h5 and dsap.h5: what parsers and warps left behind, one compressed chunk per image and array.
+"""Cache files, parts.h5, crops.h5 and dsap.h5: what parsers and warps left behind, one chunk per image and array.
 
 `Cache` reads them, `write_cache` writes them, always the same bytes for the same rows. docs/caches.md lists what is in
 them.
@@ -19,9 +19,10 @@ import numpy as np
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import new_file
-from pipeline.base.hdf5 import HeldError, open_h5
+from pipeline.base.hdf5 import open_h5
+from pipeline.base.progress import progress
 
-FORMAT = 1  # of both files; another number makes every cached row stale
+FORMAT = 2  # of these files, in their attributes and their maker; 1 had probabilities and entropy in steps of 1
 LEVEL = 4  # zlib's; benchmarks/parsing.py measures the others
 COLUMN_ROWS = 1024  # rows of a chunk of the small columns
 # HDF5 1.10's format has checksums over what zlib's do not cover; in the default one, 47 of 7,826 flipped bits went by
@@ -59,7 +60,8 @@ def write_cache(path: str | os.PathLike, *, count: int, arrays: Mapping[str, tup
     with new_file(path, kept="what is finished is kept") as temporary:
         with h5py.File(temporary, "w", libver=LIBVER, track_order=False) as file:
             _create(file, count, arrays, columns, maker)
-            written = _write_rows(file, arrays, columns, rows)
+            told = progress(rows, f"write {Path(path).name}", total=count, unit="rows")
+            written = _write_rows(file, arrays, columns, told)
         if written != count:
             raise RuntimeError(f"{os.fspath(path)}: {written} rows were given for {count}")
 
@@ -69,7 +71,7 @@ def write_cache(path: str | os.PathLike, *, count: int, arrays: Mapping[str, tup
 
 def _create(file: h5py.File, count: int, arrays: Mapping[str, tuple[int, ...]],
             columns: Mapping[str, tuple[Any, tuple[int, ...]]], maker: str) -> None:
-    file.attrs["maker"] = maker
+    file.attrs["maker"], file.attrs["format"] = maker, FORMAT
     for name, shape in arrays.items():
         file.create_dataset(name, (count, *shape), np.uint8, chunks=(1, *shape), compression="gzip",
                             compression_opts=LEVEL, track_times=False)
@@ -114,7 +116,7 @@ def _cut(value: str, size: int) -> bytes:
 
 
 class Cache:
-    """Reads parts.h5 or dsap.h5: opened when first asked, once per process, read-only.
+    """Reads parts.h5, crops.h5 or dsap.h5: opened when first asked, once per process, read-only.
 
     It can be pickled and inherited over a fork. InputError names the file and the remedy where it is missing, damaged
     or lacks what is asked for.
@@ -150,10 +152,11 @@ class Cache:
             return maker
 
     def column(self, name: str) -> np.ndarray:
-        """A small column whole: `key`, `status`, `image_sha256` (str objects), `visibility` (N, 8) uint8."""
+        """A small column whole: `key`, `status`, `image_sha256` (str objects), `visibility` (N, 8) uint8, `box` (N, 4)
+        int32."""
         dataset = self._dataset(name)
         with self.reading():
-            return dataset[()] if name == "visibility" else dataset.asstr()[()]
+            return dataset[()] if name in ("visibility", "box") else dataset.asstr()[()]
 
     def require(self, name: str) -> None:
         """InputError if the file holds no `name`."""
@@ -214,17 +217,24 @@ class Cache:
         try:
             if self._file is None or self._process != os.getpid():  # a handle from before a fork reads wrong data
                 self._datasets = {}
-                self._file = open_h5(self.path, head=HEAD)
+                self._file = self._opened()
                 self._process = os.getpid()
             yield self._file
-        except InputError:  # in another process's hands
+        except InputError:  # HeldError too: a file in another process's hands is not damaged
             raise
         except FileNotFoundError as error:
             raise InputError(f"{str(self.path)!r}: no such cache; make it with the stage {self._stage()}") from error
-        except HeldError:
-            raise
         except DAMAGE as error:
             raise self._damaged(error) from error
+
+    def _opened(self) -> h5py.File:
+        file = open_h5(self.path, head=HEAD)
+        held = file.attrs.get("format", 1)  # nothing said so in 1
+        if held != FORMAT and "maker" in file.attrs:
+            file.close()
+            raise InputError(f"{str(self.path)!r}: has format {held}, and this version reads format {FORMAT}; make it "
+                             f"anew with `dvc repro` or `python -m stages.{self._stage()} {self.path.parent.name}`")
+        return file
 
     def _damaged(self, error: Exception) -> InputError:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -232,7 +242,7 @@ class Cache:
                           f"the stage {self._stage()}")
 
     def _stage(self) -> str:
-        return "warp" if self.path.stem == "dsap" else "parse"
+        return {"dsap": "warp", "crops": "parse_crops"}.get(self.path.stem, "parse")
 
 
 def _by_rows(dataset: h5py.Dataset) -> bool:

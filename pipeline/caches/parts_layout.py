@@ -1,4 +1,4 @@
-"""Layout of parts.h5: the names, shapes and types of its arrays and columns. docs/caches.md says what they mean."""
+"""Layout of parts.h5 and crops.h5: the arrays' and columns' names, shapes and types. docs/caches.md explains them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +11,7 @@ from pipeline.caches.cache import SHA256, STATUS_BYTES, text
 
 READING = 2  # of a maker: how parses made elsewhere are matched with images; 1 took other images' parses
 CELL = 4  # probabilities and entropy are means over CELL x CELL pixels
+STEP = 5  # of 255: they are kept as multiples of it, 51 levels (docs/caches.md: a tenth of a parser's own noise)
 
 
 def parts_arrays(height: int, width: int, *, uv: bool) -> dict[str, tuple[int, ...]]:
@@ -20,8 +21,8 @@ def parts_arrays(height: int, width: int, *, uv: bool) -> dict[str, tuple[int, .
             "probs/parts8": (len(PARTS8), *cells), "probs/parts4": (len(PARTS4), *cells), "entropy": cells}
 
 
-def parts_columns(keys: Sequence[str]) -> dict[str, tuple[Any, tuple[int, ...]]]:
-    """The small columns of parts.h5: type and shape of one row's value."""
+def parts_columns(keys: Sequence[str], *, box: bool = False) -> dict[str, tuple[Any, tuple[int, ...]]]:
+    """The small columns of parts.h5: type and shape of one row's value. box: with that of crops.h5, in pixels."""
     status = h5py.string_dtype("utf-8", STATUS_BYTES)
     return {"key": (text(keys), ()), "image_sha256": (SHA256, ()), "status": (status, ()),
-            "visibility": (np.uint8, (len(PARTS8),))}
+            "visibility": (np.uint8, (len(PARTS8),)), **({"box": (np.int32, (4,))} if box else {})}

@@ -1,17 +1,17 @@
 """Warps (DSAP images): a person's pixels carried to the 24 surface charts (Zhang et al. 2019, DSA-reID 3.1)."""
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from pipeline.base.body_parts import SURFACE_PARTS
 from pipeline.base.errors import InputError
 from pipeline.base.images import decode_image, fit, nearest, read_bytes
+from pipeline.base.processors import processors
+from pipeline.base.progress import progress
 from pipeline.caches.cache import SHA256, Cache, Row, compress, text, write_cache
 from pipeline.caches.resumable import Save, ahead, run_units
 
@@ -89,8 +89,9 @@ def warp_images(parts: Cache, keys: Sequence[str], paths: Sequence[str], raw: Pa
         def warp_unit(number: int) -> None:
             start = number * UNIT_ROWS
             save(number, [warp_row(place) for place in range(start, min(start + UNIT_ROWS, len(keys)))])
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for _ in tqdm(ahead(pool, warp_unit, numbers), "warp", total=len(numbers), disable=None):
+        with ThreadPoolExecutor(processors()) as pool:
+            units = ahead(pool, warp_unit, numbers)
+            for _ in progress(units, "warp", total=len(numbers), unit=f"times {UNIT_ROWS} images"):
                 pass
 
     def pack(fresh: Iterator[Row]) -> None:

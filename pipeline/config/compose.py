@@ -12,7 +12,8 @@ from typing import Any
 from pipeline.base.errors import InputError
 from pipeline.config import paths
 from pipeline.config.compose_caches import add_caches, add_parsers, add_warps
-from pipeline.config.compose_datasets import add_datasets, add_occluded, add_rendered
+from pipeline.config.compose_crops import SECTIONS as CROPS
+from pipeline.config.compose_datasets import add_datasets, add_occluded, add_rendered, note_needs
 from pipeline.config.compose_results import add_evaluations, add_papers, add_reports, prune
 from pipeline.config.compose_runs import add_runs
 from pipeline.config.known import Composition, Known, find, together
@@ -83,6 +84,7 @@ def _compose(name: str, profile: Entry, bases: dict[str, Composed], kept: tuple[
     add_runs(made)
     if rows is not None:
         prune(made)
+    note_needs(made)
     add_evaluations(made)
     add_reports(made)
     add_papers(made, rows)
@@ -120,7 +122,7 @@ def all_links(composed: Composed) -> Iterator[Entry]:
 
 KINDS = {"rendered or occluded set": ("render", "occlude"), "data set": ("prepare",),
          "parser": ("train_parser", "train_photographs"), "cache": ("parse", "parse_external", "parse_described"),
-         "warp": ("warp",), "run": ("train", "train_from")}
+         "parse of crops": CROPS, "warp": ("warp",), "run": ("train", "train_from")}
 
 
 def outputs(plan: Any) -> Iterator[tuple[str, str]]:
@@ -129,5 +131,4 @@ def outputs(plan: Any) -> Iterator[tuple[str, str]]:
         for section in sections:
             yield from ((kind, name) for name in getattr(plan, section))
     yield from (("user's folder", entry.path) for entry in plan.link.values())
-    embeds = [*plan.embed.values(), *plan.embed_seen.values()]
-    yield from (("result", name) for name in dict.fromkeys(entry.result for entry in embeds))
+    yield from (("result", name) for name in dict.fromkeys(entry.result for entry in plan.embeddings.values()))

@@ -2,7 +2,7 @@
 
 from pipeline.base.errors import InputError
 from pipeline.config import paths
-from pipeline.config.known import Composition, check_new, drop, find, keeps
+from pipeline.config.known import Composition, Parsed, check_new, drop, find, keeps
 from pipeline.config.names import known_name, nearest
 from pipeline.config.profiles import Entry, entries, take
 from pipeline.config.schema import EXTERNAL
@@ -57,7 +57,7 @@ def add_caches(made: Composition) -> None:
             made.plan["parse_described"][name] = plan | {"description": description}
         else:
             made.plan["parse" if own else "parse_external"][name] = plan
-        made.known.caches[name] = dataset
+        made.known.caches[name] = Parsed(made.name, dataset, entry["parser"], source, description)
 
 
 def per_dataset(written: dict[str, Entry]) -> dict[str, Entry]:
@@ -125,8 +125,9 @@ def add_warps(made: Composition) -> None:
         if dataset is None or parts is None:
             drop(made.known, "warps", name)
             continue
-        if made.known.caches[parts] != dataset:
-            raise InputError(f"{place}.parts: {parts!r} was made of {made.known.caches[parts]!r}, and the warp is of "
+        made_of = made.known.caches[parts].dataset
+        if made_of != dataset:
+            raise InputError(f"{place}.parts: {parts!r} was made of {made_of!r}, and the warp is of "
                              f"{dataset!r}; name a cache of that set")
         made.params["warps"][name] = entry
         made.plan["warp"][name] = {"dataset": dataset, "index": paths.index(dataset).as_posix(),

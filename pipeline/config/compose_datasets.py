@@ -3,6 +3,7 @@
 from pipeline.base.errors import InputError
 from pipeline.config import paths
 from pipeline.config.known import Composition, Data, check_new, drop, find, keeps
+from pipeline.config.plan import EMBED, EMBED_SEEN
 from pipeline.config.profiles import entries, take
 
 
@@ -52,6 +53,17 @@ def add_occluded(made: Composition) -> None:
         made.plan["occlude"][name] = {"index": paths.index(dataset).as_posix(),
                                       "raw": made.known.datasets[dataset].raw}
         _add(made, name, Data(paths.raw(name).as_posix(), "market", rendered=False, joints=False))
+
+
+def note_needs(made: Composition) -> None:
+    """Which images of each data set the runs, once they stand, train and are scored on."""
+    plan = made.plan
+    trained = {entry["train_on"] for section in ("train", "train_from") for entry in plan[section].values()}
+    scored = {test["dataset"] for section in (*EMBED, EMBED_SEEN) for entry in plan[section].values()
+              for test in entry["sets"]}
+    for name, entry in plan["prepare"].items():
+        needs = ["train"] * (name in trained) + ["test"] * (name in scored)
+        entry |= {"needs": needs} if needs else {}
 
 
 def _add(made: Composition, name: str, data: Data) -> None:

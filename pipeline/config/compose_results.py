@@ -3,16 +3,18 @@
 from pathlib import Path
 
 from pipeline.config import paths
+from pipeline.config.compose_crops import prune_crops
 from pipeline.config.compose_runs import note_owner
 from pipeline.config.figures import figure_plans
 from pipeline.config.known import Composition, drop, find
 from pipeline.config.paper_plans import paper_tables, sweep_plans
+from pipeline.config.plan import EMBED, EMBED_SEEN
 from pipeline.config.profiles import Entry, entries, take
 
 
 def prune(made: Composition) -> None:
     """Of the papers' rows: without runs that have no result and whose weights nothing reads."""
-    embeds = [*made.plan["embed"].values(), *made.plan["embed_seen"].values()]
+    embeds = _embeddings(made)
     read = {Path(plan[field]).parent.name for plan in embeds for field in ("weights", "seen_by") if field in plan}
     for section in ("train_from", "train"):
         for key, plan in reversed(made.plan[section].copy().items()):  # a run stands behind the one it starts from
@@ -22,17 +24,23 @@ def prune(made: Composition) -> None:
             del made.plan[section][key], made.params["runs"][key], made.known.runs[key]
             drop(made.known, "runs", key)
 
+    prune_crops(made)
     for name in [name for name, sets in made.known.results.items() if not sets]:
         del made.known.results[name]
     shown = {plan["result"] for plan in embeds} | made.plan["train"].keys() | made.plan["train_from"].keys()
     made.params["results"] = {key: entry for key, entry in made.params["results"].items() if key in shown}
 
 
+def _embeddings(made: Composition) -> list[Entry]:
+    """The results' entries, in the order in which they were composed."""
+    entries = {key: plan for section in (*EMBED, EMBED_SEEN) for key, plan in made.plan[section].items()}
+    return sorted(entries.values(), key=lambda plan: [*made.known.results].index(plan["result"]))
+
+
 def add_evaluations(made: Composition) -> None:
     """Every result of its own, and those of others that are shown beside them or in figures."""
     known = made.known
-    names = dict.fromkeys(plan["result"] for section in ("embed", "embed_seen")
-                          for plan in made.plan[section].values())
+    names = dict.fromkeys(plan["result"] for plan in _embeddings(made))
     for name in made.profile.get("beside", []):
         if find(known, "results", name, "beside"):
             names[name] = None

@@ -9,22 +9,25 @@ from typing import Any
 
 from pipeline.base.errors import InputError
 from pipeline.config import paths
+from pipeline.config.compose_crops import SECTIONS, crops_of
 from pipeline.config.known import Composition, Data, Run, check_new, drop, find
 from pipeline.config.loader import concrete, parse
 from pipeline.config.model_params import ModelParams
 from pipeline.config.names import known_name, nearest
+from pipeline.config.plan import EMBED, EMBED_SEEN
 from pipeline.config.profiles import Entry, entries, merge, take
 from pipeline.config.schema import started_from
 from pipeline.config.trials import by_trial
 
 MATCHED = ("of", "train_on", "eval_on", "match", "features_dtype", "visible_by", "result")  # what `of` may change
+MASKS = ("parts.h5", "crops.h5")  # files of caches, or made by their parsers
 
 
 def add_runs(made: Composition) -> None:
     """Runs and their results. A result that needs joints is left out on data sets that have none."""
-    for section in ("runs", "results"):
+    for section in ("crops", "runs", "results"):
         made.params[section] = {}
-    for section in ("train", "train_from", "embed", "embed_seen"):
+    for section in (*SECTIONS, "train", "train_from", *EMBED, EMBED_SEEN):
         made.plan[section] = {}
     for key, entry in _in_order(by_trial("runs", entries(made.profile, "runs"), made.known.trials)).items():
         _add(made, key, entry)
@@ -79,10 +82,10 @@ def _add(made: Composition, key: str, entry: Entry) -> None:
     model = parse(ModelParams, known.runs[base].model, f"{place}.model")
     _check_features(match, model, place)
     cached = model.cache_file(match.get("features"))
-    if cached == "parts.h5" and named:
+    if cached in MASKS and named:
         raise InputError(f"{place}.cache: is {named!r}, and {model.name} reads masks in matching too, of other "
                          f"data sets; name the kind of cache instead, `masks: [KIND]` for DATASET-KIND")
-    _embed(made, result, base, cached, sets, seen_by, place)
+    _embed(made, key, result, base, cached, sets, seen_by, place)
     note_owner(made, base)
 
 
@@ -125,25 +128,31 @@ def _train(made: Composition, key: str, entry: Entry, train_on: str, written: En
     if named and (wanted or not cached):
         why = "`masks` names one too" if wanted else f"{settings['name']} with these parameters reads none"
         raise InputError(f"{place}.cache: is {named!r}, and {why}; take it out")
-    if cached != "parts.h5":  # the kinds are named, rightly, and not read
+    if cached not in MASKS:  # the kinds are named, rightly, and not read
         masks = ""
     if cached:
-        section = "caches" if cached == "parts.h5" else "warps"
+        section = "caches" if cached in MASKS else "warps"
         found = find(known, section, named or cache_of(train_on, masks), f"{place}.cache")
         if found is None:
             return False
-        made_of = getattr(known, section)[found]
+        made_of = known.caches[found].dataset if cached in MASKS else known.warps[found]
         if made_of != train_on:
             raise InputError(f"{place}.cache: {found!r} was made of {made_of!r}, and the run trains on {train_on!r}; "
                              "name a cache of that set")
-        cache, reads = found, paths.cache(found, cached).as_posix()
+        cache = found
+        if cached == "crops.h5":
+            cache = crops_of(made, found, train_on, found, settings, entry, place)
+        reads = paths.cache(cache, cached).as_posix()
 
     section, started = "train", {}
     start = started_from(entry.get("init"))
     if start is not None:
         if not _can_start(made, start, settings["name"], entry.get("backbone"), f"{place}.init"):
             return False
-        section, started = "train_from", {"start": start, "weights": paths.weights(start).as_posix()}
+        section, started = "train_from", {
+            "start": start, "weights": paths.weights(start).as_posix(),
+            "start_index": paths.index(known.runs[start].train_on).as_posix(),
+            "start_raw": known.datasets[known.runs[start].train_on].raw}
 
     made.params["runs"][key] = {**entry, "model": settings, "train_on": train_on, "cache": cache}
     made.plan[section][key] = {"model": settings["name"], "train_on": train_on, "cache": cache,
@@ -184,24 +193,38 @@ def cache_of(dataset: str, masks: str) -> str:
     return f"{dataset}-{masks}" if masks else dataset
 
 
-def _embed(made: Composition, result: str, run: str, cached: str | None, sets: list[str], seen_by: str | None,
-           place: str) -> None:
-    """One embedding per data set. cached: the file that the model reads at test time."""
+def _embed(made: Composition, key: str, result: str, run: str, cached: str | None, sets: list[str],
+           seen_by: str | None, place: str) -> None:
+    """One stage, named by the profile's entry, for all data sets; cached: the file that the model reads at test time.
+
+    DVC takes no list as dependencies: dvc.yaml has a stage for one, two and three data sets, and what is more goes to
+    further stages, each named with its first. Where something else says what is seen, each data set has its own.
+    """
+    tests: list[tuple[Entry, str | None]] = []
     for dataset in sets:
-        name, data = f"{result}-on-{dataset}", made.known.datasets[dataset]
-        section = "caches" if cached == "parts.h5" else "warps"
-        cache = cache_of(dataset, made.known.runs[run].masks)
+        data, trained = made.known.datasets[dataset], made.known.runs[run]
+        section, cache = "caches" if cached in MASKS else "warps", cache_of(dataset, trained.masks)
         seen = _seen_by(made, seen_by, data, f"{place}.visible_by") if seen_by else None
         if (seen_by and not seen) or (cached and not find(made.known, section, cache, f"{place}.eval_on")):
-            drop(made.known, "embeddings", name)
+            drop(made.known, "embeddings", f"{result}-on-{dataset}")
             continue
 
-        reads = paths.cache(cache, cached).as_posix() if cached else data.raw
-        plan = {"result": result, "run": run, "model": made.known.runs[run].model["name"], "dataset": dataset,
-                "index": paths.index(dataset).as_posix(), "raw": data.raw, "reads": reads,
-                "weights": paths.weights(run).as_posix(), "protocol": data.layout}
-        made.plan["embed_seen" if seen else "embed"][name] = plan | ({"seen_by": seen} if seen else {})
+        if cached == "crops.h5":
+            cache = crops_of(made, cache, trained.train_on, cache_of(trained.train_on, trained.masks), trained.model,
+                             trained.entry, place)
+        tests.append(({"dataset": dataset, "index": paths.index(dataset).as_posix(), "raw": data.raw,
+                       "reads": paths.cache(cache, cached).as_posix() if cached else data.raw,
+                       "protocol": data.layout}, seen))
         made.known.results[result].append(dataset)
+
+    at_once = 1 if seen_by else len(EMBED)
+    for first in range(0, len(tests), at_once):
+        part = [test for test, _ in tests[first:first + at_once]]
+        plan = {"result": result, "run": run, "model": made.known.runs[run].model["name"],
+                "weights": paths.weights(run).as_posix(), "sets": part}
+        section = EMBED_SEEN if seen_by else EMBED[len(part) - 1]
+        name = key if first == 0 else f"{key}-on-{part[0]['dataset']}"
+        made.plan[section][name] = plan | ({"seen_by": tests[first][1]} if seen_by else {})
 
 
 def _seen_by(made: Composition, source: str, data: Data, place: str) -> str | None:

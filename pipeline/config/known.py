@@ -26,6 +26,17 @@ class Data:
 
 
 @dataclass(frozen=True)
+class Parsed:
+    """A cache as others see it."""
+
+    owner: str
+    dataset: str
+    parser: str
+    source: str  # of the parser, as in plan.yaml
+    description: str | None  # likewise
+
+
+@dataclass(frozen=True)
 class Run:
     """A trained network as others see it. model: its settings, as in params.yaml."""
 
@@ -43,7 +54,8 @@ class Known:
     datasets: dict[str, Data] = field(default_factory=dict)
     trials: dict[str, int] = field(default_factory=dict)  # data sets of a repeated protocol -> how often
     parsers: dict[str, str] = field(default_factory=dict)  # -> the rendered set or folder it learns from
-    caches: dict[str, str] = field(default_factory=dict)  # -> the data set that is parsed
+    caches: dict[str, Parsed] = field(default_factory=dict)
+    crops: dict[str, None] = field(default_factory=dict)  # parses of crops
     warps: dict[str, str] = field(default_factory=dict)  # -> the data set that is warped
     runs: dict[str, Run] = field(default_factory=dict)
     results: dict[str, list[str]] = field(default_factory=dict)  # -> the data sets it is embedded on

@@ -16,7 +16,7 @@ from pipeline.base.errors import InputError
 from pipeline.config import paths
 from pipeline.config.names import nearest
 from pipeline.config.plan import Plan, StartedTrainPlan
-from pipeline.config.schema import CHOICES, Params, RunParams, started_from
+from pipeline.config.schema import CHOICES, CacheParams, Params, RunParams, started_from
 from pipeline.config.yaml12 import read_yaml
 
 LONGEST_SHOWN = 200  # characters of a value in an error
@@ -38,6 +38,11 @@ class Experiment:
         owner = self.plan.owners.get(key, self.name)
         params = self.params if owner == self.name else load_experiment(owner).params
         return pick(params.runs, key, "runs")
+
+    def cache(self, key: str, owner: str = "") -> CacheParams:
+        """How a cache was parsed; owner: the experiment whose cache it is, empty for this one."""
+        params = self.params if owner in ("", self.name) else load_experiment(owner).params
+        return pick({**params.caches, **params.external}, key, "caches")
 
 
 def load_experiment(name: str = "default") -> Experiment:

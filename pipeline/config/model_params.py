@@ -180,11 +180,15 @@ class SgamParams:
     scores: str = doc("S over its training median, or sums over pixels; of the crop too",
                       choices=("normalised", "paper"))
     shared_reduction: bool = doc("one 1x1 convolution for all five features", neutral=False)
+    recrop: str = doc("what is cropped: the whole image's maps too, or the image, which is parsed again (Fig. 4)",
+                      choices=("maps", "parse"), neutral="maps")
 
     def matchable(self) -> tuple[str, ...]:
         return ("all", "unmasked", "global", "local")
 
     def cache_file(self, features: str | None) -> str | None:
+        if self.recrop == "parse":
+            return "crops.h5"
         return "parts.h5" if self.use_parts or self.crop else None
 
     def arrays(self) -> tuple[str, ...]:

@@ -1,6 +1,8 @@
 """Tables and sweeps of the papers as plan.yaml has them: which of an experiment's results stands in each row."""
 
+import functools
 import itertools
+from collections.abc import Iterator
 
 from pipeline.config.paper_rows import (
     Row,
@@ -48,16 +50,36 @@ def paper_tables(wanted: Entry, *, results: dict[str, set[str]], datasets: set[s
     variants = read_variants()
     for (paper, table), rows in itertools.groupby(read_rows(), lambda row: (row.paper, row.table)):
         if paper in wanted["papers"] and not wanted["only"]:
-            entries = [{"row": row.row, "setting": row.setting, "dataset": row.dataset,
-                        **_own_row(row, variants, wanted, results, datasets, folders)} for row in rows]
-            tables.append({"paper": paper, "table": table, "rows": entries})
+            entries: list[Entry] = []
+            beside: list[Entry] = []
+            for row in rows:
+                place = {"row": row.row, "setting": row.setting, "dataset": row.dataset}
+                test = counterpart(row.paper, row.dataset, wanted)
+                variant = own_variant(row, variants, wanted)
+                made = functools.partial(_made, row, variants=variants, wanted=wanted, results=results,
+                                         datasets=datasets, folders=folders)
+                entries.append(place | made(variant, test) | {"full": variant == row.paper})
+                beside += [place | {"name": name, "reading": reading} | made(other, data)
+                           for name, reading, other, data in _beside(row, variant, test, variants, wanted)]
+            tables.append({"paper": paper, "table": table, "rows": entries} | ({"beside": beside} if beside else {}))
     return tables
 
 
-def _own_row(row: Row, variants: Entry, wanted: Entry, results: dict[str, set[str]], datasets: set[str],
-             folders: dict[str, str]) -> Entry:
-    train, test = (counterpart(row.paper, name, wanted) for name in (row.train_on, row.dataset))
-    variant = own_variant(row, variants, wanted)
+def _beside(row: Row, variant: str, test: str, variants: Entry, wanted: Entry) -> Iterator[tuple[str, str, str, str]]:
+    """(name, reading, variant, data set) of what stands beside a row: variants that read the paper otherwise, and the
+    row's own variant on the data set that is evaluated beside its own."""
+    for name, entry in variants.items():
+        if "beside" in entry and entry["beside"]["variant"] == row.variant:
+            yield name, entry["beside"]["reading"], name, test
+    if test in wanted["beside"]:
+        other = wanted["beside"][test]
+        yield f"on {other}", f"the same weights, scored on {other}", variant, other
+
+
+def _made(row: Row, variant: str, test: str, *, variants: Entry, wanted: Entry, results: dict[str, set[str]],
+          datasets: set[str], folders: dict[str, str]) -> Entry:
+    """A variant, trained as a row is and scored on `test`: which result it is, and what it lacks here."""
+    train = counterpart(row.paper, row.train_on, wanted)
     before = variants[variant].get("pretrained_on")
     needed = [train, test, *([counterpart(row.paper, before, wanted)] if before else [])]
     result = run_name(variant, train, wanted)
@@ -67,5 +89,4 @@ def _own_row(row: Row, variants: Entry, wanted: Entry, results: dict[str, set[st
                         f"name {name} under `datasets` of the profile" for name in absent)
     if not absent and not results.get(result, set()) & {test, f"{test}-0"}:
         missing = f"make {result} on {test}: the profile, or what was kept when it was composed, leaves it out"
-    return {"result": result, "seeds": wanted["seeds"].get(result, []), "data": test,
-            "full": variant == row.paper, "missing": missing}
+    return {"result": result, "seeds": wanted["seeds"].get(result, []), "data": test, "missing": missing}

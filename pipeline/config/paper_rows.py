@@ -143,8 +143,8 @@ def rows_beside(variants: Entry) -> list[Row]:
     rows = []
     for name, entry in variants.items():
         if "beside" in entry:
-            known_name(entry["beside"], variants, f"{str(VARIANTS)!r}: {name}.beside", "variant")
-            rows += [dataclasses.replace(row, variant=name) for row in read_rows() if row.variant == entry["beside"]]
+            other = known_name(entry["beside"]["variant"], variants, f"{str(VARIANTS)!r}: {name}.beside", "variant")
+            rows += [dataclasses.replace(row, variant=name) for row in read_rows() if row.variant == other]
     return rows
 
 

@@ -56,7 +56,7 @@ def remarks(dataset: str) -> Path:
 
 
 def cache(key: str, file: str) -> Path:
-    """file: parts.h5 | dsap.h5."""
+    """file: parts.h5 | crops.h5 | dsap.h5."""
     return CACHE / key / file
 
 

@@ -8,6 +8,9 @@ project's root, folders of the user's data as the profile has them.
 from dataclasses import dataclass
 from pathlib import Path
 
+EMBED = ("embed", "embed_two", "embed_three")  # the stages that embed one, two, three data sets
+EMBED_SEEN = "embed_seen"  # and one, where something else says what is seen
+
 
 def cache_among(reads: str) -> Path | None:
     """The cache file that a run or an embedding reads; None where it reads images alone.
@@ -21,6 +24,11 @@ def cache_among(reads: str) -> Path | None:
 @dataclass(frozen=True)
 class FolderPlan:
     raw: str  # the folder of images
+
+
+@dataclass(frozen=True)
+class PreparePlan(FolderPlan):
+    needs: tuple[str, ...] = ()  # train | test: the images that the experiment's runs train and are scored on
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,20 @@ class DescribedParsePlan(ParsePlan):
 
 
 @dataclass(frozen=True)
+class CropsPlan(ParsePlan):
+    cache: str  # whose parser it is, and whose maps say what is cropped
+    owner: str  # the experiment that has that cache
+    parts: str  # its parts.h5
+    train_index: str  # the training set, over which the medians are taken
+    train_parts: str  # its parts.h5, of the same parser
+
+
+@dataclass(frozen=True)
+class DescribedCropsPlan(CropsPlan, DescribedParsePlan):
+    pass
+
+
+@dataclass(frozen=True)
 class WarpPlan:
     dataset: str
     index: str
@@ -69,6 +91,19 @@ class TrainPlan:
 class StartedTrainPlan(TrainPlan):
     start: str  # the run whose weights it starts from
     weights: str  # their file
+    start_index: str  # of the data set that one was trained on, whose people this run is not to be scored on
+    start_raw: str
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """A data set on which a result is scored."""
+
+    dataset: str
+    index: str
+    raw: str
+    reads: str  # beside weights and index: a cache, or the images
+    protocol: str  # its layout, which says how it is scored
 
 
 @dataclass(frozen=True)
@@ -76,12 +111,8 @@ class EmbedPlan:
     result: str
     run: str
     model: str
-    dataset: str
-    index: str
-    raw: str
-    reads: str  # beside weights and index: a cache, or the images
     weights: str
-    protocol: str  # the data set's layout, which says how it is scored
+    sets: tuple[TestSet, ...]  # one stage embeds them all; dvc.yaml names the files of each
 
 
 @dataclass(frozen=True)
@@ -122,10 +153,26 @@ class RowPlan:
 
 
 @dataclass(frozen=True)
+class BesidePlan:
+    """What stands beside a row of a paper's table: another reading of the paper, or the row on other probes."""
+
+    row: str  # the row: its label, setting and data set, as in docs/papers/tables.csv
+    setting: str
+    dataset: str
+    name: str  # what it is called beside the row
+    reading: str  # what it is that the row is not
+    result: str
+    seeds: tuple[str, ...]
+    data: str
+    missing: str
+
+
+@dataclass(frozen=True)
 class TablePlan:
     paper: str
     table: str  # its number as the paper prints it
     rows: tuple[RowPlan, ...]
+    beside: tuple[BesidePlan, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -217,17 +264,22 @@ class Plan:
     owners: dict[str, str]  # the experiment of each run that is another's
     link: dict[str, LinkPlan]
     render: tuple[str, ...]
-    prepare: dict[str, FolderPlan]
+    prepare: dict[str, PreparePlan]
     occlude: dict[str, OccludePlan]
     train_parser: dict[str, FolderPlan]
     train_photographs: dict[str, FolderPlan]
     parse: dict[str, ParsePlan]
     parse_external: dict[str, ParsePlan]
     parse_described: dict[str, DescribedParsePlan]
+    parse_crops: dict[str, CropsPlan]
+    parse_crops_external: dict[str, CropsPlan]
+    parse_crops_described: dict[str, DescribedCropsPlan]
     warp: dict[str, WarpPlan]
     train: dict[str, TrainPlan]
     train_from: dict[str, StartedTrainPlan]
     embed: dict[str, EmbedPlan]
+    embed_two: dict[str, EmbedPlan]
+    embed_three: dict[str, EmbedPlan]
     embed_seen: dict[str, SeenEmbedPlan]
     evaluate: dict[str, EvaluatePlan]
     report: dict[str, ReportPlan]
@@ -242,3 +294,8 @@ class Plan:
     def trainings(self) -> dict[str, TrainPlan]:
         """Every run that is trained here, whatever it starts from."""
         return {**self.train, **self.train_from}
+
+    @property
+    def embeddings(self) -> dict[str, EmbedPlan]:
+        """Every result that is embedded here, on however many data sets."""
+        return {key: entry for section in (*EMBED, EMBED_SEEN) for key, entry in getattr(self, section).items()}

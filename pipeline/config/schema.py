@@ -16,8 +16,6 @@ from typing import Any
 from pipeline.config.fields import SEED, SIDE, count, doc, share
 from pipeline.config.model_params import MODELS, ModelParams
 
-BACKBONES = ("resnet18", "resnet50")
-
 
 def without_neutral(value: Any) -> Any:
     """Parameters as params.yaml has them: entries and lists, without the fields that have their neutral value."""
@@ -131,6 +129,15 @@ EXTERNAL: dict[str, type] = {"densepose": DensePoseParams, "huggingface": Huggin
 
 
 @dataclass(frozen=True)
+class CropsParams:
+    """How SGAM crops images, whose crops are parsed again: the same in every run that reads them."""
+
+    thresholds: tuple[float, ...] = doc("t_i of head, upper body, lower body, shoes: what is visible", low=0)
+    scores: str = doc("S over its median of the training set, or sums over pixels", choices=("normalised", "paper"))
+    max_ids: int = count("the training set is its first so many identities; 0 is all", low=0, neutral=0)
+
+
+@dataclass(frozen=True)
 class WarpParams:
     height: int = count("pixels; image and u,v are resized to this before warping", low=16, high=SIDE)
     width: int = count("pixels; image and u,v are resized to this before warping", low=16, high=SIDE)
@@ -160,6 +167,9 @@ class AugmentParams:
     pad: int = count("pixels padded on each side before a random crop; 0 is no crop", low=0, high=SIDE)
     erase: float = share("probability of random erasing")
     fill: str = doc("what is erased becomes ImageNet's mean, or the image's own", choices=("imagenet", "image"))
+    occlude: float = share("probability that a piece of another person's picture stands in front", neutral=0.0)
+    occlude_low: float = share("the smallest share of the image that it hides", neutral=0.1)
+    occlude_high: float = share("the largest share of the image that it hides", neutral=0.4)
 
 
 def started_from(init: Any) -> str | None:
@@ -175,8 +185,8 @@ def started_from(init: Any) -> str | None:
 class RunParams:
     train_on: str = doc("the data set it is trained on, as plan.yaml has it")
     cache: str = doc("the cache read in training, as plan.yaml has it; none where the model reads none")
-    backbone: str = doc("the network that gives the maps", choices=BACKBONES)
-    init: str = doc("none | imagenet | a file: the backbone's weights; run:KEY: another run's, all but the classifiers")
+    backbone: str = doc("the network that gives the maps: resnet18, resnet50, or one of timm's by its name")
+    init: str = doc("none | imagenet | package | a file: the backbone's; run:KEY: another run's, but for classifiers")
     seed: int = count("initialisation, sampling and augmentation", low=0, high=SEED)
     height: int = count("pixels of the network's input", low=16, high=SIDE)
     width: int = count("pixels of the network's input", low=16, high=SIDE)
@@ -215,6 +225,7 @@ class Params:
     photographs: dict[str, PhotographsParams] = doc("parsers trained on labelled photographs")
     caches: dict[str, CacheParams] = doc("parses by the pipeline's own parsers")
     external: dict[str, ExternalParams] = doc("parses by parsers from outside")
+    crops: dict[str, CropsParams] = doc("parses of what SGAM's crop leaves of each image")
     warps: dict[str, WarpParams] = doc("images warped onto the body's surface")
     runs: dict[str, RunParams] = doc("networks, and how each is trained")
     results: dict[str, ResultParams] = doc("how a trained network is matched: one of a run's own name, and others")

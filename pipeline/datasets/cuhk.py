@@ -9,12 +9,13 @@ from typing import Any
 import h5py
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import new_folder
+from pipeline.base.hdf5 import HeldError, open_h5
 from pipeline.base.images import write_image
 from pipeline.base.matlab import read_mat
+from pipeline.base.progress import progress
 from pipeline.base.seeds import rng
 from pipeline.datasets.market_like import MARKET_FOLDERS, market_folders, read_market
 from pipeline.datasets.scan import PART, Row, as_frame, images_below, locate, named, subfolders
@@ -141,7 +142,8 @@ def _extract(release: Path, folder: Path, boxes: str, images: list[str]) -> Path
     They appear under that name only when all are there: a killed run starts over.
     """
     with new_folder(folder) as work:
-        for name, rgb in tqdm(_images(release, boxes, images), total=len(images), desc=f"write {folder.name}"):
+        for name, rgb in progress(_images(release, boxes, images), f"write {folder.name}", total=len(images),
+                                  unit="images"):
             write_image(work / name, rgb)
     return folder
 
@@ -149,7 +151,9 @@ def _extract(release: Path, folder: Path, boxes: str, images: list[str]) -> Path
 def _images(release: Path, boxes: str, images: list[str]) -> Iterator[tuple[str, np.ndarray]]:
     """Name and pixels (H, W, 3) uint8 of each image, from boxes{pair}{person, image} of the MATLAB 7.3 file."""
     try:
-        file = h5py.File(release, "r", locking=False)
+        file = open_h5(release)
+    except HeldError:
+        raise
     except Exception as error:  # what h5py raises on damaged files is of many kinds
         raise InputError(f"{os.fspath(release)!r}: is no MATLAB 7.3 file, or is damaged ({error}); download CUHK03's "
                          "release again") from error

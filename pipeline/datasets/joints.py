@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 
 from pipeline.base.errors import InputError
-from pipeline.base.hdf5 import HeldError, open_h5
+from pipeline.base.hdf5 import open_h5
 
 CONFIDENT = 0.2  # a joint counts above this
 COCO18 = ("nose", "neck", "right shoulder", "right elbow", "right wrist", "left shoulder", "left elbow", "left wrist",
@@ -66,13 +66,11 @@ def read_joints(path: str | os.PathLike) -> Joints:
         if places.ndim != 3 or places.shape[2] != 3 or places.dtype.kind not in "fiu" or len(places) != len(names) \
                 or sizes.shape != (len(names), 2):
             raise ValueError(f"{len(names)} paths, joints {places.dtype} {places.shape}, sizes {sizes.shape}")
-    except InputError:
+    except InputError:  # HeldError: a file in another process's hands is not damaged
         raise
     except FileNotFoundError as error:
         raise InputError(f"{name!r}: no such file of joints; name a rendered set's labels.h5, or one like it"
                          ) from error
-    except HeldError:
-        raise
     except Exception as error:  # what h5py raises on damaged files is of many kinds
         raise InputError(f"{name!r}: is damaged or no file of joints ({' '.join(str(error).split())}); it holds path, "
                          "joints (M, J, 3), and size, lip, index or the attributes height and width") from error

@@ -9,10 +9,10 @@ from collections import Counter
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
-from tqdm import tqdm
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import file_sha256
+from pipeline.base.progress import progress
 from pipeline.datasets.scan import SUFFIXES, image_files, subfolders
 
 NAMED = 3  # of the folders that are not read
@@ -119,7 +119,7 @@ def _alike(frame: pd.DataFrame, raw: Path) -> list[pd.DataFrame]:
     sizes = {path: _size(raw / path) for path in frame["path"]}
     shared = {size for size, count in Counter(sizes.values()).items() if size and count > 1}
     alike = [path for path, size in sizes.items() if size in shared]
-    digests = {path: file_sha256(raw / path) for path in tqdm(alike, "compare pictures", disable=None, leave=False)}
+    digests = {path: file_sha256(raw / path) for path in progress(alike, "compare pictures", unit="pictures")}
 
     picture = frame["path"].map(lambda path: digests.get(path, path))
     return [group for _, group in frame[picture.duplicated(keep=False)].groupby(picture)]

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 from scipy.stats import ks_2samp
-from tqdm import tqdm
 
 from pipeline.base.body_parts import DENSEPOSE24, PARTS8
 from pipeline.base.errors import InputError
 from pipeline.base.images import nearest
+from pipeline.base.progress import progress
 from pipeline.base.spread import evenly
 from pipeline.caches.cache import Cache
 from pipeline.datasets.joints import COCO18
@@ -76,7 +76,7 @@ def survey(cache: Cache, *, other: Cache | None = None, joints: dict[str, np.nda
                 sides=np.full(count, np.nan), overlap=np.full(count, np.nan),
                 joints=np.full((count, len(COCO18)), np.nan))
 
-    for place, row in enumerate(tqdm(chosen, "audit", disable=None)):
+    for place, row in enumerate(progress(chosen, "audit", unit="rows")):
         if seen.status[place].startswith("failed"):
             continue
 

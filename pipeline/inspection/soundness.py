@@ -11,18 +11,19 @@ from typing import Any
 
 import h5py
 import numpy as np
-from tqdm import tqdm
 
-from pipeline.base.body_parts import PARTS4, PARTS8, SURFACE_PARTS, TAXONOMIES, parts8_from_native
+from pipeline.base.body_parts import PARTS8, SURFACE_PARTS, TAXONOMIES, parts8_from_native
 from pipeline.base.errors import InputError
 from pipeline.base.files import file_sha256
+from pipeline.base.progress import progress
 from pipeline.caches.cache import Cache
-from pipeline.caches.parts_layout import READING, parts_arrays
+from pipeline.caches.parts_layout import READING, STEP, parts_arrays
 
 SHOWN = 3  # keys that a failed check names
-ROUNDING = 0.5  # of each probability, in 1/255
 
-COLUMNS = {"parts": ("image_sha256", "status"), "dsap": ("image_sha256",)}  # besides `key`, of either kind of file
+# besides `key`, of each kind of file
+COLUMNS = {"parts": ("image_sha256", "status"), "crops": ("image_sha256", "status", "box"), "dsap": ("image_sha256",)}
+STAGES = {"parts": "parse", "crops": "parse_crops", "dsap": "warp"}
 SHA256 = re.compile("[0-9a-f]{64}")
 
 Arrays = dict[str, np.ndarray]  # one row: array name -> uint8
@@ -57,15 +58,15 @@ class Inspection:
 
 def inspect_cache(path: str | os.PathLike, index: Sequence[str] | None = None, *,
                   images: Mapping[str, str | os.PathLike] | None = None) -> Inspection:
-    """Read a parts.h5 or dsap.h5 through, every column of it. index: the image keys it should have, in order; images:
-    each key's file, whose SHA-256 it should have; if known.
+    """Read a parts.h5, crops.h5 or dsap.h5 through, every column of it. index: the image keys it should have, in order;
+    images: each key's file, whose SHA-256 it should have; if known.
 
     A damaged row is a broken rule. InputError where the file is missing, is no cache, or is damaged as a whole.
     """
     cache = Cache(path)
     maker, keys = cache.maker, cache.column("key").tolist()
-    kind = "dsap" if "dsap" in cache else "parts"
-    if kind == "parts":
+    kind = "dsap" if "dsap" in cache else "crops" if "box" in cache else "parts"
+    if kind != "dsap":
         cache.require("labels")
 
     names = _arrays(cache, kind, maker)
@@ -73,7 +74,7 @@ def inspect_cache(path: str | os.PathLike, index: Sequence[str] | None = None, *
     for name, values in columns.items():
         if len(values) != len(keys):
             raise InputError(f"{os.fspath(path)!r}: is damaged ({len(keys)} values of key, {len(values)} of {name}); "
-                             f"remove it and make it again with the stage {'warp' if kind == 'dsap' else 'parse'}")
+                             f"remove it and make it again with the stage {STAGES[kind]}")
 
     hashes, status = columns["image_sha256"], columns.get("status", [])
     checks = [_check_shapes(cache, names, {"key", *columns}, len(keys)), *_check_keys(keys, index),
@@ -81,14 +82,16 @@ def inspect_cache(path: str | os.PathLike, index: Sequence[str] | None = None, *
     if images is not None:
         checks.append(_check_images(keys, hashes, images))
 
-    rules = _parts_rules(maker) if kind == "parts" else _DSAP_RULES
+    rules = _parts_rules(maker) if kind != "dsap" else _DSAP_RULES
     if _precomputed(maker, kind):
         checks.append(_check_reading(maker if kind == "parts" else maker["parts"]))
         if kind == "parts":
             rules |= _own_parse(dict(zip(keys, hashes, strict=True)))
     checks += _check_rows(cache, keys, status, list(names), rules) if not checks[0].wrong else []
-    if kind == "parts":
+    if kind != "dsap":
         checks.append(_check_statuses(keys, status))
+    if kind == "crops":
+        checks.append(_check_boxes(keys, columns["box"]))
 
     facts = [f"{os.fspath(path)}: {kind}.h5, {len(keys)} rows, {Path(path).stat().st_size / 1e6:.1f} MB",
              *_statuses(keys, status), *_sizes(cache, names), *(f"maker: {line}" for line in _lines(maker))]
@@ -175,7 +178,7 @@ def _check_hashes(keys: Sequence[str], hashes: Sequence[str], status: Sequence[s
 
 def _check_images(keys: Sequence[str], hashes: Sequence[str], images: Mapping[str, str | os.PathLike]) -> Check:
     check = Check("image_sha256 is that of the image's file")
-    for key, sha in zip(keys, hashes, strict=True):
+    for key, sha in progress(zip(keys, hashes, strict=True), "hash", total=len(keys), unit="images"):
         if key in images:  # what is not is said of the keys
             try:
                 present = file_sha256(images[key])
@@ -233,7 +236,7 @@ def _check_rows(cache: Cache, keys: Sequence[str], status: Sequence[str], names:
     """Every row through every rule; a rule returns what is wrong, or ""."""
     readable = Check("every row can be read")
     checks = {rule: Check(rule) for rule in rules}
-    for row, key in enumerate(tqdm(keys, "inspect", disable=None)):
+    for row, key in enumerate(progress(keys, "inspect", unit="rows")):
         try:
             arrays = {name: cache.read(name, row) for name in names}
         except InputError:
@@ -269,7 +272,9 @@ def _parts_rules(maker: dict[str, Any]) -> dict[str, Rule]:
         return ""
 
     return {f"native labels are below {count} ({taxonomy})": in_range, "labels follow from native": follow,
-            "the 8 and the 5 probabilities sum to one": _sums, "entropy is that of the probabilities": _entropy,
+            "the 8 and the 5 probabilities sum to one": _sums,
+            f"probabilities and entropy are multiples of {STEP}": _steps,
+            "entropy is that of the probabilities": _entropy,
             "visibility is at least the highest mean": _visibility, "u,v are 0 on background": _background,
             "no failed row is left unsaid": said}
 
@@ -279,25 +284,37 @@ def _failed(status: str) -> bool:
 
 
 def _sums(arrays: Arrays, status: str, key: str) -> str:
-    for name, parts in (("probs/parts8", PARTS8), ("probs/parts4", PARTS4)):
+    for name in ("probs/parts8", "probs/parts4"):
         off = np.abs(arrays[name].sum(0, dtype=np.int64) - 255).max()
-        if not _failed(status) and off > ROUNDING * len(parts):
+        if not _failed(status) and off:
             return f"{name} by {off}/255"
     return ""
 
 
+def _steps(arrays: Arrays, status: str, key: str) -> str:
+    return next((f"{name} is none" for name in ("probs/parts8", "probs/parts4", "entropy")
+                 if (arrays[name] % STEP).any()), "")
+
+
 def _entropy(arrays: Arrays, status: str, key: str) -> str:
-    """Within what rounding each probability by half of 1/255 can move it: d(-p log p) <= 0.5/255 (|log p| + 1)."""
+    """Within what rounding can move it: the largest and smallest -p log p within a STEP of each probability."""
     p = arrays["probs/parts8"] / 255
-    steps = np.maximum(p, ROUNDING / 255)
-    entropy = -(p * np.log(steps)).sum(0) / np.log(len(PARTS8)) * 255
-    slack = ROUNDING * (1 - np.log(steps)).sum(0) / np.log(len(PARTS8)) + ROUNDING + 1e-6
-    off = np.abs(entropy - arrays["entropy"]) - slack
-    return f"by {off.max():.0f}/255 more than rounding" if not _failed(status) and off.max() > 0 else ""
+    low, high = np.maximum(p - STEP / 255, 0), np.minimum(p + STEP / 255, 1)
+    terms = np.stack([_plogp(low), _plogp(high), _plogp(p)])
+    most = np.where((low < 1 / np.e) & (high > 1 / np.e), 1 / np.e, terms.max(0))  # -p log p is highest at 1/e
+    unit = 255 / np.log(len(PARTS8))
+    above = arrays["entropy"] - most.sum(0) * unit - STEP / 2
+    below = terms.min(0).sum(0) * unit - arrays["entropy"] - STEP / 2
+    off = np.maximum(above, below).max()
+    return f"by {off:.0f}/255 more than rounding" if not _failed(status) and off > 1e-6 else ""
+
+
+def _plogp(p: np.ndarray) -> np.ndarray:
+    return -p * np.log(np.maximum(p, 1e-300))
 
 
 def _visibility(arrays: Arrays, status: str, key: str) -> str:
-    low = arrays["probs/parts8"].max((1, 2)) > arrays["visibility"]
+    low = arrays["probs/parts8"].max((1, 2)) > arrays["visibility"].astype(int) + STEP
     return f"{PARTS8[low.argmax()]} is lower" if low.any() else ""
 
 
@@ -324,6 +341,14 @@ def _check_statuses(keys: Sequence[str], status: Sequence[str]) -> Check:
         because = state.removeprefix("failed: ")
         if state not in ("parsed", "no person") and because in (state, ""):
             check.fail(f"{key}: {state!r}")
+    return check
+
+
+def _check_boxes(keys: Sequence[str], boxes: Sequence[list[int]]) -> Check:
+    check = Check("box has rows and columns")
+    for key, (top, left, bottom, right) in zip(keys, boxes, strict=True):
+        if not (0 <= top < bottom and 0 <= left < right):
+            check.fail(f"{key}: {[top, left, bottom, right]}")
     return check
 
 

@@ -8,7 +8,7 @@ or came from outside is blanked there too, where bytes become numbers (pipeline/
 H x W is the network's input size, h x w = H/4 x W/4 its cells; B images are a batch, K maps or parts.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pipeline.base.body_parts import DENSEPOSE24_MIRROR_U, DENSEPOSE24_MIRROR_V, DENSEPOSE24_MIRRORED
 from pipeline.base.erasing import draw_rectangle
+from pipeline.base.errors import InputError
 from pipeline.base.images import IMAGENET_MEAN, IMAGENET_STD
 from pipeline.caches.parts_layout import CELL
 
@@ -28,6 +29,8 @@ class Chance:
     """What may happen to an image: `flip` and `erase` with these probabilities, a shift by up to `pad` pixels.
 
     fill: what is erased becomes, `imagenet`'s mean or that of the `image`. seed: of the streams that it is drawn from.
+    occlude: the probability that a piece of another person's picture stands in front, which hides from `occlude_low` to
+    `occlude_high` of the image; that image is not erased besides. InputError where the two are no range.
     """
 
     seed: int
@@ -35,15 +38,33 @@ class Chance:
     pad: int
     erase: float
     fill: str
+    occlude: float = 0.0
+    occlude_low: float = 0.1
+    occlude_high: float = 0.4
+
+    def __post_init__(self) -> None:
+        if not 0 < self.occlude_low <= self.occlude_high < 1:
+            raise InputError(f"augment: occlude_low is {self.occlude_low} and occlude_high {self.occlude_high}; write "
+                             "0 < occlude_low <= occlude_high < 1")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What stands in front of an image: rows and columns, from `place` on, of the image in another `row` of the set."""
+
+    row: int
+    place: tuple[int, int]  # top, left
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What was drawn for one H x W image: flipped or not, moved by (down, right) pixels, one rectangle erased."""
+    """What was drawn for one H x W image: flipped or not, moved by (down, right) pixels, one rectangle erased, or
+    hidden by a piece of another image."""
 
     flip: bool = False
     shift: tuple[int, int] = (0, 0)
     erased: tuple[int, int, int, int] | None = None  # top, left, bottom, right
+    piece: Piece | None = None  # what is in its place
 
 
 def draw(generator: np.random.Generator, *, height: int, width: int, flip: float, pad: int,
@@ -53,6 +74,20 @@ def draw(generator: np.random.Generator, *, height: int, width: int, flip: float
     down, right = (int(generator.integers(-pad, pad + 1)) for _ in range(2))
     erased = draw_rectangle(generator, height=height, width=width) if generator.random() < erase else None
     return Augmentation(flipped, (down, right), erased)
+
+
+def draw_occluder(generator: np.random.Generator, drawn: Augmentation, *, chance: Chance, others: np.ndarray,
+                  height: int, width: int) -> Augmentation:
+    """The augmentation with, by chance, a piece of one of `others` (rows of the set) in front instead of an erasure."""
+    if generator.random() >= chance.occlude or not len(others):
+        return drawn
+    box = draw_rectangle(generator, height=height, width=width, area=(chance.occlude_low, chance.occlude_high))
+    if box is None:
+        return drawn
+    row = int(others[generator.integers(len(others))])
+    top, left = (int(generator.integers(size - (last - first) + 1))
+                 for size, first, last in zip((height, width), box[:2], box[2:], strict=True))
+    return replace(drawn, erased=box, piece=Piece(row, (top, left)))
 
 
 # Bytes of one image, in a loading process ----------------------------------------------------------
@@ -99,44 +134,45 @@ def mean_colour(rgb: np.ndarray) -> np.ndarray:
 # A batch, on the device ----------------------------------------------------------------------------
 
 
-def moved_maps(frames: Tensor, left_to_go: Tensor, erased: Tensor, still: Tensor) -> Tensor:
-    """Maps (B, K, h + 1, w + 1) of `move_cells` that go (B, 2) 0 .. 3 pixels down and right -> (B, K, h, w).
+def moved_maps(frames: Tensor, left_to_go: Tensor, erased: Tensor) -> Tensor:
+    """Maps (B, K, h + 1, w + 1) of `move_cells` that go (B, 2) 0 .. 3 pixels down and right -> (B, K, h, w) float32.
 
     Each cell is the mean of its pixels, which come from up to four cells. Background comes first among probabilities
-    (K > 1) and is certain where pixels are erased (B, 4); a single map (entropy, (B, h + 1, w + 1)) is 0 there. Images
-    that stand still (B,) keep their maps: a mean of equal numbers may be another one in the last bit.
+    (K > 1) and is certain where pixels are erased (B, 4); a single map (entropy, (B, h + 1, w + 1)) is 0 there. Bytes
+    (uint8, of 255) are summed in whole numbers and divided once; float32 in [0, 1] is summed as it is.
     """
     if frames.ndim == 3:
-        return moved_maps(frames[:, None], left_to_go, erased, still)[:, 0]
+        return moved_maps(frames[:, None], left_to_go, erased)[:, 0]
 
-    background = torch.zeros(frames.shape[1], 1, 1, device=frames.device)  # (K, 1, 1)
-    background[0] = frames.shape[1] > 1
-    y, x = (CELL * torch.arange(size - 1, device=frames.device) for size in frames.shape[2:])  # (h,), (w,)
-    top, left, bottom, right = erased[:, :, None].unbind(1)  # (B, 1) each
-    rows, columns = left_to_go[:, :, None, None, None].unbind(1)  # (B, 1, 1, 1) each
+    certain, kind = (255, torch.int16) if frames.dtype == torch.uint8 else (1, torch.float32)  # 16 x 255 < 2^15
+    maps, (height, width) = frames.to(kind), (size - 1 for size in frames.shape[2:])
+    top, left, bottom, right = erased[:, :, None, None].unbind(1)  # (B, 1, 1) each
+    rows, columns = left_to_go[:, :, None, None].unbind(1)
 
-    # A line's pixels first, then lines: last bits of trained weights hang on the order of sums.
-    seen, spoilt = [], []  # (B, K, h + 1, w) each
-    for pixel in range(CELL):
-        line = torch.where(columns <= pixel, frames[..., 1:], frames[..., :-1])
-        seen.append(line)
-        spoilt.append(torch.where(((x + pixel >= left) & (x + pixel < right))[:, None, None], background, line))
+    # Of each line, how many pixels of a cell are its own and its neighbour's: all of them, and those not erased.
+    own, others, own_seen, others_seen = (count[:, None, None].to(kind)
+                                          for count in _counts(columns, left, right, width))
+    kept = own * maps[..., 1:] + others * maps[..., :-1]  # (B, K, h + 1, w)
+    spoilt = own_seen * maps[..., 1:] + others_seen * maps[..., :-1]
+    if frames.shape[1] > 1:
+        spoilt[:, 0] += certain * (CELL - own_seen - others_seen)[:, 0]
 
-    kept, blanked, lines = _sum(seen), _sum(spoilt), []  # lines: (B, K, h, w) each
-    for pixel in range(CELL):
-        gone = ((y + pixel >= top) & (y + pixel < bottom))[:, None, :, None]
-        above, below = (torch.where(gone, blanked[:, :, first:last], kept[:, :, first:last])
-                        for first, last in ((0, -1), (1, None)))
-        lines.append(torch.where(rows <= pixel, below, above))
-
-    return torch.where(still[:, None, None, None], frames[:, :, 1:, 1:], _sum(lines) / CELL**2)
+    own, others, own_seen, others_seen = (count[:, None, :, None].to(kind)
+                                          for count in _counts(rows, top, bottom, height))
+    total = own_seen * kept[:, :, 1:] + others_seen * kept[:, :, :-1]  # (B, K, h, w)
+    total += (own - own_seen) * spoilt[:, :, 1:] + (others - others_seen) * spoilt[:, :, :-1]
+    return total.float().div_(torch.tensor([CELL**2 * certain], dtype=torch.float32, device=total.device))
 
 
-def _sum(tensors: list[Tensor]) -> Tensor:
-    total = tensors[0] + tensors[1]
-    for tensor in tensors[2:]:
-        total += tensor
-    return total
+def _counts(to_go: Tensor, first: Tensor, stop: Tensor, cells: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Along one axis, (B, cells) each: a cell's pixels that are its own after the move, the neighbour's before it, and
+    those of either that are not erased. to_go 0 .. 3 and the erased pixels first .. stop - 1: (B, 1, 1) each.
+    """
+    pixel = torch.arange(CELL, device=to_go.device)
+    seen = CELL * torch.arange(cells, device=to_go.device)[:, None] + pixel  # (cells, 4)
+    seen = (seen < first) | (seen >= stop)  # (B, cells, 4)
+    own = (to_go <= pixel).expand_as(seen)
+    return own.sum(2), (~own).sum(2), (own & seen).sum(2), (~own & seen).sum(2)
 
 
 def flip_parts(parts: Tensor, flip: Tensor) -> Tensor:

@@ -3,15 +3,16 @@
 A batch is a dict of tensors on the network's device: image (B, 3, H, W) float32, normalised; pid (B,) int64, the class
 0 .. J - 1 in training; camid (B,) int64; row (B,) int64, the row of the set. Of parts.h5 what is asked for: labels
 (B, H/4, W/4) or labels16 (B, H/16, W/16) int64, 8 parts; probs8 (B, 8, H/4, W/4), probs4 (B, 5, H/4, W/4) and entropy
-(B, H/4, W/4) float32 in [0, 1]. Of dsap.h5 dsap (B, 24, 3, S, S) float32 and valid (B, 24, S, S) bool. And, asked for
-like these, uniform (B,) float32 in [0, 1): a number drawn for each image, for what a network leaves to chance in
-training.
+(B, H/4, W/4) float32 in [0, 1]; of crops.h5 the same, and each image is the box of it that was parsed. Of dsap.h5 dsap
+(B, 24, 3, S, S) float32 and valid (B, 24, S, S) bool. And, asked for like these, uniform (B,) float32 in [0, 1): a
+number drawn for each image, for what a network leaves to chance in training.
 """
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,15 +21,25 @@ from torch.utils.data import DataLoader, Dataset
 
 from pipeline.base.body_parts import PARTS8
 from pipeline.base.errors import InputError
-from pipeline.base.images import decode_image, fit, nearest, read_bytes
+from pipeline.base.images import Box, crop_image, decode_image, fit, nearest, read_bytes
+from pipeline.base.progress import progress
 from pipeline.base.seeds import rng
 from pipeline.caches.cache import Cache
 from pipeline.caches.parts_layout import CELL
-from pipeline.loading.augmentation import Augmentation, Chance, draw, inside, mean_colour, move, move_cells
+from pipeline.loading.augmentation import (
+    Augmentation,
+    Chance,
+    draw,
+    draw_occluder,
+    inside,
+    mean_colour,
+    move,
+    move_cells,
+)
 from pipeline.loading.collate import as_it_is, batches_or_error
 from pipeline.loading.device_batch import CELLS, CHANNELS, Batch, Loaded, finished
 from pipeline.loading.samplers import Batches, Draws
-from pipeline.loading.sgam_crop import Box, crop_image, crop_maps
+from pipeline.loading.sgam_crop import crop_maps
 
 Crop = Callable[[np.ndarray, int, int], Box]
 MAPS = {"probs8": "probs/parts8", "probs4": "probs/parts4", "entropy": "entropy"}  # their names in parts.h5
@@ -38,11 +49,11 @@ class Images(Dataset):
     """The rows of an index as a network's input, H x W pixels; item (draw number, row), draw number -1 for no chance.
 
     frame: index rows with the column `target` (int64), what `pid` of a batch is to be; raw: the folder its paths start
-    from; cache: parts.h5 or dsap.h5 to read beside the image, or None; arrays: which of its arrays a batch holds. crop:
-    of each image's probs/parts4, height and width, the box that is all the network sees of it
-    (pipeline/loading/sgam_crop.py); None is the whole image. chance: what augmentation may do; None is nothing. An
-    image's augmentation is drawn from the stream (seed, "augment", draw number), its `uniform` from (seed, "uniform",
-    draw number): which process loads it cannot matter.
+    from; cache: parts.h5, crops.h5 or dsap.h5 to read beside the image, or None; arrays: which of its arrays a batch
+    holds. crop: of each image's probs/parts4, height and width, the box that is all the network sees of it
+    (pipeline/loading/sgam_crop.py); None is the whole image, or the box that crops.h5 has. chance: what augmentation
+    may do; None is nothing. An image's augmentation is drawn from the stream (seed, "augment", draw number), its
+    `uniform` from (seed, "uniform", draw number): which process loads it cannot matter.
     """
 
     def __init__(self, frame: pd.DataFrame, *, raw: str | os.PathLike, cache: str | os.PathLike | None, height: int,
@@ -55,6 +66,9 @@ class Images(Dataset):
 
         self.cache = None if cache is None else Cache(cache)
         self.places = None if self.cache is None else self.cache.rows(self.keys)
+        self.boxes = None
+        if self.cache is not None and self.places is not None and "box" in self.cache:
+            self.boxes = self.cache.column("box")[self.places]
         self.pieces = self.cache is not None and self.cache.maker.get("alignment") == "csa"
 
     def __len__(self) -> int:
@@ -72,7 +86,7 @@ class Images(Dataset):
 
         InputError names the file.
         """
-        rows, moves = [row for _, row in items], [self._draw(number) for number, _ in items]
+        rows, moves = [row for _, row in items], [self._draw(number, row) for number, row in items]
         numbers = {"pid": self.targets[rows], "camid": self.cameras[rows], "row": np.array(rows, np.int64),
                    "flip": np.array([drawn.flip for drawn in moves]),
                    "inside": np.array([inside(drawn, self.height, self.width) for drawn in moves]),
@@ -82,6 +96,8 @@ class Images(Dataset):
         if self.chance is not None and "uniform" in self.arrays:
             streams = [rng(self.chance.seed, "uniform", number) for number, _ in items]
             numbers["uniform"] = np.array([stream.random(dtype=np.float32) for stream in streams], np.float32)
+        if self.chance is not None and self.chance.occlude:
+            numbers["pasted"] = np.array([drawn.piece is not None for drawn in moves])
         if self.chance is not None and self.chance.fill == "image":
             numbers["fill"] = self._fill([rgb for rgb, _, _ in seen], moves)
         batch = {"image": self._images([rgb for rgb, _, _ in seen], moves)}
@@ -90,19 +106,27 @@ class Images(Dataset):
             batch |= self._cached(self.cache, self.places[rows].tolist(), moves, boxes)
 
         # Only what is large goes through shared memory: opening a segment takes as long as decoding five images.
-        return numbers | {name: torch.from_numpy(array) for name, array in batch.items()}
+        return numbers | {name: array if name == "side" else torch.from_numpy(array) for name, array in batch.items()}
 
-    def _draw(self, number: int) -> Augmentation:
+    def _draw(self, number: int, row: int) -> Augmentation:
         if number < 0 or self.chance is None:
             return Augmentation()
         chance = self.chance
-        return draw(rng(chance.seed, "augment", number), height=self.height, width=self.width, flip=chance.flip,
-                    pad=chance.pad, erase=chance.erase)
+        drawn = draw(rng(chance.seed, "augment", number), height=self.height, width=self.width, flip=chance.flip,
+                     pad=chance.pad, erase=chance.erase)
+        if not chance.occlude:
+            return drawn
+        others = np.flatnonzero(self.targets != self.targets[row])
+        return draw_occluder(rng(chance.seed, "occlude", number), drawn, chance=chance, others=others,
+                             height=self.height, width=self.width)
 
     def _seen(self, row: int) -> tuple[np.ndarray, Box, tuple[int, int]]:
-        """What the network is to see of an image, its box in the file's image, and that one's height and width."""
+        """What the network is to see of an image, its box in what was parsed, and the height and width of that."""
         path = self.paths[row]
         rgb = decode_image(read_bytes(path), path)
+        if self.boxes is not None:  # to the maps, which are those of the box, it is the image
+            rgb = crop_image(rgb, tuple(self.boxes[row].tolist()))
+
         height, width = rgb.shape[:2]
         if self.crop is None or self.cache is None or self.places is None:
             return rgb, (0, 0, height, width), (height, width)
@@ -115,6 +139,11 @@ class Images(Dataset):
         images = np.zeros((len(seen), self.height, self.width, 3), np.uint8)
         for rgb, augmentation, image in zip(seen, moves, images, strict=True):
             move(fit(rgb, self.height, self.width), augmentation, image)
+            if augmentation.piece is not None and augmentation.erased is not None:
+                top, left, bottom, right = augmentation.erased
+                y, x = augmentation.piece.place
+                other = fit(self._seen(augmentation.piece.row)[0], self.height, self.width)
+                image[top:bottom, left:right] = other[y:y + bottom - top, x:x + right - left]
         return images
 
     def _fill(self, seen: Sequence[np.ndarray], moves: Sequence[Augmentation]) -> np.ndarray:
@@ -124,15 +153,14 @@ class Images(Dataset):
                          for rgb, augmentation in zip(seen, moves, strict=True)])
 
     def _cached(self, cache: Cache, places: Sequence[int], moves: Sequence[Augmentation],
-                boxes: Sequence[tuple[Box, tuple[int, int]]]) -> dict[str, np.ndarray]:
+                boxes: Sequence[tuple[Box, tuple[int, int]]]) -> dict[str, Any]:
         """What is asked for of the cache's rows `places`."""
-        batch = {}
+        batch: dict[str, Any] = {}
         for name in self.arrays:
             if name in CELLS:
                 batch[name] = self._labels(cache, places, moves)
             elif name == "dsap":
-                batch |= {array: np.stack([cache.read(array, place) for place in places])
-                          for array in ("dsap", "valid")}
+                batch |= _warps(cache, places)
             elif name != "uniform":
                 batch[name] = self._maps(cache, name, places, moves, boxes)
         return batch
@@ -150,16 +178,31 @@ class Images(Dataset):
 
     def _maps(self, cache: Cache, name: str, places: Sequence[int], moves: Sequence[Augmentation],
               boxes: Sequence[tuple[Box, tuple[int, int]]]) -> np.ndarray:
-        """(B, K, H/4 + 1, W/4 + 1) float32, of entropy without K."""
+        """(B, K, H/4 + 1, W/4 + 1), of entropy without K: the bytes as they are cached, float32 where cells change."""
         height, width = self.height // CELL, self.width // CELL
-        frames = np.zeros((len(places), CHANNELS[name], height + 1, width + 1), np.float32)
-        frames[:, 0] = CHANNELS[name] > 1  # all background
+        stored = [cache.read(MAPS[name], place) for place in places]
+        if name == "entropy":
+            stored = [maps[None] for maps in stored]
+        same = self.crop is None and stored[0].shape[1:] == (height, width)
+        frames = np.zeros((len(places), CHANNELS[name], height + 1, width + 1), np.uint8 if same else np.float32)
+        if CHANNELS[name] > 1:
+            frames[:, 0] = 255 if same else 1  # all background
 
-        for number, (place, augmentation, (box, size)) in enumerate(zip(places, moves, boxes, strict=True)):
-            maps = cache.read(MAPS[name], place)
-            maps = crop_maps(maps[None] if maps.ndim == 2 else maps, box, image=size, height=height, width=width)
-            move_cells(maps, augmentation, frames[number])
+        for maps, augmentation, (box, size), frame in zip(stored, moves, boxes, frames, strict=True):
+            move_cells(maps if same else crop_maps(maps, box, image=size, height=height, width=width), augmentation,
+                       frame)
         return frames[:, 0] if name == "entropy" else frames
+
+
+def _warps(cache: Cache, places: Sequence[int]) -> dict[str, Any]:
+    """Of the texels of (B, 24, S, S) those that something fell on: texels (T, 3) uint8, places (T,) int64; side S."""
+    texels, found = [], []
+    for number, place in enumerate(places):
+        dsap, valid = cache.read("dsap", place), cache.read("valid", place)
+        seen = np.flatnonzero(valid != 0)  # of bytes themselves, and without `take`, both take three times as long
+        texels.append(dsap.reshape(-1, 3).take(seen, 0))
+        found.append(seen + number * valid.size)
+    return {"texels": np.concatenate(texels), "places": np.concatenate(found), "side": valid.shape[-1]}
 
 
 def training_rows(index: pd.DataFrame, *, max_ids: int) -> pd.DataFrame:
@@ -196,13 +239,22 @@ def images_sha256(frame: pd.DataFrame, raw: str | os.PathLike, cache: str | os.P
     if cache is not None and "image_sha256" in (reader := Cache(cache)):
         cached = reader.column("image_sha256")[reader.rows(frame["image"])]
 
-    total = hashlib.sha256()
-    for place, (key, path) in enumerate(zip(frame["image"], frame["path"], strict=True)):
+    digests = []
+    named = progress(zip(frame["image"], frame["path"], strict=True), "hash", total=len(frame), unit="images")
+    for place, (key, path) in enumerate(named):
         digest = hashlib.sha256(read_bytes(Path(raw) / path)).hexdigest()
         if cached is not None and cached[place] != digest:
             raise InputError(f"{os.fspath(cache or '')!r}: was made from another image than '{Path(raw) / path}' for "
                              f"the key {key!r} (SHA-256 {cached[place][:12]}.. and {digest[:12]}..): it is "
                              "another data set's, or the image changed; make the cache again")
+        digests.append(digest)
+    return keyed_sha256(frame["image"], digests)
+
+
+def keyed_sha256(keys: Iterable[str], digests: Iterable[str]) -> str:
+    """One SHA-256 over images' keys and their own SHA-256s."""
+    total = hashlib.sha256()
+    for key, digest in zip(keys, digests, strict=True):
         total.update(f"{key} {digest}\n".encode())
     return total.hexdigest()
 

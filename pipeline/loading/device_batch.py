@@ -5,15 +5,17 @@ free. H x W is the network's input size, cells are 4 x 4 of its pixels, B images
 
 What was drawn for each image comes along: flip (B,) bool; inside (B, 4) and erased (B, 4), boxes in pixels (top,
 left, bottom, right), where the moved image is and what of it to erase (four zeros for nothing); where what is erased
-does not become ImageNet's mean, fill (B, 3) float32.
+does not become ImageNet's mean, fill (B, 3) float32; where something may stand in front, pasted (B,) bool: what is in
+the box to erase are its pixels, which stay, and only what belongs to the person behind it goes.
 """
 
+import functools
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pipeline.base.body_parts import PARTS8
+from pipeline.base.body_parts import PARTS8, SURFACE_PARTS
 from pipeline.base.images import IMAGENET_MEAN, IMAGENET_STD
 from pipeline.caches.parts_layout import CELL
 from pipeline.loading.augmentation import LEVELS, flip_parts, flip_pieces, moved_maps
@@ -31,31 +33,36 @@ def finished(loaded: Loaded, device: torch.device, *, pieces: bool = False) -> B
 
     image (B, H, W, 3) uint8 -> (B, 3, H, W) float32, ImageNet's mean and deviation taken out, 0 (ImageNet's mean)
     outside of the image. labels and labels16 (B, H, W) uint8 -> (B, H/4, W/4) and (B, H/16, W/16) int64. Maps
-    (B, K, H/4 + 1, W/4 + 1) float32 -> (B, K, H/4, W/4). dsap (B, 24, S, S, 3), valid (B, 24, S, S), uint8 ->
-    (B, 24, 3, S, S) float32, 0 where not valid, and bool.
+    (B, K, H/4 + 1, W/4 + 1) uint8 or float32 -> (B, K, H/4, W/4) float32. Of warps the T texels alone that something
+    fell on, texels (T, 3) uint8 and their places (T,) int64 among (B, 24, S, S), side S -> dsap (B, 24, 3, S, S)
+    float32, 0 elsewhere, and valid (B, 24, S, S) bool.
     """
-    batch = {name: torch.as_tensor(array).to(device, non_blocking=True) for name, array in loaded.items()}
+    side = loaded.get("side", 0)
+    batch = {name: torch.as_tensor(array).to(device, non_blocking=True) for name, array in loaded.items()
+             if name != "side"}
     flip, whole, erased = (batch.pop(name) for name in ("flip", "inside", "erased"))  # (B,), (B, 4), (B, 4)
     height, width = batch["image"].shape[1:3]
     gone = _within(erased, height, width)  # (B, H, W)
     blank = gone | ~_within(whole, height, width)
 
-    image = normalise(batch["image"]).masked_fill_(blank[:, None], 0)  # (B, H, W, 3) -> (B, 3, H, W)
+    emptied, filled = blank, gone  # (B, H, W) each, of the image itself
+    if "pasted" in batch:
+        front = gone & batch.pop("pasted")[:, None, None]
+        emptied, filled = blank & ~front, gone & ~front
+    image = normalise(batch["image"]).masked_fill_(emptied[:, None], 0)  # (B, H, W, 3) -> (B, 3, H, W)
     if "fill" in batch:
-        image = torch.where(gone[:, None], batch.pop("fill")[:, :, None, None], image)
+        image = torch.where(filled[:, None], batch.pop("fill")[:, :, None, None], image)
     batch["image"] = image
 
     for name in CELLS.keys() & batch.keys():  # (B, H, W) -> (B, H/4, W/4) or (B, H/16, W/16)
         batch[name] = area_majority(batch[name].masked_fill_(blank, 0), CELLS[name])
 
     shift = torch.stack([whole[:, 0] + whole[:, 2] - height, whole[:, 1] + whole[:, 3] - width], 1)  # (B, 2)
-    still = ~flip & (shift == 0).all(1) & (erased == 0).all(1)
     for name in CHANNELS.keys() & batch.keys():
-        batch[name] = moved_maps(batch[name], shift % CELL, erased, still)
+        batch[name] = moved_maps(batch[name], shift % CELL, erased)
 
-    if "dsap" in batch:
-        flipped = flip_pieces if pieces else flip_parts
-        batch |= _warps(flipped(batch["dsap"], flip), flipped(batch["valid"], flip))
+    if side:
+        batch |= _warps(batch.pop("texels"), batch.pop("places"), flip, side, pieces)
     return batch
 
 
@@ -97,5 +104,25 @@ def area_majority(labels: Tensor, cell: int) -> Tensor:
     return (last - best % (last + 1)).long()
 
 
-def _warps(dsap: Tensor, valid: Tensor) -> Batch:
-    return {"dsap": normalise(dsap).mul_(valid[:, :, None].float()), "valid": valid.bool()}
+def _warps(texels: Tensor, places: Tensor, flip: Tensor, side: int, pieces: bool) -> Batch:
+    """T texels (T, 3) uint8 at places (T,) of (B, 24, S, S) -> dsap and valid; of flipped images where `flip` (B,)."""
+    area, count = side * side, SURFACE_PARTS * side * side
+    image, place = places // count, places % count
+    place = torch.where(flip[image], mirrored_places(side, pieces).to(places.device)[place], place)
+    part, texel = image * SURFACE_PARTS + place // area, place % area
+
+    levels, mean, std = (torch.from_numpy(values).to(texels.device) for values in (LEVELS, IMAGENET_MEAN, IMAGENET_STD))
+    values = texels.float().div_(levels).sub_(mean).div_(std)  # as `normalise`, (T, 3)
+    channel = area * torch.arange(3, device=places.device)
+    dsap = values.new_zeros(len(flip) * count * 3)
+    dsap.scatter_(0, ((3 * area * part + texel)[:, None] + channel).flatten(), values.flatten())
+    valid = torch.zeros(len(flip) * count, dtype=torch.bool, device=places.device)
+    valid[area * part + texel] = True
+    return {"dsap": dsap.view(-1, SURFACE_PARTS, 3, side, side), "valid": valid.view(-1, SURFACE_PARTS, side, side)}
+
+
+@functools.lru_cache(maxsize=8)
+def mirrored_places(side: int, pieces: bool) -> Tensor:
+    """(24 S S,) int64: where each texel of (24, S, S) comes to lie when its image is flipped; its own inverse."""
+    own = torch.arange(SURFACE_PARTS * side * side).view(1, SURFACE_PARTS, side, side)
+    return (flip_pieces if pieces else flip_parts)(own, torch.tensor([True])).flatten()

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from pipeline.base.errors import InputError
+from pipeline.base.images import Box
 
 REGIONS = 4
 MARGIN = 20  # a box grows on every side by one 20th of its height or width, 5 %
 SMALLEST = 16  # pixels; an image is not cropped to less
 PROBABILITIES = (np.arange(256) / 255).astype(np.float32)  # of a byte
 
-Box = tuple[int, int, int, int]  # top, left, bottom, right in pixels; bottom and right lie outside
 Parsed = tuple[np.ndarray, int, int]  # an image's probabilities, height and width
 Visible = Callable[[np.ndarray, int], np.ndarray]  # means (4,) over a frame of so many pixels -> (4,) bool: S_i > t_i
 
@@ -63,12 +63,6 @@ def _grown(lines: np.ndarray, cells: int, pixels: int) -> tuple[int, int]:
     return max(start, 0), min(end, pixels)
 
 
-def crop_image(image: np.ndarray, box: Box) -> np.ndarray:
-    """(H, W, ...) -> the box of it."""
-    top, left, bottom, right = box
-    return image[top:bottom, left:right]
-
-
 def crop_maps(probabilities: np.ndarray, box: Box, *, image: tuple[int, int], height: int, width: int) -> np.ndarray:
     """The box of the maps at another size: (K, h, w) uint8 -> (K, height, width) float32 in [0, 1].
 
@@ -109,9 +103,14 @@ def training_medians(images: Callable[[], Iterable[Parsed]], *, visible_by: Call
     by which images are cropped for the second. A region's median is over the images (or boxes) in which it is the
     likeliest somewhere; 0 if there is none. InputError for an empty set.
     """
-    whole = _medians((means(maps), shown(maps).max((1, 2))) for maps, _, _ in images())
+    whole = frame_medians(maps for maps, _, _ in images())
     visible = visible_by(whole)
     return whole, _medians(_cropped(image, visible) for image in images())
+
+
+def frame_medians(images: Iterable[np.ndarray]) -> np.ndarray:
+    """Medians (4,) likewise, of maps (5, h, w) uint8 as they are: of whole images, or of crops parsed again."""
+    return _medians((means(maps), shown(maps).max((1, 2))) for maps in images)
 
 
 def _cropped(image: Parsed, visible: Visible) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,6 @@
-"""Parsing engine: images through a parser, whole batches at a time, into parts.h5.
+"""Parsing engine: images, or a box of each, through a parser, whole batches at a time, into parts.h5 or crops.h5.
 
-The images are hashed first; rows of an older parts.h5 whose image and maker are the same are kept. The others are
+The images are hashed first; rows of an older file whose image, box and maker are the same are kept. The others are
 decoded, parsed and quantised batch by batch (a batch is a unit of pipeline/caches/resumable.py), then all rows are
 packed in the index's order. The bytes of the file depend on the images and the maker alone: not on what was kept, on
 interruptions or on the number of ranks. docs/caches.md says what is in it and when "the same bytes" holds.
@@ -19,14 +19,15 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from pipeline.base.body_parts import PARTS4, PARTS8, PARTS8_TO_PARTS4, parts8_from_native
 from pipeline.base.errors import InputError
 from pipeline.base.hdf5 import HeldError
-from pipeline.base.images import decode_image, fit, read_bytes
+from pipeline.base.images import Box, crop_image, decode_image, fit, read_bytes
+from pipeline.base.processors import processors
+from pipeline.base.progress import progress
 from pipeline.caches.cache import Cache, Row, compress, write_cache
-from pipeline.caches.parts_layout import CELL, parts_arrays, parts_columns
+from pipeline.caches.parts_layout import CELL, STEP, parts_arrays, parts_columns
 from pipeline.caches.resumable import Save, ahead, clean, run_units
 
 TOGETHER = 8  # batches that are parsed, or decoded and compressed, before it is the other's turn
@@ -41,7 +42,8 @@ Parsed = tuple[np.ndarray, list[str], dict[str, np.ndarray]]  # row numbers, why
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be parsed and how. `raw` + path is an image's file; `uv`: whether the parser gives u,v."""
+    """What is to be parsed and how. `raw` + path is an image's file; `uv`: whether the parser gives u,v; `boxes`: what
+    of each image is parsed, a column of crops.h5; None is all of it, and there is no such column."""
 
     keys: Sequence[str]
     paths: Sequence[str]
@@ -53,11 +55,12 @@ class Job:
     width: int
     batch: int
     device: str
+    boxes: Sequence[Box] | None = None
 
 
 def parse_images(job: Job, forward: Forward, path: Path, *, scratch: Path, rank: int = 0, world: int = 1
                  ) -> list[tuple[str, str]] | None:
-    """Parse what is stale in `path` (parts.h5) and write it anew. None if that is left to another rank.
+    """Parse what is stale in `path` (parts.h5, crops.h5) and write it anew. None if that is left to another rank.
 
     Returns the images that could not be parsed, their key and status. InputError if the input size is no multiple of
     4, another process is at it, an image changes meanwhile or the disk is full; finished units are kept.
@@ -70,7 +73,7 @@ def parse_images(job: Job, forward: Forward, path: Path, *, scratch: Path, rank:
     # system and giving it back for every batch was a tenth of all time; nothing of this piece is ever touched.
     np.empty(KEPT, np.uint8)
 
-    hashes = [image_sha256(job.raw / name) for name in tqdm(job.paths, "hash", disable=None)]
+    hashes = [image_sha256(job.raw / name) for name in progress(job.paths, "hash", unit="images")]
     old = Cache(path)
     kept = reusable_rows(old, job, hashes)
     stale = np.flatnonzero(kept < 0)
@@ -89,7 +92,7 @@ def parse_images(job: Job, forward: Forward, path: Path, *, scratch: Path, rank:
     def pack(fresh: Iterator[Row]) -> None:
         rows = _merge(job, hashes, old, kept, fresh, failed)
         write_cache(path, count=len(kept), arrays=parts_arrays(job.height, job.width, uv=job.uv),
-                    columns=parts_columns(job.keys), rows=rows, maker=job.maker)
+                    columns=parts_columns(job.keys, box=job.boxes is not None), rows=rows, maker=job.maker)
 
     packed = run_units(scratch, identity=_identity(job, stale, hashes), count=len(batches), rank=rank, world=world,
                        what=repr(str(path)), produce=produce, pack=pack)
@@ -106,16 +109,17 @@ def image_sha256(path: Path) -> str:
 
 
 def reusable_rows(old: Cache, job: Job, hashes: Sequence[str]) -> np.ndarray:
-    """The row of `old` that each image can keep, int64, or -1: image and maker unchanged, parsed, its chunks intact."""
+    """The row of `old` that each image can keep, int64, or -1: image, box, maker unchanged, parsed, chunks intact."""
     kept = np.full(len(job.keys), -1, np.int64)
     if not old.path.exists():
         return kept
 
     try:
-        if old.maker != json.loads(job.maker):
+        if old.maker != json.loads(job.maker) or ("box" in old) != (job.boxes is not None):
             return kept
         columns = [old.column(name) for name in ("key", "image_sha256", "status", "visibility")]
-        if len({len(column) for column in columns}) > 1:
+        boxes = None if job.boxes is None else old.column("box").tolist()
+        if len({len(column) for column in columns}) > 1 or len(boxes or columns[0]) != len(columns[0]):
             raise InputError(f"{str(old.path)!r}: is damaged (its columns differ in length)")
     except HeldError:
         raise
@@ -125,9 +129,11 @@ def reusable_rows(old: Cache, job: Job, hashes: Sequence[str]) -> np.ndarray:
 
     places = {key: (row, sha) for row, (key, sha, status) in enumerate(zip(*columns[:3], strict=True))
               if not status.startswith("failed")}
-    for row, (key, sha) in enumerate(zip(job.keys, hashes, strict=True)):
+    for row, (key, sha) in enumerate(progress(zip(job.keys, hashes, strict=True), "look for old rows",
+                                              total=len(job.keys), unit="rows")):
         place, old_sha = places.get(key, (-1, ""))
-        if sha and sha == old_sha and _intact(old, place, job):
+        same = boxes is None or job.boxes is None or boxes[place] == list(job.boxes[row])
+        if sha and sha == old_sha and same and _intact(old, place, job):
             kept[row] = place
 
     return kept
@@ -148,13 +154,16 @@ def _identity(job: Job, rows: Iterable[int], hashes: Sequence[str]) -> Iterator[
     yield job.maker
     for row in rows:
         yield from (job.keys[row], job.paths[row], hashes[row])
+        if job.boxes is not None:
+            yield str(job.boxes[row])
 
 
 def _merge(job: Job, hashes: Sequence[str], old: Cache, kept: np.ndarray, fresh: Iterator[Row],
            failed: list[tuple[str, str]]) -> Iterator[Row]:
     """Kept rows (as the chunks they are) and fresh ones in the index's order; notes failures in `failed`."""
     statuses = old.column("status") if (kept >= 0).any() else np.empty(0, object)
-    for key, sha, place in zip(job.keys, hashes, kept, strict=True):
+    boxes = [None] * len(kept) if job.boxes is None else job.boxes
+    for key, sha, place, box in zip(job.keys, hashes, kept, boxes, strict=True):
         if place < 0:
             row = next(fresh)
         else:
@@ -163,21 +172,24 @@ def _merge(job: Job, hashes: Sequence[str], old: Cache, kept: np.ndarray, fresh:
                    **{name: old.chunk(name, place) for name in parts_arrays(job.height, job.width, uv=job.uv)}}
         if row["status"].startswith("failed"):
             failed.append((row["key"], row["status"]))
-        yield row
+        yield row if box is None else {**row, "box": box}
 
 
 def parse_batches(job: Job, forward: Forward, batches: Sequence[np.ndarray], hashes: Sequence[str]
                   ) -> Iterator[list[Row]]:
-    """Rows of parts.h5 for each batch of row numbers.
+    """Rows of parts.h5 or crops.h5, without their boxes, for each batch of row numbers.
 
     Where cores are left over, decoding and compression run beside the network. A network that has threads on all of
     them waits for its slowest thread: taking a core from one stops the others too. There they take turns.
     """
-    cores = len(os.sched_getaffinity(0))
+    cores = processors()
     spare = cores - torch.get_num_threads() if job.device == "cpu" else cores - 1
     run = _beside(job, forward, batches, hashes, threads=spare) if spare > 0 else \
         _in_turns(job, forward, batches, hashes, threads=cores)
-    yield from tqdm(run, "parse", total=len(batches), disable=None)
+    with progress(what="parse", total=sum(map(len, batches)), unit="images") as bar:
+        for rows in run:
+            yield rows
+            bar.update(len(rows))
 
 
 def _beside(job: Job, forward: Forward, batches: Sequence[np.ndarray], hashes: Sequence[str], *, threads: int
@@ -216,7 +228,9 @@ def _decode(job: Job, rows: np.ndarray, hashes: Sequence[str]) -> Decoded:
             data = read_bytes(path)
             if hashlib.sha256(data).hexdigest() != hashes[row]:
                 raise RuntimeError
-            images[place] = fit(decode_image(data, path), job.height, job.width)
+            image = decode_image(data, path)
+            seen = image if job.boxes is None else crop_image(image, job.boxes[row])
+            images[place] = fit(seen, job.height, job.width)
         except InputError as error:
             failures[place] = str(error).removeprefix(f"{os.fspath(path)!r}: ")
         except RuntimeError as error:
@@ -230,8 +244,9 @@ def _decode(job: Job, rows: np.ndarray, hashes: Sequence[str]) -> Decoded:
 def quantise(output: dict[str, Tensor]) -> dict[str, np.ndarray]:
     """A parser's output -> the arrays of parts.h5, (batch, ...) uint8, and `valid` (batch,) bool.
 
-    A probability is p x 255, rounded, so that the 8 sum to 255 +- 4. Entropy is that of the pooled probabilities
-    before rounding, over log 8 (ESA-ReID Eq. 1, 2 with E_max = log N). Not valid: NaN, or no sum of one.
+    A pooled probability is p x 255 in steps of 5, and a cell's sum to 255 (`shares`). Entropy, in steps of 5 too, is
+    that of the pooled probabilities before rounding, over log 8 (ESA-ReID Eq. 1, 2 with E_max = log N). Not valid:
+    NaN, or no sum of one.
     """
     parts8 = output["parts8"]
     pooled8 = F.avg_pool2d(parts8, CELL)
@@ -242,9 +257,9 @@ def quantise(output: dict[str, Tensor]) -> dict[str, np.ndarray]:
         pooled4 = torch.stack([pooled8[:, group].sum(1) for group in groups], 1)
 
     valid = ((pooled8.sum(1) - 1).abs() < 0.01).flatten(1).all(1)
-    result = {"native": output["native"].cpu().numpy(), "probs/parts8": _bytes(pooled8),
-              "probs/parts4": _bytes(pooled4), "visibility": _bytes(parts8.amax((2, 3))),
-              "entropy": _bytes(torch.special.entr(pooled8).sum(1) / math.log(len(PARTS8)))}
+    result = {"native": output["native"].cpu().numpy(), "probs/parts8": shares(pooled8),
+              "probs/parts4": shares(pooled4), "visibility": _bytes(parts8.amax((2, 3))),
+              "entropy": _bytes(torch.special.entr(pooled8).sum(1) / math.log(len(PARTS8)), STEP)}
     if "uv" in output:
         result["uv"] = _bytes(output["uv"])
         valid &= output["uv"].flatten(1).sum(1).isfinite()
@@ -252,8 +267,28 @@ def quantise(output: dict[str, Tensor]) -> dict[str, np.ndarray]:
     return result | {"valid": valid.cpu().numpy()}
 
 
-def _bytes(values: Tensor) -> np.ndarray:
-    return (values * 255).round_().clamp_(0, 255).to(torch.uint8).cpu().numpy()
+def shares(probabilities: Tensor) -> np.ndarray:
+    """(batch, K, h, w) that sum to one over K -> uint8 multiples of STEP that sum to 255.
+
+    The largest remainders are rounded up, of equals the first ones: each is less than a STEP from p x 255.
+    """
+    levels = 255 // STEP
+    scaled = probabilities * levels
+    whole = scaled.floor()
+    missing = (levels - whole.sum(1, keepdim=True)).round_()
+    order = torch.arange(probabilities.shape[1], device=probabilities.device)[:, None, None] / 2**20
+    rest = (scaled - whole) - order  # no two are equal
+
+    before = torch.zeros(rest.shape, dtype=torch.uint8, device=rest.device)
+    for one in rest.split(1, 1):  # how many come before each; sorting takes several times as long
+        before += (one > rest).view(torch.uint8)
+
+    whole += before < missing
+    return whole.mul_(STEP).clamp_(0, 255).to(torch.uint8).cpu().numpy()
+
+
+def _bytes(values: Tensor, step: int = 1) -> np.ndarray:
+    return (values * (255 // step)).round_().mul_(step).clamp_(0, 255).to(torch.uint8).cpu().numpy()
 
 
 def _compress(job: Job, hashes: Sequence[str], rows: np.ndarray, failures: list[str], maps: dict[str, np.ndarray]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pipeline.base.body_parts import DENSEPOSE24_TO_PARTS8, PARTS8
 from pipeline.base.errors import InputError
-from pipeline.base.hdf5 import HeldError, open_h5
+from pipeline.base.hdf5 import open_h5
 from pipeline.base.images import nearest
 
 
@@ -29,13 +29,11 @@ class Oracle:
             shapes = (len(names), *self._index.shape[1:3]), (*self._index.shape, 2)
             if (self._index.shape, self._uv.shape) != shapes or {self._index.dtype, self._uv.dtype} != {np.dtype("u1")}:
                 raise ValueError(f"{len(names)} paths, index {self._index.shape}, uv {self._uv.shape}")
-        except InputError:
+        except InputError:  # HeldError: a file in another process's hands is not damaged
             raise
         except FileNotFoundError as error:
             raise InputError(f"{str(path)!r}: no such labels; the oracle parses rendered sets only, made by the stage "
                              "render") from error
-        except HeldError:
-            raise
         except Exception as error:  # what h5py raises on damaged files is of many kinds
             raise InputError(f"{str(path)!r}: is damaged or holds no labels ({' '.join(str(error).split())}); make it "
                              "again with the stage render") from error

@@ -9,6 +9,7 @@ import numpy as np
 from pipeline.base.errors import InputError
 from pipeline.base.files import file_sha256
 from pipeline.base.images import fit, nearest, read_image
+from pipeline.base.progress import progress
 from pipeline.parsing.augmentation import Sample
 from pipeline.parsing.label_map import label_map_sha256, read_label_map
 from pipeline.parsing.parse_png import read_label_png
@@ -78,7 +79,7 @@ class Photographs:
     def sha256(self) -> str:
         """Of this part's images and labels, and of the label map."""
         digest = hashlib.sha256(label_map_sha256(self.layout.labels).encode())
-        for entry in self.files:
+        for entry in progress(self.files, "hash", unit="images"):
             for path in (entry.image, entry.labels, *([entry.people] if entry.people else [])):
                 digest.update(f"{path.relative_to(self.folder).as_posix()} {file_sha256(path)}\n".encode())
         return digest.hexdigest()

@@ -15,6 +15,7 @@ from pipeline.base.errors import InputError
 from pipeline.base.files import file_sha256
 from pipeline.base.hdf5 import HeldError, open_h5
 from pipeline.base.images import fit, nearest, read_image
+from pipeline.base.progress import progress
 from pipeline.base.seeds import rng
 from pipeline.parsing.augmentation import AUGMENTATIONS, Sample
 
@@ -113,7 +114,7 @@ class ParsingSet:
     def sha256(self) -> str:
         """Of labels.h5 and of this part's images."""
         digest = hashlib.sha256(file_sha256(self.folder / "labels.h5").encode())
-        for path in self.paths:
+        for path in progress(self.paths, "hash", unit="images"):
             digest.update(f"{path} {file_sha256(self.folder / path)}\n".encode())
         return digest.hexdigest()
 

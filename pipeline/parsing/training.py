@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
+from pipeline.base.progress import progress
 from pipeline.loading.collate import batches_or_error, collate
 from pipeline.parsing.rendered_set import InOrder, LabelledSet, Shuffled
-from pipeline.training.muon import Muon, Together
+from pipeline.training.optimizers import Optimizer, Together, adam_update, muon_update
 
 WARMUP = 0.05  # share of training
 WEIGHT_DECAY = 0.05
@@ -117,8 +117,8 @@ def make_optimizer(parser: nn.Module, *, dtype: torch.dtype = torch.float32) -> 
     rest = set(parser.parameters()) - set(mixing)
     groups = [{"params": [weight for weight in parser.parameters() if weight in rest and (weight.ndim > 1) == wide],
                "factor": 1.0, "weight_decay": WEIGHT_DECAY if wide else 0.0} for wide in (True, False)]
-    muon = Muon([{"params": mixing, "factor": MUON_FACTOR}], weight_decay=WEIGHT_DECAY, dtype=dtype)
-    return Together([torch.optim.AdamW(groups, lr=0.0, betas=BETAS, fused=True), muon])
+    muon = Optimizer([{"params": mixing, "factor": MUON_FACTOR}], muon_update(dtype), weight_decay=WEIGHT_DECAY)
+    return Together([Optimizer(groups, adam_update(BETAS, decoupled=True), weight_decay=WEIGHT_DECAY), muon])
 
 
 def training_batches(labelled: LabelledSet, *, seed: int, batch: int, start: int, stop: int, workers: int,
@@ -138,7 +138,8 @@ def evaluate(parser: Any, labelled: LabelledSet, *, groups: np.ndarray, names: S
     pixels whose part is right. `coarser`: other groups and names that `iou` and mean are told for too."""
     loader = DataLoader(InOrder(labelled), batch_size=batch)
     parser.eval()
-    parsed = ((truth, parser.parse(truth["image"].to(device))) for truth in tqdm(loader, "held out", disable=None))
+    parsed = ((truth, parser.parse(truth["image"].to(device)))
+              for truth in progress(loader, "held out", unit="batches"))
     counts, error, body = tally(parsed, len(groups))
 
     means: dict[str, float | None] = {}

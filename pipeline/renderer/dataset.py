@@ -16,12 +16,12 @@ from pathlib import Path
 import cv2
 import h5py
 import numpy as np
-from tqdm import tqdm
 
 from pipeline.base.body_parts import SURFACE_PARTS
 from pipeline.base.errors import InputError
 from pipeline.base.files import new_folder
 from pipeline.base.images import write_image
+from pipeline.base.progress import progress
 from pipeline.base.seeds import rng
 from pipeline.renderer.person import Person, draw_person
 from pipeline.renderer.picture import Picture, Wish, render_picture
@@ -212,7 +212,8 @@ def render_dataset(plan: Plan, folder: str | os.PathLike, processes: int) -> int
         for name in names:
             (work / name).mkdir()
         rows = _rows(plan, listed, work, processes)
-        _write_labels(work / "labels.h5", plan, listed, tqdm(rows, total=len(listed), desc=plan.key, unit="picture"))
+        rows = progress(rows, f"render {plan.key}", total=len(listed), unit="pictures")
+        _write_labels(work / "labels.h5", plan, listed, rows)
 
     return len(listed)
 

@@ -13,11 +13,11 @@ import cv2
 import h5py
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import new_folder, write_bytes
 from pipeline.base.images import read_bytes, read_image, write_image
+from pipeline.base.progress import progress
 from pipeline.base.seeds import rng
 from pipeline.renderer.occluders import draw_kind, draw_sprite, push
 
@@ -99,7 +99,7 @@ def occlude_queries(frame: pd.DataFrame, raw: str | os.PathLike, folder: str | o
 def _pictures(frame: pd.DataFrame, names: list[str], raw: Path, folder: Path, *, key: str, seed: int, low: float,
               high: float) -> Iterator[float]:
     rows = zip(names, frame["path"], frame["split"], strict=True)
-    for name, path, split in tqdm(rows, key, total=len(names), unit="picture", disable=None):
+    for name, path, split in progress(rows, f"occlude {key}", total=len(names), unit="pictures"):
         if split == "query":
             image, share = occlude(read_image(raw / path), low=low, high=high, draw=rng(seed, "occlude", key, name))
             write_image(folder / name, image, JPEG_QUALITY)

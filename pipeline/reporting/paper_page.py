@@ -64,8 +64,8 @@ def remarks(own: Mapping[OwnKey, Own], provenance: Mapping[str, Mapping[str, Any
     """
     yield from _counterparts(own, rendered)
     for data in dict.fromkeys(row.data for row in own.values() if row.data in OTHER_PROBES):
-        yield (f"{data_name(data)}: those that this paper's row is on. The row's result file has it on "
-               f"{data_name(OTHER_PROBES[data])} too.")
+        yield (f"{data_name(data)}: those that this paper's row is on. Where the others are on this machine, it stands "
+               f"beside itself on {data_name(OTHER_PROBES[data])} too.")
     if any(row.missing for row in own.values()):
         yield ("not here: a data set is not on this machine. Do what the mark says, compose the profile again and run "
                "`dvc repro`.")

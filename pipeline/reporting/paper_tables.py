@@ -8,6 +8,7 @@ import csv
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,9 @@ from pipeline.reporting.results import CURVES, read_csv, read_metrics
 SEEDS = 3
 DIGITS = {"pr_auc": 4}  # decimals of a metric of ours; 2 elsewhere
 SAME = ("model", "image_steps", "init", "train_on", "distance", "reduction", "protocol")  # what seeds of a result share
-COLUMNS = ["group", "row", "own", "dataset", "metric", "paper", "result", "data", "missing", "here", "low", "high",
-           "here_minus_paper", "paper_minus_full", "here_minus_full", "minus_full_low", "minus_full_high", "seeds",
-           "verdict"]
+COLUMNS = ["group", "row", "own", "beside", "dataset", "metric", "paper", "result", "data", "missing", "here", "low",
+           "high", "here_minus_paper", "paper_minus_full", "here_minus_full", "minus_full_low", "minus_full_high",
+           "seeds", "verdict"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,17 @@ class Own:
     data: str
     full: bool
     missing: str
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What stands beside one of a paper's own rows: `reading` says what it is that the row is not, `own` what it is
+    here. It is no row of the paper's, so neither Kendall's tau nor the signs of differences count it.
+    """
+    place: "OwnKey"
+    name: str
+    reading: str
+    own: Own
 
 
 @dataclass(frozen=True)
@@ -145,8 +157,10 @@ def _scores(metrics: Mapping[str, Any], curve: pd.Series) -> Iterator[tuple[str,
         yield "pr_auc", Score(round(metrics["PR_AUC"] / 100, 4))
 
 
-def compare(printed: Sequence[Printed], own: Mapping[OwnKey, Own], scores: Mapping[str, Seeds]) -> pd.DataFrame:
-    """All metrics of one table with ours beside the paper's own rows; COLUMNS, one line per printed metric.
+def compare(printed: Sequence[Printed], own: Mapping[OwnKey, Own], scores: Mapping[str, Seeds],
+            beside: Sequence[Beside] = ()) -> pd.DataFrame:
+    """All metrics of one table with ours beside the paper's own rows; COLUMNS, one line per printed metric, and behind
+    a row's lines those of what stands beside it.
 
     own: (row, setting, data set) -> what it is here; rows that are not in it are not made here. scores: result -> those
     of its seeds. here is the first seed's; differences to the full model's row are means over the
@@ -164,7 +178,21 @@ def compare(printed: Sequence[Printed], own: Mapping[OwnKey, Own], scores: Mappi
         if _is_full(entry, own) is False and other is not None:
             line |= _against_full(line, other, scores)
 
-    return pd.DataFrame(lines, columns=COLUMNS)
+    return pd.DataFrame(list(_with_beside(printed, lines, beside, scores)), columns=COLUMNS)
+
+
+def _with_beside(printed: Sequence[Printed], lines: Sequence[dict[str, Any]], beside: Sequence[Beside],
+                 scores: Mapping[str, Seeds]) -> Iterator[dict[str, Any]]:
+    """The table's lines, behind each row's those of what stands beside it, with the row's metrics."""
+    for _, part in groupby(zip(printed, lines, strict=True), lambda pair: (pair[1]["group"], pair[0].row)):
+        row = list(part)
+        yield from (line for _, line in row)
+        for other in beside:
+            for entry, line in row:
+                if (entry.row, entry.setting, entry.dataset) == other.place:
+                    label = {"group": line["group"], "beside": other.reading}
+                    yield (_empty(entry, f"beside {entry.row}: {other.name}")
+                           | _here(other.own, entry.metric, scores) | label)
 
 
 def _is_full(entry: Printed, own: Mapping[OwnKey, Own]) -> bool | None:
@@ -184,9 +212,7 @@ def _groups(printed: Sequence[Printed]) -> Iterator[str]:
 
 
 def _line(entry: Printed, own: Mapping[OwnKey, Own], scores: Mapping[str, Seeds]) -> dict[str, Any]:
-    line: dict[str, Any] = {"row": entry.row, "own": entry.is_own, "dataset": entry.dataset, "metric": entry.metric,
-                            "paper": entry.value, "result": "", "data": "", "missing": "", "verdict": "", "seeds": 0}
-    line |= {name: np.nan for name in COLUMNS if name not in line}
+    line = _empty(entry, entry.row) | {"own": entry.is_own, "paper": entry.value}
     if not entry.is_own:
         return line
 
@@ -194,12 +220,26 @@ def _line(entry: Printed, own: Mapping[OwnKey, Own], scores: Mapping[str, Seeds]
     if here is None:
         return line | {"missing": "not in the profile that this table was made with", "data": entry.dataset}
 
-    line |= {"result": here.result, "data": here.data, "missing": here.missing}
+    line |= _here(here, entry.metric, scores)
     if not here.missing:
-        score = _score(next(iter(scores[here.result].values())), here, entry.metric)
-        line |= {"here": score.value, "low": score.low, "high": score.high,
-                 "here_minus_paper": round(score.value - float(entry.value), DIGITS.get(entry.metric, 2))}
+        line["here_minus_paper"] = round(line["here"] - float(entry.value), DIGITS.get(entry.metric, 2))
     return line
+
+
+def _empty(entry: Printed, row: str) -> dict[str, Any]:
+    """A line of `row` for a printed metric, of which nothing is said yet."""
+    line: dict[str, Any] = {name: np.nan for name in COLUMNS}
+    return line | {"row": row, "own": False, "beside": "", "dataset": entry.dataset, "metric": entry.metric,
+                   "paper": "", "result": "", "data": "", "missing": "", "verdict": "", "seeds": 0}
+
+
+def _here(own: Own, metric: str, scores: Mapping[str, Seeds]) -> dict[str, Any]:
+    """Ours of a line: the first seed's metric with its interval, or what is missing."""
+    line = {"result": own.result, "data": own.data, "missing": own.missing}
+    if own.missing:
+        return line
+    score = _score(next(iter(scores[own.result].values())), own, metric)
+    return line | {"here": score.value, "low": score.low, "high": score.high}
 
 
 def _score(scores: Scores, here: Own, metric: str) -> Score:
@@ -261,7 +301,8 @@ def order_agreement(frame: pd.DataFrame) -> list[tuple[str, str, int, float | No
     Columns with two such rows or more; None where either side is the same in all rows.
     """
     taus = []
-    for (dataset, metric), part in frame[frame["here"].notna()].groupby(["dataset", "metric"], sort=False):
+    made = frame[frame["own"] & frame["here"].notna()]
+    for (dataset, metric), part in made.groupby(["dataset", "metric"], sort=False):
         if len(part) >= 2:
             tau = float(stats.kendalltau(part["paper"].astype(float), part["here"].astype(float)).statistic)
             taus.append((str(dataset), str(metric), len(part), None if np.isnan(tau) else tau))

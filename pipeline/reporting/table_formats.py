@@ -26,6 +26,7 @@ OURS = DATASETS | {"partial-reid": "Partial-REID, partial probes"}  # of which a
 METRICS = {"rank1": "rank-1", "rank3": "rank-3", "rank5": "rank-5", "rank10": "rank-10", "mAP": "mAP",
            "pr_auc": "PR-AUC"}
 PAPER, HERE, MINUS = "paper", "here", "here - paper"
+BESIDE = "Not the paper's own reading but beside it: {}; neither Kendall's tau nor the signs count it."
 HYPHEN = "\u2011"  # at which no line is broken
 EDGE = "border-left: 1px solid #9aa5b1"  # where a block of columns starts
 LATEX = {"\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
@@ -60,15 +61,15 @@ def show(frame: pd.DataFrame, *, key: str, paper: str, table: str, caption: str,
     marks = {text: letter for letter, _, text in marked}
 
     rows = list(dict.fromkeys(zip(frame["group"], frame["row"], strict=True)))
-    own = {(line["group"], line["row"]) for _, line in frame[frame["own"]].iterrows()}
+    blocks = {(line["group"], line["row"]): _blocks(line) for _, line in frame.iterrows()}
     cells: dict[Any, dict[Any, str]] = {place: {} for place in rows}
     for _, line in frame.iterrows():
         cells[line["group"], line["row"]] |= dict(_cells(line, marks))
 
     columns = list(_columns(frame))
     after = {row: "".join(f" [{letter}]" for letter, label, _ in marked if label == row) for _, row in rows}
-    text = pd.DataFrame([[cells[place].get(column, "" if place not in own and column[0] != PAPER else "-")
-                          for column in columns] for place in rows],
+    text = pd.DataFrame([[cells[place].get(column, "-" if column[0] in blocks[place] else "") for column in columns]
+                         for place in rows],
                         index=_index(rows, after),
                         columns=pd.MultiIndex.from_tuples(columns))
 
@@ -78,28 +79,39 @@ def show(frame: pd.DataFrame, *, key: str, paper: str, table: str, caption: str,
 
 
 def _marks(frame: pd.DataFrame, notes: Sequence[tuple[str, str]]) -> list[tuple[str, str, str]]:
-    """(letter, row, note): letters for notes that belong to rows and for what is missing here, none for the table's."""
+    """(letter, row, note): letters for notes that belong to rows, for what stands beside rows and for what is missing
+    here, none for the table's."""
     letters = iter(string.ascii_lowercase)
-    rowed = [(next(letters), row, text) for row, text in notes if row]
+    beside = frame[frame["beside"] != ""].drop_duplicates("row")
+    said = [(row, BESIDE.format(reading)) for row, reading in zip(beside["row"], beside["beside"], strict=True)]
+    rowed = [(next(letters), row, text) for row, text in [*notes, *said] if row]
     absent = [(next(letters), "", text) for text in dict.fromkeys(frame.loc[frame["missing"] != "", "missing"])]
     return [*rowed, *absent, *(("", "", text) for row, text in notes if not row)]
 
 
 def _columns(frame: pd.DataFrame) -> Iterator[tuple[str, str, str]]:
     """(block, data set, metric): the paper's in its own order, which the row with most metrics has."""
-    own = frame[frame["own"]]
-    widest = max((list(zip(part["dataset"], part["metric"], strict=True)) for _, part in frame.groupby("row")), key=len)
-    printed = dict.fromkeys([*widest, *zip(frame["dataset"], frame["metric"], strict=True)])
+    own, beside, rows = frame[frame["own"]], frame[frame["beside"] != ""], frame[frame["beside"] == ""]
+    widest = max((list(zip(part["dataset"], part["metric"], strict=True)) for _, part in rows.groupby("row")), key=len)
+    printed = dict.fromkeys([*widest, *zip(rows["dataset"], rows["metric"], strict=True)])
     datasets = list(dict.fromkeys(dataset for dataset, _ in printed))
     order = sorted(printed, key=lambda column: datasets.index(column[0]))
     yield from ((PAPER, DATASETS[dataset], METRICS[metric]) for dataset, metric in order)
 
     ours = {(dataset, metric): part["data"].iloc[0] for (dataset, metric), part in own.groupby(["dataset", "metric"])}
-    data = list(dict.fromkeys(ours[column] for column in order))
-    shared = dict.fromkeys((ours[column], column[1]) for column in order)
+    data = list(dict.fromkeys([*(ours[column] for column in order), *beside["data"]]))
+    shared = dict.fromkeys([*((ours[column], column[1]) for column in order),
+                            *zip(beside["data"], beside["metric"], strict=True)])
     yield from ((HERE, data_name(on), METRICS[metric])
                 for on, metric in sorted(shared, key=lambda column: data.index(column[0])))
     yield from ((MINUS, DATASETS[dataset], METRICS[metric]) for dataset, metric in order)
+
+
+def _blocks(line: pd.Series) -> tuple[str, ...]:
+    """The blocks in which a row has cells: all if it is the paper's own."""
+    if line["own"]:
+        return PAPER, HERE, MINUS
+    return (HERE,) if line["beside"] else (PAPER,)
 
 
 def data_name(key: str) -> str:
@@ -112,16 +124,16 @@ def data_name(key: str) -> str:
 
 
 def _cells(line: pd.Series, marks: Mapping[str, str]) -> Iterator[tuple[tuple[str, str, str], str]]:
-    metric, dataset = METRICS[line["metric"]], DATASETS[line["dataset"]]
-    yield (PAPER, dataset, metric), line["paper"]
-    if line["own"]:
-        digits = DIGITS.get(line["metric"], 2)
-        if line["missing"]:
-            here = f"not here [{marks[line['missing']]}]"
-        else:
-            here = f"{line['here']:.{digits}f}" + ends(line["low"], line["high"], f".{digits}f")
-            yield (MINUS, dataset, metric), f"{line['here_minus_paper']:+.{digits}f}"
+    metric, dataset, blocks = METRICS[line["metric"]], DATASETS[line["dataset"]], _blocks(line)
+    digits = DIGITS.get(line["metric"], 2)
+    if PAPER in blocks:
+        yield (PAPER, dataset, metric), line["paper"]
+    if HERE in blocks:
+        here = f"not here [{marks[line['missing']]}]" if line["missing"] else (
+            f"{line['here']:.{digits}f}" + ends(line["low"], line["high"], f".{digits}f"))
         yield (HERE, data_name(line["data"]), metric), here
+    if MINUS in blocks and not line["missing"]:
+        yield (MINUS, dataset, metric), f"{line['here_minus_paper']:+.{digits}f}"
 
 
 def ends(low: float, high: float, form: str) -> str:

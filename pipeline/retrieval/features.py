@@ -10,23 +10,25 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import new_file
 from pipeline.base.hdf5 import open_h5
+from pipeline.base.progress import progress
 from pipeline.retrieval.matching import Matching, Side
+
+if TYPE_CHECKING:
+    import pandas  # who reads features alone does without
 
 TEXT = h5py.string_dtype("utf-8")
 DTYPES = ("float32", "float16")  # of stored features
-REDO = "run `dvc repro embed` again"
+REDO = "delete it and run `dvc repro`"
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def embed_images(network: Any, batches: Iterator[dict[str, Tensor]], *, count: i
     network.to(device).eval()
     features, visibility = [], []
 
-    with tqdm(total=count, unit="image", mininterval=1, leave=False) as bar:
+    with progress(what="embed", total=count, unit="images") as bar:
         for batch in batches:
             f, v = network.embed({name: tensor.to(device) for name, tensor in batch.items()})
             features.append(f.float().cpu().numpy())
@@ -113,7 +115,7 @@ def embed_images(network: Any, batches: Iterator[dict[str, Tensor]], *, count: i
     return np.concatenate(features)[:count], np.concatenate(visibility)[:count]
 
 
-def write_features(path: str | os.PathLike, *, frame: pd.DataFrame, features: np.ndarray, visibility: np.ndarray,
+def write_features(path: str | os.PathLike, *, frame: "pandas.DataFrame", features: np.ndarray, visibility: np.ndarray,
                    sizes: tuple[int, ...], provenance: dict[str, Any], dtype: str) -> None:
     """Write features.h5, whole or not at all; the same bytes for the same values.
 
@@ -163,16 +165,16 @@ def read_features(path: str | os.PathLike) -> Embedded:
             columns = {column: file[column][:] for column in COLUMNS if column in file}
             intact = checksum(columns, file.attrs[PROVENANCE]) == file.attrs[CHECKSUM]
     except FileNotFoundError as error:
-        raise InputError(f"{name}: no such features file; make it with `dvc repro embed`") from error
+        raise InputError(f"{name}: no such features file; make it with `dvc repro`") from error
     except InputError:
         raise
     except Exception as error:  # what h5py raises on damaged files is of many kinds
         raise InputError(f"{name}: is truncated or no HDF5 file ({' '.join(str(error).split())}); delete it and run "
-                         "`dvc repro embed`") from error
+                         "`dvc repro`") from error
 
     if not intact:
         raise InputError(f"{name}: is damaged, its content does not have the checksum that was written with it; delete "
-                         "it and run `dvc repro embed`")
+                         "it and run `dvc repro`")
     _check_types(columns, name)
     _check_values(columns, name)
     try:
@@ -192,7 +194,7 @@ def _part(columns: dict[str, np.ndarray], part: str, name: str) -> tuple[Side, n
     numbers = np.flatnonzero(split == part)
     if not len(numbers):
         raise InputError(f"{name}: holds no {part} image (its splits: {', '.join(sorted(set(split))) or 'none'}); "
-                         "check the split column of the data set's index and run `dvc repro embed`")
+                         "check the split column of the data set's index and run `dvc repro`")
 
     # Rows are sorted by key, so that a split is one run of rows, whose slice needs no copy.
     adjoining = numbers[-1] - numbers[0] + 1 == len(numbers)
@@ -212,7 +214,7 @@ def _check_layout(file: h5py.File, name: str) -> dict[str, Any]:
              or (column in file and file[column].ndim != expected.axes)]
     if wrong or PROVENANCE not in file.attrs:
         raise InputError(f"{name}: is no features file ({wrong[0] if wrong else PROVENANCE!r} is missing or of another "
-                         "shape); give a file that `dvc repro embed` made")
+                         "shape); give a file that the stage embed made")
 
     if CHECKSUM not in file.attrs or file.attrs.get("format") != FORMAT:
         raise InputError(f"{name}: has format {file.attrs.get('format', 1)}, and this version reads format {FORMAT}, "

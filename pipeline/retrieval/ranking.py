@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from pipeline.base.errors import InputError
+from pipeline.base.progress import progress
 from pipeline.retrieval.distances import MEGABYTES, as_given, strips
 from pipeline.retrieval.matching import Matching, Side, settle
 from pipeline.retrieval.metrics import (
@@ -110,7 +111,7 @@ def score(query: Side, gallery: Side, source: Source, *, trapezoid: bool = False
                 if pairs:
                     true[number] = row[matches]
 
-    for _ in _in_groups(judge, source(query, gallery)):
+    for _ in _in_groups(judge, source(query, gallery), len(query)):
         pass
     if not first.any():
         raise InputError(f"none of the {len(query)} queries has a match in the gallery from another camera; check the "
@@ -137,17 +138,22 @@ def _negatives(query: Side, strips: Iterator[tuple[int, np.ndarray]], distances:
         return np.searchsorted(np.sort(block, axis=None), distances, side="right")
 
     total = np.zeros(len(distances), np.int64)
-    for part in _in_groups(count, strips):
+    for part in _in_groups(count, strips, len(query)):
         total += part
     return total
 
 
-def _in_groups(work: Callable[[int, np.ndarray], object], strips: Iterator[tuple[int, np.ndarray]]) -> Iterator:
-    """work(first query, rows) on some rows of each strip at a time, on all threads; its results in order."""
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+def _in_groups(work: Callable[[int, np.ndarray], object], strips: Iterator[tuple[int, np.ndarray]], total: int
+               ) -> Iterator:
+    """work(first query, rows) on some rows of each strip at a time, on all threads; its results in order.
+
+    total: of the queries, to show how far it is.
+    """
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool, progress(what="rank", total=total, unit="queries") as bar:
         for start, strip in strips:
             firsts = range(0, len(strip), ROWS)
             yield from pool.map(work, (start + row for row in firsts), (strip[row:row + ROWS] for row in firsts))
+            bar.update(len(strip))
 
 
 def nearest(query: Side, gallery: Side, matching: Matching, count: int, *,
@@ -163,17 +169,18 @@ def nearest(query: Side, gallery: Side, matching: Matching, count: int, *,
     rows = np.full((len(query), count), -1)
     distances = np.full((len(query), count), np.inf)
 
-    for start, strip in strips(query, gallery, matching, device=device):
-        for number, row in enumerate(strip, start):
-            _remove_own_camera(row, query.pid[number], query.camid[number], gallery.camid, same)
-            row[gallery.pid == JUNK] = np.inf
+    ranked = ((number, row) for start, strip in strips(query, gallery, matching, device=device)
+              for number, row in enumerate(strip, start))
+    for number, row in progress(ranked, "rank", total=len(query), unit="queries"):
+        _remove_own_camera(row, query.pid[number], query.camid[number], gallery.camid, same)
+        row[gallery.pid == JUNK] = np.inf
 
-            limit = np.partition(row, min(count, len(row)) - 1)[min(count, len(row)) - 1]
-            candidates = np.flatnonzero((row <= limit) & (row < np.inf))
-            best = candidates[np.argsort(row[candidates], kind="stable")[:count]]
+        limit = np.partition(row, min(count, len(row)) - 1)[min(count, len(row)) - 1]
+        candidates = np.flatnonzero((row <= limit) & (row < np.inf))
+        best = candidates[np.argsort(row[candidates], kind="stable")[:count]]
 
-            rows[number, :len(best)] = best
-            distances[number, :len(best)] = as_given(row[best], matching)
+        rows[number, :len(best)] = best
+        distances[number, :len(best)] = as_given(row[best], matching)
     return rows, distances
 
 

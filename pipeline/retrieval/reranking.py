@@ -19,6 +19,7 @@ import torch
 from scipy.sparse import csr_array
 
 from pipeline.base.errors import InputError
+from pipeline.base.progress import progress
 from pipeline.retrieval.distances import MEGABYTES, paired_distances, strips
 from pipeline.retrieval.matching import Matching, Side, settle
 from pipeline.retrieval.ranking import score
@@ -144,10 +145,12 @@ def _neighbours(query: Side, gallery: Side, matching: Matching, count: int, devi
         if len(finite) and finite.max() > 0:
             largest[number] = _squared(finite.max(), matching)
 
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool, \
+         progress(what="neighbours", total=total, unit="images") as bar:
         for start, rows in _all_rows(query, gallery, matching, device, megabytes):
             for _ in pool.map(find, range(start, start + len(rows)), rows):
                 pass
+            bar.update(len(rows))
     return nearest, largest
 
 

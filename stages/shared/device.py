@@ -1,16 +1,20 @@
 """Where a stage computes, and in which numbers."""
 
 import os
+import sys
 
 import torch
 
 from pipeline.base.errors import InputError
+from pipeline.base.processors import processors
 
 
 def choose_device(wanted: str, *, threads: int) -> torch.device:
     """auto | cpu | cuda -> this process's device, which computes the same twice (on CUDA as far as its kernels can).
 
-    threads: CPU threads. InputError for another name, and for cuda where there is none.
+    threads: CPU threads, as many as asked for even where they are more than the processors that may be used, which
+    is said on standard error: results depend on their number. InputError for another name, and for cuda where there
+    is none.
     """
     if wanted not in ("auto", "cpu", "cuda"):
         raise InputError(f"device: unknown device {wanted!r}; it is auto, cpu or cuda")
@@ -20,7 +24,12 @@ def choose_device(wanted: str, *, threads: int) -> torch.device:
     name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if available and wanted != "cpu" else "cpu"
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=name != "cpu")
+    if name == "cpu" and threads > (most := processors()):
+        print(f"threads is {threads}, and this process may use {most} processor{'s' * (most > 1)}: they take turns, "
+              "which is slower than as many threads as processors; kept, for the last digits depend on it",
+              file=sys.stderr)
+    # The same as torch.use_deterministic_algorithms, which imports the compiler to tell it, too.
+    torch.set_deterministic_debug_mode("error" if name == "cpu" else "warn")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # all is written first
     return torch.device(name)
 

@@ -96,13 +96,12 @@ def train(parser: Parser, learned: LabelledSet, settings: Settings, *, key: str,
     else:
         optimizer = make_optimizer(parser, dtype=getattr(torch, muon_precision))
         rate = functools.partial(learning_rate, lr=settings.lr)
-    fit(objective, optimizer, steps=steps, batch_size=settings.batch, seed=settings.seed, device=device,
-        precision=precision,
-        rate=rate, scratch=scratch, live=scratch / "live",
-        keys=learned.paths,
-        batches=lambda start: training_batches(learned, seed=settings.seed, batch=settings.batch, start=start,
-                                               stop=steps, workers=settings.workers,
-                                               augment=settings.augment))
+
+    batches = functools.partial(training_batches, learned, seed=settings.seed, batch=settings.batch, stop=steps,
+                                workers=settings.workers, augment=settings.augment)
+    fit(objective, optimizer, steps=steps, batch_size=settings.batch, rate=rate, seed=settings.seed, device=device,
+        precision=precision, scratch=scratch, live=scratch / "live", keys=learned.paths,
+        batches=lambda start: batches(start=start))
     return steps
 
 

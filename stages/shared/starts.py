@@ -1,9 +1,11 @@
-"""Shapes of two runs' networks compared, before anything is trained: whether one can start from the other's weights."""
+"""Networks built without numbers, before anything is trained: whether a run has a backbone that it can use, and whether
+its weights fit those of the run that it starts from."""
 
 from typing import Any
 
 import torch
 
+from models.pretrained import package_file
 from pipeline.base.errors import InputError
 from pipeline.config.schema import MatchParams, RunParams, without_neutral
 from pipeline.training.checkpoints import misfit
@@ -22,6 +24,16 @@ def check_shapes(run: RunParams, match: MatchParams, *, key: str, start: RunPara
                              for name, there, here in _differing(start, run))
         raise InputError(f"runs.{key}.init: weights of run {start_key!r} do not fit, {wrong}: {settings}; give both "
                          "the same, or start from another run")
+
+
+def check_backbone(run: RunParams, match: MatchParams, *, key: str) -> None:
+    """InputError if the network cannot be built on its backbone, or the package with its weights is not installed."""
+    _shapes(run, match, key)
+    if run.init == "package":
+        try:
+            package_file(run.backbone)
+        except ValueError as error:
+            raise InputError(f"runs.{key}: {error}") from error
 
 
 def _shapes(run: RunParams, match: MatchParams, key: str) -> dict[str, torch.Tensor]:

@@ -7,6 +7,7 @@ network is models/NAME.py's class Name: its constructor takes the settings of it
 
 import dataclasses
 import functools
+import hashlib
 import importlib
 import inspect
 import os
@@ -23,12 +24,14 @@ from models.backbone import Backbone
 from models.classifiers import classifier_names
 from pipeline.base.errors import InputError
 from pipeline.base.files import file_sha256
-from pipeline.base.images import read_image
+from pipeline.base.images import read_bytes, read_image
+from pipeline.base.progress import progress
 from pipeline.base.seeds import torch_seed
 from pipeline.caches.cache import Cache
 from pipeline.config.schema import MatchParams, RunParams, without_neutral
-from pipeline.loading.dataset import Crop, images_sha256
-from pipeline.loading.sgam_crop import Visible, automatic_crop, training_medians
+from pipeline.datasets.index import read_index
+from pipeline.loading.dataset import Crop, images_sha256, training_rows
+from pipeline.loading.sgam_crop import Visible, automatic_crop, frame_medians, training_medians
 from pipeline.training.checkpoints import load_weights, misfit, read_weights
 
 STRIDE = 16  # of the backbones, and what divides H and W evenly at every stage
@@ -51,6 +54,8 @@ class Start:
     key: str
     run: RunParams
     weights: str
+    index: str  # of the data set that it was trained on
+    raw: str
 
 
 def new_run(run: RunParams, *, key: str, match: MatchParams, frame: pd.DataFrame, index: Path, raw: str | os.PathLike,
@@ -67,14 +72,16 @@ def new_run(run: RunParams, *, key: str, match: MatchParams, frame: pd.DataFrame
     network = build(run, key=key, ids=provenance["ids"], match=match, init="none" if start else run.init)
     if start is not None:
         provenance["start"] = take_weights(network, start, key=key)
+        provenance["seen"] = seen_by_ancestors(start)
 
     if run.image_steps > 0:
         check_cache(cache, run, name=f"runs.{key}.cache", features=None)
         provenance |= {"caches": pins(cache), "images_sha256": images_sha256(frame, raw, cache)}
         if cache is not None and hasattr(network, "measure"):
             provenance |= network.measure(TrainingMaps(frame, raw, cache))
+        check_crops(cache, provenance, key=key)
 
-    return OpenRun(network, provenance, _crop_of(network, provenance), _arrays(run, features=None))
+    return OpenRun(network, provenance, _crop_of(network, provenance, cache), _arrays(run, features=None))
 
 
 def take_weights(network: Any, start: Start, *, key: str) -> dict[str, str]:
@@ -94,6 +101,41 @@ def take_weights(network: Any, start: Start, *, key: str) -> dict[str, str]:
     return {"run": start.key, "sha256": file_sha256(start.weights)}
 
 
+def seen_by_ancestors(start: Start) -> dict[str, Any]:
+    """Which images a run has seen before its own training: of each run that it comes from by key, the data set and the
+    images' SHA-256, their first 16 digits. People are known again by them, whatever a data set calls them."""
+    _, made = read_weights(start.weights)
+    seen: dict[str, Any] = dict(made.get("seen", {}))
+    if start.run.image_steps > 0:
+        frame = training_rows(read_index(start.index), max_ids=start.run.max_ids)
+        seen[start.key] = {"train_on": start.run.train_on, "images": sorted(set(_digests(frame, start.raw)))}
+    return seen
+
+
+def check_unseen(provenance: dict[str, Any], frame: pd.DataFrame, raw: str | os.PathLike, *, run: str, dataset: str
+                 ) -> None:
+    """InputError, naming both, if a run that this one comes from was trained on a person of the query or gallery.
+
+    frame: the query's and gallery's images. A person is found by an image that both have, byte for byte; one who is
+    there in other images alone is not.
+    """
+    if not provenance.get("seen"):
+        return
+    digests = _digests(frame, raw)
+    for ancestor, seen in provenance["seen"].items():
+        there = frame[pd.Series(digests, index=frame.index).isin(seen["images"])]
+        if len(there):
+            people = there["pid"].nunique()
+            raise InputError(f"run {run!r} comes from {ancestor!r}, which was trained on {seen['train_on']!r}, and "
+                             f"that has {people} of the people whom {dataset!r} asks for (such as image "
+                             f"{there['image'].iloc[0]!r}); start from a run that has not seen them, or evaluate on "
+                             "another data set")
+
+
+def _digests(frame: pd.DataFrame, raw: str | os.PathLike) -> list[str]:
+    return [hashlib.sha256(read_bytes(Path(raw) / path)).hexdigest()[:16] for path in frame["path"]]
+
+
 def shared_tensors(network: Any, tensors: dict[str, torch.Tensor], *, key: str) -> dict[str, torch.Tensor]:
     """Tensors of such a network by name, without its classifiers. InputError if it does not say which they are."""
     try:
@@ -103,14 +145,19 @@ def shared_tensors(network: Any, tensors: dict[str, torch.Tensor], *, key: str) 
     return {name: tensor for name, tensor in tensors.items() if name not in classifiers}
 
 
-def open_run(run: RunParams, *, key: str, weights: str | os.PathLike, match: MatchParams) -> OpenRun:
-    """A trained run, its network in evaluation mode. InputError if the weights are another run's, or not there."""
+def open_run(run: RunParams, *, key: str, weights: str | os.PathLike, match: MatchParams, cache: Path | None = None
+             ) -> OpenRun:
+    """A trained run, its network in evaluation mode. cache: what is read beside the images, where images are.
+
+    InputError if the weights are another run's, or not there, or the cache's images are cropped as another run's.
+    """
     tensors, provenance = read_weights(weights)
     check_recorded(provenance, run, key=key, path=weights)
 
     network = build(run, key=key, ids=provenance["ids"], match=match, init="none")
     load_weights(network, tensors, weights)
-    return OpenRun(network.eval(), provenance, _crop_of(network, provenance),
+    check_crops(cache, provenance, key=key)
+    return OpenRun(network.eval(), provenance, _crop_of(network, provenance, cache),
                    _arrays(run, features=match.features))
 
 
@@ -151,7 +198,7 @@ class TrainingMaps:
         self.rows = [int(row) for row in self.reader.rows(frame["image"])]
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        return (self.reader.read("probs/parts4", row) for row in self.rows)
+        return (self.reader.read("probs/parts4", row) for row in progress(self.rows, "measure", unit="images"))
 
     def region_medians(self, visible_by: Callable[[np.ndarray], Visible]) -> tuple[np.ndarray, np.ndarray]:
         """Medians (4,) of the regions' mean probabilities: in the whole frame, and in the frame cropped by what is
@@ -160,10 +207,15 @@ class TrainingMaps:
         return training_medians(lambda: ((maps, *size) for maps, size in zip(self, sizes, strict=True)),
                                 visible_by=visible_by)
 
+    def parsed_medians(self) -> tuple[np.ndarray, np.ndarray]:
+        """The same of crops that were parsed again: the first, by which they were cropped, are the file's own."""
+        return np.array(self.reader.maker["training_medians"]), frame_medians(self)
 
-def _crop_of(network: Any, provenance: dict[str, Any]) -> Crop | None:
-    """The automatic crop that a network's `measure` recorded, as the network sees visibility; None where it did not."""
-    if "crop" not in provenance:
+
+def _crop_of(network: Any, provenance: dict[str, Any], cache: Path | None) -> Crop | None:
+    """The automatic crop that a network's `measure` recorded, as the network sees visibility; None where it did not, or
+    where the cache has each image's box."""
+    if "crop" not in provenance or _of_crops(cache):
         return None
     return functools.partial(automatic_crop, visible=functools.partial(network.visible, **provenance["crop"]))
 
@@ -179,9 +231,37 @@ def check_cache(cache: Path | None, run: RunParams, *, name: str, features: str 
     features: what is matched, for what it reads at test time; None asks what it reads in training.
     """
     expected = run.model.cache_file(features)
-    if expected is not None and (cache is None or cache.name != expected):
+    if expected is None:
+        return
+    if cache is None or cache.name != expected:
         raise InputError(f"{name}: is {'none' if cache is None else repr(cache.as_posix())}, and {run.model.name} with "
                          f"these parameters reads a {expected}; name that of its data set")
+    held, needed = ("crops" if of_crops else "whole images" for of_crops in (_of_crops(cache), expected == "crops.h5"))
+    if held != needed:
+        raise InputError(f"{name}: {cache.as_posix()!r} holds parses of {held}, and a {expected} is of {needed}; make "
+                         f"it again with the stage {'parse_crops' if needed == 'crops' else 'parse'}")
+
+
+def check_crops(cache: Path | None, provenance: dict[str, Any], *, key: str) -> None:
+    """InputError, naming both, if a crops.h5 was cropped by other thresholds or another training set's medians than run
+    `key` crops by."""
+    if cache is None or not _of_crops(cache):
+        return
+
+    maker, rule = Cache(cache).maker, provenance.get("crop", {})
+    for name, theirs, ours in (
+            ("thresholds", maker["crop"]["thresholds"], rule.get("thresholds")),
+            ("training images of SHA-256", maker["training_sha256"][:12], provenance.get("images_sha256", "")[:12]),
+            ("medians", maker["crop"]["medians"], rule.get("medians"))):
+        if theirs != ours:
+            raise InputError(f"{cache.as_posix()!r}: was cropped by {name} {theirs}, and run {key!r} crops by {ours}; "
+                             "compose again, so that both are of one rule and training set, and make the file again "
+                             f"with the stage parse_crops, or train {key} again")
+
+
+def _of_crops(cache: Path | None) -> bool:
+    """Whether a cache holds parses of crops, and each image's box."""
+    return cache is not None and "box" in Cache(cache)
 
 
 def recorded(run: RunParams) -> dict[str, Any]:

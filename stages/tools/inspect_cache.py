@@ -4,8 +4,8 @@
     python -m stages.tools.inspect_cache data/cache/synth-occluded/parts.h5 --export KEY --out maps.png
 
 With --images, the folder that the index's paths start from, the images' files are compared too, by their SHA-256.
-Every row of a parts.h5 or dsap.h5 is read: about 2 ms each. Exit status 1 when a check fails, 2 when the file cannot be
-inspected. With --export one image's maps are drawn instead.
+Every row of a parts.h5, crops.h5 or dsap.h5 is read: about 2 ms each. Exit status 1 when a check fails, 2 when the file
+cannot be inspected. With --export one image's maps are drawn instead.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def export(path: Path, key: str, out: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cache", type=Path, help="a parts.h5 or dsap.h5")
+    parser.add_argument("cache", type=Path, help="a parts.h5, crops.h5 or dsap.h5")
     parser.add_argument("--index", type=Path, help="the index whose images it should hold")
     parser.add_argument("--images", type=Path, help="the folder of the images, with --index: are they the same still")
     parser.add_argument("--export", metavar="KEY", help="draw this image's maps")

@@ -47,6 +47,20 @@ def md5(path: Path) -> str:
     return hashlib.md5(path.read_bytes()).hexdigest()
 
 
+def test_a_cache_of_another_format_is_refused_with_what_makes_it_anew(tmp_path):
+    """Nothing said its format in format 1."""
+    for number, (name, stage) in enumerate((("parts.h5", "parse"), ("dsap.h5", "warp"), ("parts.h5", "parse"))):
+        path = write(tmp_path / f"set{number}" / name, 3)
+        with h5py.File(path, "r+") as file:
+            del file.attrs["format"]
+            if number == 2:
+                file.attrs["format"] = 3
+        held, again = 3 if number == 2 else 1, rf"`dvc repro` or `python -m stages.{stage} set{number}`"
+        for reads in (len, lambda cache: cache.maker, lambda cache: cache.read("labels", 0)):
+            with pytest.raises(InputError, match=rf"{name}': has format {held}, .* reads format 2; .*{again}$"):
+                reads(Cache(path))
+
+
 def test_every_value_comes_back_through_plain_h5py(tmp_path):
     path = write(tmp_path / "parts.h5")
     cache = Cache(path)

@@ -100,7 +100,7 @@ def test_edits_by_hand_stop_it_and_are_named_in_both_files(mine):
     assert mine("mine").status == 0
     for file, old, new, said in (
             ("params.yaml", "lambda_spc: 0.5", "lambda_spc: 0.25", "runs.mine.model.lambda_spc: 0.5 -> 0.25"),
-            ("plan.yaml", "protocol: market", "protocol: duke", "plan.embed.mine-on-synth-holistic.protocol: mark")):
+            ("plan.yaml", "protocol: market", "protocol: duke", "plan.embed_three.mine.sets")):
         path = Path("experiments/mine", file)
         before = texts()
         path.write_text(path.read_text().replace(old, new, 1))

@@ -16,8 +16,10 @@ from pipeline.config.plan import Plan
 from pipeline.config.schema import Params
 from pipeline.config.writer import params_text, plan_text
 from tests.config.conftest import ROOT, experiments
+from tests.helpers.bare_params import by_data_set
 
 WORKSPACE = ("default", "ci", "seeds", "tables", "sweeps-sgsfa", "market", "study-market", "figures")
+CROPS = ("parse_crops", "parse_crops_external", "parse_crops_described")
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
 
@@ -61,7 +63,13 @@ def test_each_stage_has_an_entry_of_parameters_and_the_plan_s_names_hang_togethe
         assert list(plan[stage]) == list(params[section]), stage
     assert sorted([*plan["train"], *plan["train_from"]]) == sorted(params["runs"])
     assert set(plan["parse_external"]) | set(plan["parse_described"]) == set(params["external"])
-    embeds = [*plan["embed"].values(), *plan["embed_seen"].values()]
+    assert sorted(key for stage in CROPS for key in plan[stage]) == sorted(params["crops"])
+    embeds = by_data_set(plan).values()
+    for key, entry in plan["prepare"].items():  # which its index is checked for
+        needs = entry.get("needs", [])
+        assert ("train" in needs) == any(run["train_on"] == key for stage in ("train", "train_from")
+                                          for run in plan[stage].values())
+        assert ("test" in needs) == any(embed["dataset"] == key for embed in embeds)
     assert {embed["result"] for embed in embeds} <= set(params["results"])
 
     whole = together(every, name)
@@ -72,15 +80,16 @@ def test_each_stage_has_an_entry_of_parameters_and_the_plan_s_names_hang_togethe
              for key in whole[stage]}
     made |= {f"data/cache/{key}/parts.h5" for stage in ("parse", "parse_external", "parse_described")
              for key in whole[stage]}
+    made |= {f"data/cache/{key}/crops.h5" for stage in CROPS for key in whole[stage]}
     made |= {f"data/cache/{key}/dsap.h5" for key in whole["warp"]}
     made |= {f"data/runs/{key}/weights.safetensors" for stage in ("train", "train_from") for key in whole[stage]}
     given = set(every[name].folders.values())
-    for stage in ("prepare", "occlude", "train_parser", "train_photographs", "parse", "warp", "train", "train_from",
-                  "embed", "embed_seen"):
-        for key, entry in plan[stage].items():
-            for field in ("raw", "index", "source", "parts", "reads", "weights", "seen_by"):
-                if field in entry and entry[field] not in made | given:
-                    assert stage.startswith("parse_"), (stage, key, field)
+    for stage in ("prepare", "occlude", "train_parser", "train_photographs", "parse", *CROPS, "warp", "train",
+                  "train_from", "embed"):
+        for key, entry in (by_data_set(plan) if stage == "embed" else plan[stage]).items():
+            for field in ("raw", "index", "source", "parts", "train_index", "train_parts", "reads", "weights",
+                          "seen_by"):
+                assert field not in entry or entry[field] in made | given, (stage, key, field)
 
 
 def rendered(every: dict[str, Composed], name: str) -> list[str]:
@@ -108,7 +117,7 @@ def test_a_second_owner_is_refused_by_name(command):
     Path("profiles/other.yaml").write_text("include: [small]\non: [mine]\nbeside: [sorn-2]\n")
     assert command("other").status == 0
     plan = load_experiment("other").plan
-    assert plan.train == plan.embed == {} and list(plan.evaluate) == ["sorn-2"]
+    assert plan.train == plan.embeddings == {} and list(plan.evaluate) == ["sorn-2"]
 
 
 def test_the_workspace_has_at_most_400_stages(every):
@@ -174,8 +183,10 @@ figures:
     Path("profiles/more.yaml").write_text("include: [small]\non: [mine]\nbeside: [b-z, a, c]\n")
     plan = compose("mine", ("here",)).plan["plan"]
     assert list(plan["prepare"]) == list(plan["parse"]) == list(plan["warp"]) == ["here"] and plan["occlude"] == {}
-    assert list(plan["train"]) == ["a"] and list(plan["embed"]) == ["a-on-here", "a-on-synth-partial"]
-    assert list(plan["embed_seen"]) == ["e-on-synth-partial"] and list(plan["evaluate"]) == ["a", "e", "sorn"]
+    assert list(plan["train"]) == ["a"]
+    assert list(by_data_set(plan)) == ["a-on-here", "a-on-synth-partial", "e-on-synth-partial"]
+    assert list(plan["embed_two"]) == ["a"] and list(plan["embed_seen"]) == ["e"]
+    assert list(plan["evaluate"]) == ["a", "e", "sorn"]
     assert list(plan["figure_lists"]) == ["g"] and plan["figure_maps"] == plan["report"] == {}
     assert list(compose("more", ("here",)).plan["plan"]["evaluate"]) == ["a"]
     whole = compose("more").plan["plan"]["evaluate"]
@@ -209,8 +220,8 @@ def test_masks_are_of_one_kind_in_training_and_in_matching(project):
         assert ("here-lip" in plan["parse"]) == ("lip" in plan["train_photographs"]) == bool(kind)
         assert plan["train"]["a"]["cache"] == f"here{kind}" and plan["train"]["b"]["cache"] == f"there{kind}"
         for name, dataset in (("a-on-here", "here"), ("a-on-there", "there"), ("c-on-there", "there")):
-            assert plan["embed"][name]["reads"] == f"data/cache/{dataset}{kind}/parts.h5"
-        assert plan["embed"]["b-on-here"]["reads"] == "data/raw/here"
+            assert by_data_set(plan)[name]["reads"] == f"data/cache/{dataset}{kind}/parts.h5"
+        assert by_data_set(plan)["b-on-here"]["reads"] == "data/raw/here"
 
 
 @pytest.mark.parametrize(("old", "new", "message"), [
@@ -239,7 +250,7 @@ on: [default]
 datasets: {sorn: {layout: market, raw: data/raw/sorn}}
 runs: {mine: {of: sorn, match: {tau: 0.5}, eval_on: [sorn, synth-partial]}}
 """)
-    assert list(compose("mine", ()).plan["plan"]["embed"]) == ["mine-on-synth-partial"]
+    assert list(by_data_set(compose("mine", ()).plan["plan"])) == ["mine-on-synth-partial"]
 
 
 def test_one_experiment_s_threads_device_and_precision_touch_nothing_of_another(project):
@@ -260,7 +271,7 @@ def test_a_run_says_what_it_reads_and_another_experiment_s_run_whose_it_is(every
         "histogram": "data/raw/synth-occluded", "untrained": "data/raw/synth-occluded",
         "baseline": "data/raw/synth-occluded", "dsa": "data/cache/synth-occluded/dsap.h5",
         **{name: "data/cache/synth-occluded/parts.h5" for name in ("sorn", "esa", "sgsfa", "sgam")}}
-    reads = {name: entry["reads"] for name, entry in every["default"].plan["plan"]["embed"].items()}
+    reads = {name: entry["reads"] for name, entry in by_data_set(every["default"].plan["plan"]).items()}
     assert reads["sgam-on-synth-partial"] == "data/cache/synth-partial/parts.h5"
     assert reads["sorn-on-synth-partial"] == reads["dsa-on-synth-partial"] == "data/raw/synth-partial"
 
@@ -330,12 +341,13 @@ def test_trials_of_a_protocol_are_so_many_runs_of_one_result(project):
         assert plan.parse[data].dataset == plan.warp[data].dataset == data
         assert plan.warp[data].parts == plan.warp[f"cuhk01-csa-{trial}"].parts == f"data/cache/{data}/parts.h5"
         assert plan.train[f"few-csa-{trial}"].reads == f"data/cache/cuhk01-csa-{trial}/dsap.h5"
-        run, embed = plan.train[f"few-{trial}"], plan.embed[f"few-on-{data}"]
+        run, embed = plan.train[f"few-{trial}"], plan.embed[f"few-{trial}"]
         assert run.train_on == data and run.reads == f"data/cache/{data}/dsap.h5"
-        assert (embed.run, embed.result, embed.dataset) == (f"few-{trial}", "few", data)
-        fused = plan.embed[f"few-fused-on-{data}"]
-        assert (fused.run, fused.result, fused.protocol) == (f"few-{trial}", "few-fused", f"cuhk01-100-{trial}")
-        assert fused.reads == f"data/cache/{data}/dsap.h5" and params.results["few-fused"].match.features == "z"
+        assert (embed.run, embed.result, embed.sets[0].dataset) == (f"few-{trial}", "few", data)
+        fused = plan.embed[f"few-fused-{trial}"]
+        test = fused.sets[0]
+        assert (fused.run, fused.result, test.protocol) == (f"few-{trial}", "few-fused", f"cuhk01-100-{trial}")
+        assert test.reads == f"data/cache/{data}/dsap.h5" and params.results["few-fused"].match.features == "z"
     every_trial = tuple(f"cuhk01-{trial}" for trial in range(3))
     for result in ("few", "few-fused", "few-csa"):
         assert plan.evaluate[result].datasets == every_trial

@@ -17,7 +17,7 @@ RUN = {"train_on": "set", "cache": "none", "backbone": "resnet18", "init": "none
                      "warmup_start": 0.1, "milestones": [0.5], "gamma": 0.1},
        "augment": {"flip": 0.5, "pad": 0, "erase": 0.0, "fill": "image"}}
 PLAN = {"train": {"mine": train_entry("baseline", train_on="set", raw="raw")},
-        "embed": {"mine-on-set": embed_entry("mine", model="baseline", dataset="set", raw="raw")}}
+        "embed": {"mine": embed_entry("mine", model="baseline", dataset="set", raw="raw")}}
 
 
 @pytest.fixture

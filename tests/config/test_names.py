@@ -10,7 +10,7 @@ from pipeline.config.names import LONGEST, check_name, known_name, nearest
 @pytest.mark.parametrize("name", ["a", "sorn", "dsa-2", "a_b-C9", "a" * LONGEST])
 def test_a_name_is_taken_and_read_back_by_dvc(name):
     assert check_name(name, "runs") == name
-    key = f"embed_seen@{name}-on-{name}"
+    key = f"embed_three@{name}-on-{name}"
     lock = {"stages": {key: {"cmd": f"python -m stages.embed {name}", "params": {"params.yaml": {f"runs.{name}": 1}}}}}
     assert parse_yaml(dumps_yaml(lock), "dvc.lock") == lock
 

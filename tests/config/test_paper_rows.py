@@ -13,6 +13,7 @@ from pipeline.config.paper_rows import counterpart, own_variant, read_rows, read
 from pipeline.config.profiles import load_profile
 from pipeline.datasets.layouts import LAYOUTS
 from tests.config.conftest import ROOT
+from tests.helpers.bare_params import by_data_set
 
 PAPERS = ("esa", "sgsfa", "sgam", "dsa", "sorn")
 # Labels under which one paper prints the same model, matched alike, in several tables.
@@ -43,7 +44,7 @@ def merged(composed: Composed) -> Entry:
         for section, entries in merged(base).items():
             tree.setdefault(section, {}).update(entries)
     plan = composed.plan["plan"]
-    own = composed.params | plan | {"embed": plan["embed"] | plan["embed_seen"]}
+    own = composed.params | plan | {"embed": by_data_set(plan)}
     for section, entries in own.items():
         if isinstance(entries, dict):
             tree.setdefault(section, {}).update(entries)
@@ -294,6 +295,32 @@ def test_what_stands_beside_a_row_is_made_wherever_the_row_is(rendered, papers):
                 assert {**tree["runs"][own], "model": {}} == {**tree["runs"][row], "model": {}}
 
 
+def test_tables_show_what_stands_beside_a_row(rendered, papers):
+    """Other readings in every table that has their row; on the papers' own sets also the other probes, of every row."""
+    def of(tree: Entry, paper: str, table: str) -> set[tuple[str, ...]]:
+        (plan,) = [plan for plan in tree["paper_tables"]["all"]["tables"] if (plan["paper"], plan["table"]) ==
+                   (paper, table)]
+        assert {(row["row"], row["setting"], row["dataset"]) for row in plan.get("beside", [])} <= {
+            (row["row"], row["setting"], row["dataset"]) for row in plan["rows"]}
+        return {(row["row"], row["name"], row["result"], row["data"]) for row in plan.get("beside", [])
+                if row["dataset"] in ("partial-reid", "occluded-dukemtmc")}
+
+    assert of(rendered, "esa", "4") == {
+        ("g", "esa-g-attended", "esa-g-attended-synth-holistic", "synth-partial"),
+        ("our", "esa-gated", "esa-gated-synth-holistic", "synth-partial"),
+        ("our", "esa-cache", "esa-cache-synth-holistic", "synth-partial")}
+    assert of(rendered, "sgsfa", "1") == {("SGSFA", "sgsfa-all", "sgsfa-all", "synth-occluded")}
+    assert of(rendered, "sgam", "1") == of(rendered, "sorn", "I") == set()
+    occluded, partial = "partial-reid-occluded", "partial-reid"
+    assert of(papers["esa"], "esa", "2") == {
+        ("Baseline", "on partial-reid", "esa-baseline-market1501", partial),
+        ("ESA-ReID(ours)", "esa-gated", "esa-gated-market1501", occluded),
+        ("ESA-ReID(ours)", "esa-cache", "esa-cache-market1501", occluded),
+        ("ESA-ReID(ours)", "on partial-reid", "esa-market1501", partial)}
+    assert of(papers["sgam"], "sgam", "2") == {("SGAM", "on partial-reid-occluded", "sgam-market1501", occluded)}
+    assert {row[1] for row in of(papers["sorn"], "sorn", "V")} == {"on partial-reid"}
+
+
 def test_table_4_s_row_g_has_no_attention(rendered):
     """4.4.3: "removing the entropy-based mask"; the pooled feature in the unconfident one's place."""
     model = rendered["runs"]["esa-g-synth-holistic"]["model"]
@@ -326,7 +353,7 @@ def test_a_row_trains_for_itself_or_not_at_all(own, papers):
 def test_joints_of_a_real_set_lie_beside_its_folder_and_are_kept_by_name(own):
     key = "sorn-no-semantic-p-occluded-dukemtmc"
     composed = own["paper-sorn"]
-    assert composed.plan["plan"]["embed_seen"][f"{key}-on-occluded-dukemtmc"]["seen_by"] == JOINTS
+    assert composed.plan["plan"]["embed_seen"][key]["seen_by"] == JOINTS
     assert composed.folders["occluded-dukemtmc-joints"] == JOINTS
     without = compose("paper-sorn", tuple(name for name in composed.folders if name != "occluded-dukemtmc-joints"))
     evaluated = (set(tree.plan["plan"]["evaluate"]) for tree in (composed, without))
@@ -343,7 +370,7 @@ def test_nothing_is_trained_or_cached_without_a_result():
     for paper in PAPERS:
         composed = compose(f"paper-{paper}", kept)
         plan = composed.plan["plan"]
-        used = {embed["run"] for embed in (plan["embed"] | plan["embed_seen"]).values()}
+        used = {embed["run"] for embed in by_data_set(plan).values()}
         used |= {embed["seen_by"].split("/")[2] for embed in plan["embed_seen"].values()}
         assert set(plan["train"]) <= used
 

@@ -151,7 +151,6 @@ def test_every_leaf_is_held_to_its_type_its_range_and_its_choices(tree):
     ("runs.sorn.seed", 2 ** 32, "it is 0 to 4294967295"), ("runs.sorn.image_steps", -5, "is -5; it is at least 0"),
     ("runs.sorn.image_steps", 1e300, "write a smaller number"), ("runs.sorn.height", 15, "16 to 4096"),
     ("runs.sorn.max_ids", -1, "at least 0"), ("runs.sorn.ids_per_batch", -1, "at least 0"),
-    ("runs.sorn.backbone", "resnet101", "it is one of resnet18, resnet50"),
     ("runs.sorn.optimizer.lr", -1, "runs.sorn.optimizer.lr: is -1.0; it is at least 0"),
     ("runs.sorn.optimizer.lr", "1e-4x", "expected a number, got '1e-4x' (a string)"),
     ("runs.sorn.optimizer.lr", float("nan"), "a finite number is needed"),

@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.config.compose import Composed, compose
 from pipeline.config.paper_rows import Sweep, read_sweeps
+from tests.helpers.bare_params import by_data_set
 
 ROOT = Path(__file__).resolve().parents[2]
 PAPERS = ("esa", "sgsfa", "sgam", "sorn")
@@ -54,7 +55,7 @@ def _together(made: Composed) -> Entry:
     plan = made.plan["plan"]
     for section in ("runs", "results"):
         tree[section] |= made.params[section]
-    tree["embed"] |= plan["embed"] | plan["embed_seen"]
+    tree["embed"] |= by_data_set(plan)
     return tree | {"sweep": plan["sweep"]}
 
 

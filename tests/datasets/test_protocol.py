@@ -14,7 +14,7 @@ from pipeline.datasets.index import read_index
 from pipeline.datasets.layouts import LAYOUTS, TRIALS
 from pipeline.datasets.protocol import check_protocol
 from stages import prepare
-from tests.helpers.bare_params import bare_experiment, embed_entry, train_entry
+from tests.helpers.bare_params import bare_experiment
 from tests.helpers.trees import MARKET, PAIRS, SHOTS, Shot, rows, touch, tree, write_tree
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,20 +37,21 @@ def prepared(tmp_path, monkeypatch):
     (tmp_path / "project").mkdir()
     monkeypatch.chdir(tmp_path / "project")
 
-    def call(layout: str, files: dict[str, bytes], **plan: dict) -> list[tuple]:
+    def call(layout: str, files: dict[str, bytes], needs: tuple[str, ...] = ()) -> list[tuple]:
         shutil.rmtree(tmp_path / "raw", ignore_errors=True)
         write_tree(tmp_path / "raw", files)
         prepare.run(bare_experiment(params={"datasets": {"people": {"layout": layout}}},
-                                    plan={"prepare": {"people": {"raw": str(tmp_path / "raw")}}, **plan}), "people")
+                                    plan={"prepare": {"people": {"raw": str(tmp_path / "raw"), "needs": needs}}}),
+                    "people")
         return rows(read_index(paths.index("people")))
 
     return call
 
 
-def refused(prepared, layout: str, files: dict[str, bytes], *said: str, **plan: dict) -> str:
+def refused(prepared, layout: str, files: dict[str, bytes], *said: str, needs: tuple[str, ...] = ()) -> str:
     """The one sentence, which names data set and folder, and after which no index is there."""
     with pytest.raises(InputError) as caught:
-        prepared(layout, files, **plan)
+        prepared(layout, files, needs)
     message = str(caught.value)
     assert message.startswith("datasets.people: '/") and "/raw" in message and "\n" not in message, message
     assert "; " in message and all(word in message for word in said), message
@@ -244,20 +245,19 @@ def test_the_published_counts_alone_do_not_excuse_what_cannot_be_scored(tmp_path
 
 def test_a_set_to_train_on_alone(prepared, capsys):
     files = {name: data for name, data in tree("market").items() if name.startswith("bounding_box_train/")}
-    assert len(prepared("market", files)) == 4
+    assert len(prepared("market", files, ("train",))) == 4
     assert capsys.readouterr().err == ("people: neither queries nor a gallery: networks can be trained on it, not "
                                        "scored\n")
     paths.index("people").unlink()
-    embed = {"embed": {"x": embed_entry("sorn", model="sorn", dataset="people", raw="raw")}}
-    refused(prepared, "market", files, "has neither queries nor a gallery, and sorn is scored on it", **embed)
+    refused(prepared, "market", files, "has neither queries nor a gallery, and runs are scored on it",
+            needs=("train", "test"))
 
 
 def test_a_set_to_test_on_alone(prepared, capsys):
     files = {name: data for name, data in tree("market").items() if not name.startswith("bounding_box_train/")}
-    assert len(prepared("market", files)) == 6 and capsys.readouterr().err == ""
+    assert len(prepared("market", files, ("test",))) == 6 and capsys.readouterr().err == ""
     paths.index("people").unlink()
-    train = {"train": {"sorn": train_entry("sorn", train_on="people", raw="raw")}}
-    refused(prepared, "market", files, "has no training images, and sorn trains on it", **train)
+    refused(prepared, "market", files, "has no training images, and runs train on it", needs=("train", "test"))
 
 
 def test_folders_that_are_not_read_are_told(prepared, capsys):

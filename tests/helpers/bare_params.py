@@ -14,7 +14,7 @@ import yaml
 
 from pipeline.config import paths
 from pipeline.config.loader import Experiment, parse
-from pipeline.config.plan import Plan
+from pipeline.config.plan import EMBED, EMBED_SEEN, Plan
 from pipeline.config.schema import Params
 
 Entry = dict[str, Any]
@@ -56,12 +56,17 @@ def train_entry(model: str, *, train_on: str, raw: str | Path, file: str | None 
 
 def embed_entry(run: str, *, model: str, dataset: str, raw: str | Path, file: str | None = None,
                 result: str | None = None, protocol: str = "market", seen_by: str | Path | None = None) -> Entry:
-    """An entry of plan.embed, or with seen_by of plan.embed_seen; its key is RESULT-on-DATASET."""
-    return {"result": result or run, "run": run, "model": model, "dataset": dataset,
-            "index": paths.index(dataset).as_posix(), "raw": str(raw),
-            "reads": paths.cache(dataset, file).as_posix() if file else str(raw),
-            "weights": paths.weights(run).as_posix(), "protocol": protocol,
-            **({"seen_by": str(seen_by)} if seen_by is not None else {})}
+    """An entry of plan.embed, or with seen_by of plan.embed_seen."""
+    test = {"dataset": dataset, "index": paths.index(dataset).as_posix(), "raw": str(raw),
+            "reads": paths.cache(dataset, file).as_posix() if file else str(raw), "protocol": protocol}
+    return {"result": result or run, "run": run, "model": model, "weights": paths.weights(run).as_posix(),
+            "sets": [test], **({"seen_by": str(seen_by)} if seen_by is not None else {})}
+
+
+def by_data_set(plan: Entry) -> dict[str, Entry]:
+    """Of a composed plan's tree each embedding of one data set, RESULT-on-DATASET -> its stage's fields and its own."""
+    return {f"{entry['result']}-on-{test['dataset']}": {name: value for name, value in entry.items() if name != "sets"}
+            | test for section in (*EMBED, EMBED_SEEN) for entry in plan[section].values() for test in entry["sets"]}
 
 
 def _params_tree(given: Entry) -> Entry:

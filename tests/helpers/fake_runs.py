@@ -45,7 +45,7 @@ def fake_sections(**run: Any) -> tuple[dict[str, Any], dict[str, Any]]:
             "augment": {"flip": 0.5, "pad": 2, "erase": 0.5, "fill": "image"}} | run
         results[name] = {"match": {"tau": 0.15, "features": FEATURES.get(name, "all")}, "dtype": "float32"}
         train[name] = train_entry(name, train_on=DATA, raw=RAW, file=READS.get(name))
-        embed[f"{name}-on-{DATA}"] = embed_entry(name, model=name, dataset=DATA, raw=RAW, file=READS_AT_TEST.get(name))
+        embed[name] = embed_entry(name, model=name, dataset=DATA, raw=RAW, file=READS_AT_TEST.get(name))
     return {"runs": runs, "results": results}, {"train": train, "embed": embed}
 
 

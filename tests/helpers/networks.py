@@ -9,9 +9,16 @@ import yaml
 from torch import nn
 
 from models.backbone import Backbone
+from models.torchvision_import import import_torchvision
 from pipeline.config.profiles import like
 
 RECIPES = yaml.safe_load((Path(__file__).resolve().parents[2] / "profiles/recipes.yaml").read_text())["recipes"]
+
+
+def torchvision_models() -> Any:
+    """torchvision's networks, as a reference."""
+    import_torchvision()
+    return importlib.import_module("torchvision.models")
 
 
 def resnet18() -> Backbone:

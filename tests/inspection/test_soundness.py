@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from pipeline.base.errors import InputError
-from pipeline.caches.cache import Cache
+from pipeline.caches.cache import FORMAT, Cache
 from pipeline.caches.warp import warp_images
 from pipeline.datasets.index import read_index, write_index
 from pipeline.inspection.soundness import inspect_cache
@@ -88,8 +88,17 @@ def test_a_changed_value_is_found(root, name):
     assert any(rule in broken_rule for broken_rule in found), found
     assert set(found.values()) == {1}
     # labels that do not follow and wrong sums break entropy or labels too; nothing else does
-    allowed = {"native": {"labels follow"}, "probs/parts8": {"entropy", "visibility"}}.get(name, set())
+    allowed = {"native": {"labels follow"}, "probs/parts8": {"probabilities", "entropy", "visibility"}}.get(name, set())
     assert all(rule in other or any(other.startswith(word) for word in allowed) for other in found), found
+
+
+def test_probabilities_between_the_steps_are_found(root):
+    """Though they sum to one."""
+    with h5py.File(root / "parts.h5", "r+") as file:
+        cell = file["probs/parts8"][1, :, 2, 2]
+        cell[[cell.argmax(), cell.argmin()]] += np.array([254, 2], np.uint8)  # 2 less, 2 more
+        file["probs/parts8"][1, :, 2, 2] = cell
+    assert broken(root) == {"probabilities and entropy are multiples of 5": 1}
 
 
 def test_a_failed_row_left_unsaid_is_found(root):
@@ -231,7 +240,7 @@ def test_what_is_no_cache_is_one_sentence(root):
     (root / "text.h5").write_text("no cache")
     (root / "cut.h5").write_bytes((root / "parts.h5").read_bytes()[:3000])
     with h5py.File(root / "bare.h5", "w") as file:
-        file.attrs["maker"] = json.dumps({"parser": "x"})
+        file.attrs["maker"], file.attrs["format"] = json.dumps({"parser": "x"}), FORMAT
         file["key"], file["labels"] = np.array([b"a"]), np.zeros((1, 4, 4), np.uint8)
     for name, words in (("text", "damaged or no cache"), ("cut", "damaged or no cache"), ("none", "no such cache"),
                         ("bare", "does not say how it was made")):

@@ -42,8 +42,8 @@ def _seen(drawn: Augmentation, rgb: np.ndarray | None = None, *, fill: bool = Fa
             loaded[name] = np.full((H, W), 7, np.uint8)
             move(array, drawn, loaded[name])
         else:
-            loaded[name] = np.zeros((len(array), H // 4 + 1, W // 4 + 1), np.float32)
-            loaded[name][0] = len(array) > 1
+            loaded[name] = np.zeros((len(array), H // 4 + 1, W // 4 + 1), array.dtype)
+            loaded[name][0] = (255 if array.dtype == np.uint8 else 1) * (len(array) > 1)
             move_cells(array, drawn, loaded[name])
     batch = finished({name: torch.from_numpy(array)[None] for name, array in loaded.items()}, CPU)
     return {name: tensor[0].numpy() for name, tensor in batch.items()}
@@ -175,27 +175,33 @@ def test_pictures_maps_and_warps_to_the_last_bit(number):
     expected = _moved((rgb.astype(np.float32) / np.float32(255) - mean) / std, drawn, np.zeros(3)).transpose(2, 0, 1)
     assert _seen(drawn, rgb)["image"].tobytes() == expected.tobytes()
     for name, count, background in (("probs8", 8, [1, *[0] * 7]), ("probs4", 5, [1, 0, 0, 0, 0])):
-        maps = (draws.integers(0, 256, (count, H // 4, W // 4)) / 255).astype(np.float32)
-        assert _seen(drawn, **{name: maps})[name].tobytes() == _means(maps, drawn, background).tobytes()
-    entropy = (draws.integers(0, 256, (1, H // 4, W // 4)) / 255).astype(np.float32)
+        maps = draws.integers(0, 256, (count, H // 4, W // 4)).astype(np.uint8)
+        exact = _means(maps, drawn, np.multiply(background, 255))
+        assert _seen(drawn, **{name: maps})[name].tobytes() == exact.tobytes()
+        cropped = (maps / 255).astype(np.float32)
+        np.testing.assert_allclose(_seen(drawn, **{name: cropped})[name], exact, atol=2.4e-7)  # two last bits of 1
+    entropy = draws.integers(0, 256, (1, H // 4, W // 4)).astype(np.uint8)
     assert _seen(drawn, entropy=entropy)["entropy"].tobytes() == _means(entropy, drawn, [0]).tobytes()
     dsap, valid = draws.integers(0, 256, (24, 8, 8, 3)).astype(np.uint8), draws.integers(0, 2, (24, 8, 8)) == 1
-    expected = (dsap.astype(np.float32) / np.float32(255) - mean) / std * valid[..., None]
+    expected = np.where(valid[..., None], (dsap.astype(np.float32) / np.float32(255) - mean) / std, np.float32(0))
     assert _warped(dsap, valid, flip=False)["dsap"].tobytes() == expected.transpose(0, 3, 1, 2).tobytes()
 
 
 def _means(maps: np.ndarray, drawn: Augmentation, background: list[int]) -> np.ndarray:
-    """(K, h, w) of every cell's 16 pixels, each moved by itself."""
+    """(K, h, w) of every cell's 16 pixels, bytes, each moved by itself: the float32 next to their mean over 255."""
     moved = _moved(maps.repeat(4, 1).repeat(4, 2).transpose(1, 2, 0), drawn, np.array(background))
     planes = np.ascontiguousarray(moved.transpose(2, 0, 1))
-    return planes.reshape(len(maps), H // 4, 4, W // 4, 4).mean((2, 4), dtype=np.float32)
+    total = planes.reshape(len(maps), H // 4, 4, W // 4, 4).sum((2, 4), dtype=np.int64)
+    return total.astype(np.float32) / np.float32(16 * 255)
 
 
 def _warped(dsap: np.ndarray, valid: np.ndarray, **how: bool) -> dict[str, np.ndarray]:
     """What a network gets of one picture's warps (24, S, S, 3) and their flags."""
     loaded = {"image": np.zeros((4, 4, 3), np.uint8), "inside": np.array((0, 0, 4, 4)), "erased": np.zeros(4, int),
-              "flip": np.array(how.pop("flip")), "dsap": dsap, "valid": valid.astype(np.uint8)}
-    batch = finished({name: torch.from_numpy(array)[None] for name, array in loaded.items()}, CPU, **how)
+              "flip": np.array(how.pop("flip"))}
+    places = torch.from_numpy(np.flatnonzero(valid))
+    warps = {"texels": torch.from_numpy(dsap[valid == 1]), "places": places, "side": dsap.shape[1]}
+    batch = finished({name: torch.from_numpy(array)[None] for name, array in loaded.items()} | warps, CPU, **how)
     return {name: tensor[0].numpy() for name, tensor in batch.items()}
 
 
@@ -203,13 +209,13 @@ def _warped(dsap: np.ndarray, valid: np.ndarray, **how: bool) -> dict[str, np.nd
 def test_maps_may_go_any_way(shift):
     """Also out of the picture."""
     drawn = Augmentation(flip=True, shift=shift)
-    maps = (rng(0, "ways").integers(0, 256, (5, H // 4, W // 4)) / 255).astype(np.float32)
-    frames = np.zeros((5, H // 4 + 1, W // 4 + 1), np.float32)
-    frames[0] = 1
+    maps = rng(0, "ways").integers(0, 256, (5, H // 4, W // 4)).astype(np.uint8)
+    frames = np.zeros((5, H // 4 + 1, W // 4 + 1), np.uint8)
+    frames[0] = 255
     move_cells(maps, drawn, frames)
     go, nothing = torch.tensor([shift]) % 4, torch.zeros(1, 4)
-    found = moved_maps(torch.from_numpy(frames)[None], go, nothing, torch.zeros(1, dtype=torch.bool))[0].numpy()
-    np.testing.assert_array_equal(found, _means(maps, drawn, [1, 0, 0, 0, 0]))
+    found = moved_maps(torch.from_numpy(frames)[None], go, nothing)[0].numpy()
+    np.testing.assert_array_equal(found, _means(maps, drawn, [255, 0, 0, 0, 0]))
 
 
 def test_a_picture_that_stands_still_keeps_its_maps():

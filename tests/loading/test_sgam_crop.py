@@ -13,15 +13,8 @@ from hypothesis import strategies as st
 
 from models import sgam
 from pipeline.base.errors import InputError
-from pipeline.loading.sgam_crop import (
-    automatic_crop,
-    crop_box,
-    crop_image,
-    crop_maps,
-    means,
-    shown,
-    training_medians,
-)
+from pipeline.base.images import crop_image
+from pipeline.loading.sgam_crop import automatic_crop, crop_box, crop_maps, means, shown, training_medians
 
 T = (0.2, 0.2, 0.2, 0.2)
 

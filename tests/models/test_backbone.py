@@ -1,13 +1,49 @@
 """Backbone: torchvision's values at stride 1, weights that load or say why not, and the two parameter groups."""
 
+import sys
+
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from models import backbone as module
-from models.backbone import Backbone, last_stage, parameter_groups
-from tests.helpers.networks import resnet18
+from models.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone, last_stage, parameter_groups
+from models.resnet import BLOCKS, Resnet, imagenet_weights
+from pipeline.base import images
+from tests.helpers.networks import resnet18, torchvision_models
+
+
+@pytest.mark.parametrize("architecture", BLOCKS)
+def test_a_seed_draws_torchvision_s_start_and_leaves_the_stream_where_it_does(architecture):
+    states = []
+    for build in (lambda: getattr(torchvision_models(), architecture)(weights=None), lambda: Resnet(architecture)):
+        torch.manual_seed(5)
+        states.append({**build().state_dict(), "next": torch.rand(1)})
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+@pytest.mark.parametrize("architecture", BLOCKS)
+def test_training_a_stage_is_torchvision_s(architecture):
+    """Values and gradients, with statistics of the batch."""
+    torch.manual_seed(6)
+    theirs, ours = getattr(torchvision_models(), architecture)(weights=None), Resnet(architecture)
+    ours.load_state_dict(theirs.state_dict())
+    image_ = image(height=32, width=32)
+    for network in (theirs, ours):
+        x = network.maxpool(network.relu(network.bn1(network.conv1(image_))))
+        network.layer4(network.layer3(network.layer2(network.layer1(x)))).square().mean().backward()
+    pairs = list(zip(theirs.named_parameters(), ours.named_parameters(), strict=True))
+    assert all(torch.equal(one.grad, other.grad) for (_, one), (name, other) in pairs if not name.startswith("fc"))
+    assert all(torch.equal(one, other) for one, other in zip(theirs.buffers(), ours.buffers(), strict=True))
+
+
+@pytest.mark.parametrize("architecture", BLOCKS)
+def test_imagenet_s_weights_are_those_that_torchvision_names(architecture, monkeypatch):
+    weights = getattr(torchvision_models(), f"ResNet{architecture[6:]}_Weights").IMAGENET1K_V1
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda url, **_: {"url": url})
+    assert imagenet_weights(architecture) == {"url": weights.url}
 
 
 def image(seed: int = 0, height: int = 64, width: int = 32) -> torch.Tensor:
@@ -17,7 +53,7 @@ def image(seed: int = 0, height: int = 64, width: int = 32) -> torch.Tensor:
 @pytest.mark.parametrize("architecture", ["resnet18", "resnet50"])
 def test_the_first_three_stages_are_torchvisions_and_the_fourth_is_not_halved(architecture, tmp_path):
     torch.manual_seed(0)
-    reference = module.ARCHITECTURES[architecture][0](weights=None).eval()
+    reference = getattr(torchvision_models(), architecture)(weights=None).eval()
     file = tmp_path / "weights.pth"
     torch.save(reference.state_dict(), file)
     backbone = Backbone(architecture=architecture, init=str(file)).eval()
@@ -96,9 +132,16 @@ def test_a_broken_weight_file_is_one_sentence_with_its_name(tmp_path, name):
     assert "\n" not in str(error.value)
 
 
-def test_an_unknown_backbone_lists_the_choices():
-    with pytest.raises(ValueError, match="'resnet34'.*resnet18, resnet50"):
+def test_another_backbone_without_timm_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(ValueError, match="'resnet34'.*resnet18, resnet50.*not installed; pip install timm==") as error:
         Backbone(architecture="resnet34", init="none")
+    assert "\n" not in str(error.value)
+
+
+def test_torchvisions_backbones_do_without_timm(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    assert resnet18().channels == (64, 128, 256, 512) and not resnet18().renormalised
 
 
 def test_imagenet_without_a_network_says_what_to_do(monkeypatch):
@@ -106,7 +149,7 @@ def test_imagenet_without_a_network_says_what_to_do(monkeypatch):
         assert kwargs["weights_only"]
         raise OSError("Name or service not known")
 
-    monkeypatch.setattr(module.torchvision_models.ResNet18_Weights, "get_state_dict", refuse)
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", refuse)
     with pytest.raises(ValueError, match="resnet18-f37072fd.pth.*init none") as error:
         Backbone(architecture="resnet18", init="imagenet")
     assert "\n" not in str(error.value)
@@ -125,16 +168,22 @@ def test_parameter_groups_part_pretrained_from_new(tmp_path):
     assert parameter_groups(plain)[0] == []
     assert len(parameter_groups(plain)[1]) == len(list(plain.parameters()))
     save_file(dict(plain["backbone"].state_dict()), tmp_path / "w.safetensors")
-    tuned = network(Backbone(architecture="resnet18", init=str(tmp_path / "w.safetensors")).without_layer4())
+    tuned = network(Backbone(architecture="resnet18", init=str(tmp_path / "w.safetensors")).without_last_stage())
     pretrained, new = parameter_groups(tuned)
     assert {id(p) for p in pretrained} == {id(p) for p in tuned["backbone"].parameters()}
     assert {id(p) for p in new} == {id(p) for p in tuned["head"].parameters()}
 
 
-def test_without_layer4_the_first_three_maps_stay():
+def test_without_last_stage_the_first_three_maps_stay():
     backbone = resnet18().eval()
     with torch.no_grad():
         before = backbone(image())
-        after = backbone.without_layer4()(image())
+        after = backbone.without_last_stage()(image())
     assert len(after) == 3 and all(torch.equal(a, b) for a, b in zip(after, before, strict=False))
     assert backbone.width == 256
+
+
+def test_images_are_normalised_with_one_mean_and_deviation():
+    """Written twice, because neither the networks nor the pipeline import the other."""
+    assert images.IMAGENET_MEAN.tolist() == np.float32(IMAGENET_MEAN).tolist()
+    assert images.IMAGENET_STD.tolist() == np.float32(IMAGENET_STD).tolist()

@@ -5,13 +5,12 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-import torchvision
 from torch import nn
 
 import models.dsa
 from models.backbone import Backbone, parameter_groups
 from models.dsa import FRONT_BACK, LEFT_RIGHT, BranchBlock, BranchConv, Dsa, DsagStream, MfHead, joined, merge
-from tests.helpers.networks import network, resnet18, same_weights
+from tests.helpers.networks import network, resnet18, same_weights, torchvision_models
 from tests.helpers.overfit import people, without_gradient
 
 # DensePose's part ids of the 24 DSAP images, by what they show (docs of DensePose-COCO).
@@ -141,7 +140,7 @@ def test_the_dsag_stream_has_the_layers_of_table_1():
 def test_the_head_is_conv5_x_at_stride_1_beside_eight_branches_of_its_blocks(architecture, local):
     """f_G against torchvision's own layer4, its two strides of 2 undone by hand; f_L's blocks: 1/8 of conv5_x's."""
     torch.manual_seed(0)
-    reference = getattr(torchvision.models, architecture)(weights=None).layer4
+    reference = getattr(torchvision_models(), architecture)(weights=None).layer4
     inputs = 1024 if architecture == "resnet50" else 256
     head = MfHead(architecture=architecture, inputs=inputs, use_global=True, use_local=True).train()
     reference.load_state_dict(head.conv5.state_dict())

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from models.backbone import IMAGENET_MEAN, IMAGENET_STD
 from models.histogram import Histogram, denormalise, hsv
 from models.losses import part_distance
+from models.pretrained import IMAGENET_MEAN, IMAGENET_STD
 
 
 def normalised(pixels: np.ndarray) -> torch.Tensor:

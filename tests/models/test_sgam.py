@@ -310,6 +310,9 @@ class Told:
         self.visible = visible_by(self.medians)
         return self.medians, np.array([0.5, 0.6, 0.7, 0.8])
 
+    def parsed_medians(self):
+        return self.medians, np.array([0.9, 0.8, 0.7, 0.6])
+
 
 @pytest.mark.parametrize("scores", ["normalised", "paper"])
 @pytest.mark.parametrize("use_parts", [True, False])
@@ -324,6 +327,16 @@ def test_it_measures_the_frame_that_it_sees_and_records_how_to_crop(crop, use_pa
         assert told.visible(np.array(mean), 10).tolist() == model.visible(np.array(mean), 10, **rule).tolist()
     if use_parts:
         assert torch.equal(model.medians, torch.tensor([0.5, 0.6, 0.7, 0.8] if crop else [0.1, 0.2, 0.3, 0.4]))
+
+
+@pytest.mark.parametrize("scores", ["normalised", "paper"])
+def test_of_crops_that_were_parsed_again_it_measures_their_own_maps(scores):
+    """Fig. 4: by the whole frame's medians they were cropped, their own weigh them."""
+    model = build(recrop="parse", scores=scores, medians=None)
+    record = model.measure(Told())
+    assert record == {"crop": {"medians": [0.1, 0.2, 0.3, 0.4] if scores == "normalised" else None,
+                               "thresholds": [0.2, 0.2, 0.2, 0.2]}}
+    assert torch.equal(model.medians, torch.tensor([0.9, 0.8, 0.7, 0.6]))
 
 
 def test_a_shared_reduction_is_one_convolution_with_five_bns():
@@ -352,7 +365,9 @@ def test_wrong_options_are_one_sentence():
     backbone = resnet18()
     for options, said in [({"thresholds": (0.2,)}, "1 thresholds for 4 regions"), ({"lambda_global": 2}, "is 2"),
                           ({"scores": "raw"}, "normalised, paper"), ({"match": "f"}, "all, unmasked, global, local"),
-                          ({"use_parts": False, "match": "local"}, "without its parts")]:
+                          ({"use_parts": False, "match": "local"}, "without its parts"),
+                          ({"recrop": "parse", "crop": False}, "crops nothing"), ({"recrop": "crop"}, "maps, parse"),
+                          ({"recrop": "parse", "use_parts": False}, "reads no maps")]:
         with pytest.raises(ValueError, match=said):
             build(backbone=backbone, **options)
 

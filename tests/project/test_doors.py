@@ -16,7 +16,7 @@ DOORS = {
     ("parsing", "caches"): {"cache", "parts_layout", "resumable"},
     ("parsing", "datasets"): {"scan"},
     ("parsing", "loading"): {"collate"},
-    ("parsing", "training"): {"muon"},
+    ("parsing", "training"): {"optimizers"},
     ("inspection", "caches"): {"cache", "parts_layout"},
     ("inspection", "datasets"): {"joints"},
     ("inspection", "reporting"): {"plots"},

@@ -68,7 +68,7 @@ def test_gc_deletes_nothing_that_an_experiment_has(house):
 
 
 @pytest.mark.parametrize(("old", "new", "expected"), [
-    ("threads: 2", "threads: 1", {"train@one-sorn", "embed@one-sorn-on-synth-occluded"}),
+    ("threads: 2", "threads: 1", {"train@one-sorn", "embed@one-sorn"}),
     ("precision: auto", "precision: float32", {"train@one-sorn"}),
     ("device: auto", "device: cpu", set()),
     ("lambda_spc: 0.25", "lambda_spc: 0.125", {"train@one-sorn"})])

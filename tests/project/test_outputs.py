@@ -35,7 +35,7 @@ COMMANDS: dict[str, tuple[list[str], list[str], list[str]]] = {
     "parse": (["tiny"], ["data/cache/tiny/parts.h5", "scratch/parse-tiny/units"], []),
     "warp": (["tiny"], ["data/cache/tiny/dsap.h5", "scratch/warp-tiny/units"], []),
     "train": (["baseline"], ["data/runs/baseline/weights.safetensors", "data/runs/baseline/train.json"], []),
-    "embed": ([f"baseline-on-{DATA}"], [f"data/features/baseline/{DATA}.h5"], []),
+    "embed": (["baseline"], [f"data/features/baseline/{DATA}.h5"], []),
     "evaluate": (["baseline"], ["data/curves/default/baseline.csv", "data/ranks/default/baseline.csv"],
                  ["data/results/default/baseline"]),
     "report": (["page"], [], ["data/reports/default/page"]),

@@ -88,7 +88,7 @@ def test_a_file_of_before_is_refused_with_the_way_to_a_new_one(tmp_path):
     path = write(tmp_path / "old.h5")
     with h5py.File(path, "r+") as file:
         del file.attrs["format"], file.attrs["sha256"]
-    with pytest.raises(InputError, match=r"old.h5': has format 1, and this version reads format 2.*`dvc repro embed`"):
+    with pytest.raises(InputError, match=r"old.h5': has format 1, and this version reads format 2.*`dvc repro`"):
         read_features(path)
 
 

@@ -364,7 +364,7 @@ def test_features_errors(tmp_path):
     cut.write_bytes(good.read_bytes()[:3000])
     bad = np.ones((24, 16), np.float32)
     bad[7, 3] = np.nan
-    cases = [(cut, "truncated or no HDF5 file.*dvc repro embed"),
+    cases = [(cut, "truncated or no HDF5 file.*dvc repro"),
              (tmp_path / "absent.h5", "no such features file"),
              (write_features(tmp_path / "nan.h5", features=bad), "features of .*gallery/0002_7.jpg.* are not finite"),
              (write_features(tmp_path / "query.h5", split=[b"query"] * 24), "holds no gallery image"),

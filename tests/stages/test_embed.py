@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -44,7 +46,7 @@ def project(tmp_path_factory):
         patch.chdir(folder)
         for name in MODELS:
             train.run(fake_experiment(), name)
-            embed.run(fake_experiment(), f"{name}-on-{DATA}")
+            embed.run(fake_experiment(), name)
         yield folder
     torch.use_deterministic_algorithms(False)
 
@@ -76,7 +78,7 @@ def test_training_again_gives_the_same_bytes(project, name):
              f"data/features/{name}/{DATA}.h5"]
     before = [file_sha256(path) for path in paths]
     train.run(fake_experiment(workers=1), name)
-    embed.run(fake_experiment(workers=1), f"{name}-on-{DATA}")
+    embed.run(fake_experiment(workers=1), name)
     assert [file_sha256(path) for path in paths] == before
 
 
@@ -109,7 +111,7 @@ def test_stripes_can_be_told_from_outside(project):
 
     def visibility(seen_by):
         entry = embed_entry("sorn", model="sorn", dataset=DATA, raw=RAW, result="told", seen_by=seen_by)
-        embed.run(bare_experiment(params=params, plan=plan | {"embed_seen": {"told-on-fake": entry}}), "told-on-fake")
+        embed.run(bare_experiment(params=params, plan=plan | {"embed_seen": {"told": entry}}), "told")
         with h5py.File(f"data/features/told/{DATA}.h5") as file:
             return file["visibility"][:]
 
@@ -180,7 +182,7 @@ def test_sgam_trains_and_embeds_what_its_crop_leaves(cropped, monkeypatch):
     expected = seen_in_box(taken[0].paths[5].removeprefix("data/raw/"))
     assert (image - expected).abs().max() < 1e-5
 
-    embed.run(fake_experiment(), f"sgam-on-{DATA}")
+    embed.run(fake_experiment(), "sgam")
     frame = embedding_rows(read_index(f"data/index/{DATA}.csv"))
     network = opened("sgam", fake_experiment())
     body = torch.zeros(1, 5, 66, 36)  # the box's pixels: 3 rows and 2 columns of background around four parts
@@ -199,7 +201,7 @@ def test_sgam_trains_and_embeds_what_its_crop_leaves(cropped, monkeypatch):
 
     write_image(f"data/raw/{frame['path'][4]}", np.zeros((96, 64, 3), np.uint8))
     with pytest.raises(InputError, match="was made from another image than"):
-        embed.run(fake_experiment(), f"sgam-on-{DATA}")
+        embed.run(fake_experiment(), "sgam")
 
 
 def test_the_crop_is_by_the_medians_and_thresholds_that_were_recorded():
@@ -209,9 +211,9 @@ def test_the_crop_is_by_the_medians_and_thresholds_that_were_recorded():
     maps[0, 14:, 14:], maps[4, 14:, 14:] = 0, 255
     for threshold, box in ((0.4, (5, 13, 64, 64)), (0.6, (6, 14, 34, 50))):
         recorded = {"crop": {"medians": [0.1, 0.1, 0.1, 1 / 32], "thresholds": [threshold] * 4}}
-        crop = _crop_of(Sgam, recorded)
+        crop = _crop_of(Sgam, recorded, None)
         assert crop(maps, 64, 64) == box
-    assert _crop_of(Sgam, {}) is None
+    assert _crop_of(Sgam, {}, None) is None
 
 
 def test_a_network_is_drawn_from_its_run_s_seed():
@@ -275,7 +277,7 @@ def test_weights_of_another_run_are_refused(project):
     with pytest.raises(InputError, match="run 'baseline' .model 'baseline'.*run 'other' .model 'sorn'"):
         embed.run(bare_experiment(params=params, plan=plan), "x")
     with pytest.raises(InputError, match="trained with seed 0, and runs.baseline says 1"):
-        embed.run(fake_experiment(seed=1), "baseline-on-fake")
+        embed.run(fake_experiment(seed=1), "baseline")
 
 
 def test_weights_that_do_not_fit_are_refused(project):
@@ -288,7 +290,8 @@ def test_weights_that_do_not_fit_are_refused(project):
 @pytest.mark.parametrize(("change", "match"), [
     ({"ids_per_batch": 8}, "baseline: there are 6 identities and ids_per_batch is 8"),
     ({"height": 40}, "baseline: height is 40; make it a multiple of 16"),
-    ({"backbone": "vgg"}, "baseline.backbone: is 'vgg'; it is one of resnet18, resnet50"),
+    ({"backbone": "vgg"}, "baseline: (unknown )?backbone 'vgg'"),
+    ({"init": "package"}, "baseline: init package: no package ships weights of resnet18"),
     ({"max_ids": 3, "batch": 4}, "baseline: there are 3 identities")])
 def test_runs_that_cannot_be_trained_are_refused(project, change, match):
     with pytest.raises(InputError, match=match):
@@ -297,10 +300,69 @@ def test_runs_that_cannot_be_trained_are_refused(project, change, match):
 
 def test_a_run_without_its_cache_is_refused(project):
     params, plan = fake_sections()
-    for key, entry in (("sorn", plan["train"]), ("dsa-on-fake", plan["embed"])):
-        entry[key]["reads"] = RAW
+    for entry in (plan["train"]["sorn"], plan["embed"]["dsa"]["sets"][0]):
+        entry["reads"] = RAW
     experiment = bare_experiment(params=params, plan=plan)
     with pytest.raises(InputError, match=r"runs.sorn.cache: is none, and sorn .* reads a parts.h5"):
         train.run(experiment, "sorn")
-    with pytest.raises(InputError, match="embed.dsa-on-fake.reads: .* reads a dsap.h5"):
-        embed.run(experiment, "dsa-on-fake")
+    with pytest.raises(InputError, match="embed.dsa, fake: reads: .* reads a dsap.h5"):
+        embed.run(experiment, "dsa")
+
+
+def test_a_stage_embeds_all_data_sets_and_after_a_bad_one_only_what_is_missing(project, monkeypatch):
+    """The second's last image is damaged and mended: the first is embedded once, and both get the bytes of a stage
+    of their own."""
+    params, plan = fake_sections()
+    index = f"data/index/{DATA}.csv"
+    shutil.copytree("data/raw", "data/raw-2")
+    shutil.copy(index, "data/index/second.csv")
+    stage = embed_entry("baseline", model="baseline", dataset=DATA, raw=RAW)
+    second = embed_entry("baseline", model="baseline", dataset="second", raw="data/raw-2")
+    experiment = bare_experiment(params=params, plan=plan | {
+        "embed": {"alone": second}, "embed_two": {"both": stage | {"sets": [*stage["sets"], *second["sets"]]}}})
+    files = [f"data/features/baseline/{name}.h5" for name in (DATA, "second")]
+    embed.run(experiment, "alone")
+    expected = [file_sha256(file) for file in files]
+
+    counted: list[int] = []
+    made = embed.embed_images
+    monkeypatch.setattr(embed, "embed_images", lambda *given, count, **more: (
+        counted.append(count), made(*given, count=count, **more))[1])
+    image = Path("data/raw-2", embedding_rows(read_index(index))["path"].iloc[-1])
+    whole = image.read_bytes()
+    image.write_bytes(whole[:20])
+    for file in files:
+        Path(file).unlink()
+    with pytest.raises(InputError, match=f"^plan.embed.both, second: '{image}'"):
+        embed.run(experiment, "both")
+    assert len(counted) == 2 and not any(Path(file).exists() for file in files)
+
+    image.write_bytes(whole)
+    embed.run(experiment, "both")
+    assert len(counted) == 3 and [file_sha256(file) for file in files] == expected
+    assert not list(Path("scratch/embed").iterdir())
+
+
+def test_what_is_unfinished_is_taken_for_what_it_was_made_of(project, monkeypatch):
+    """A damaged file under scratch, and one of other images, are made again."""
+    params, plan = fake_sections()
+    opened_run = open_run(fake_experiment().run("baseline"), key="baseline", weights=weights("baseline"),
+                          match=fake_experiment().params.results["baseline"].match)
+    experiment = bare_experiment(params=params, plan=plan)
+    entry = experiment.plan.embed["baseline"]
+
+    def name() -> Path:
+        return embed.embedded(experiment, entry, entry.sets[0], opened_run, device=CPU)
+
+    file = name()
+    expected = file.read_bytes()
+    file.write_bytes(expected[:-100])
+    assert name().read_bytes() == expected
+    image = Path(RAW, embedding_rows(read_index(f"data/index/{DATA}.csv"))["path"].iloc[0])
+    whole = image.read_bytes()
+    write_image(image, np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+    other = name()
+    assert other != file and other.read_bytes() != expected
+    image.write_bytes(whole)
+    for made in (file, other):
+        made.unlink()

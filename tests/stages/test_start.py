@@ -1,9 +1,11 @@
 """The stage train where a run starts from another's weights: which it takes, what it records, and what it refuses."""
 
+import dataclasses
 import functools
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,12 @@ from torch import Tensor
 from pipeline.base.errors import InputError
 from pipeline.config import paths
 from pipeline.config.loader import Experiment
+from pipeline.datasets.index import read_index
+from pipeline.loading.dataset import embedding_rows, training_rows
 from pipeline.training import loop
 from pipeline.training.checkpoints import METADATA, read_weights
 from stages import train
+from stages.shared.trained_run import Start, check_unseen, seen_by_ancestors
 from tests.helpers.bare_params import bare_experiment, train_entry
 from tests.helpers.fake_runs import DATA, READS, fake_experiment, fake_sections
 from tests.helpers.fake_set import write_fake_caches, write_fake_set
@@ -54,7 +59,8 @@ def second(name: str, start: str = "", **changes: Any) -> Experiment:
     params["runs"]["second"] = params["runs"][name] | own | changes
     params["results"]["second"] = params["results"][name]
     entry = train_entry(name, train_on=OTHER, raw=RAW, file=READS.get(name))
-    started = entry | {"start": start, "weights": paths.weights(start).as_posix()}
+    started = entry | {"start": start, "weights": paths.weights(start).as_posix(),
+                       "start_index": paths.index(DATA).as_posix(), "start_raw": "data/raw"}
     return bare_experiment(params=params, plan=plan | {"train_from": {"second": started}})
 
 
@@ -117,6 +123,40 @@ def test_the_record_says_where_it_started(project):
     assert record["start"] == read_weights(paths.weights("second"))[1]["start"] == expected
     assert record["parameters"]["init"] == "run:sorn" and record["ids"] == 4
     assert "start" not in json.loads(Path(paths.train_record("sorn")).read_text())
+
+
+def test_a_run_is_not_scored_on_people_whom_a_run_it_comes_from_has_seen(project):
+    """By the bytes of their images, whatever the sets call them: one image of another set's gallery is enough."""
+    train.run(second("pcb", image_steps=8), "second")
+    _, provenance = read_weights(paths.weights("second"))
+    index = read_index(paths.index(DATA))
+    trained, scored = training_rows(index, max_ids=0), embedding_rows(read_index(paths.index(OTHER)))
+    assert provenance["seen"]["pcb"]["train_on"] == DATA and list(provenance["seen"]) == ["pcb"]
+    assert provenance["seen"]["pcb"]["images"] == sorted({
+        hashlib.sha256(Path("data/raw", path).read_bytes()).hexdigest()[:16] for path in trained["path"]})
+    check_unseen({}, scored, RAW, run="plain", dataset=OTHER)
+
+    raw = Path("data/leaked")
+    shutil.copytree(RAW, raw)
+    copied = scored["path"].iloc[-1]
+    unseen = {"seen": {"pcb": {"train_on": DATA, "images": ["0" * 16]}}}
+    check_unseen(unseen, scored, raw, run="second", dataset="leaked")
+    (raw / copied).write_bytes(Path("data/raw", trained["path"].iloc[0]).read_bytes())
+    with pytest.raises(InputError, match=f"run 'second' comes from 'pcb', which was trained on '{DATA}', and that has "
+                                         f"1 of the people whom 'leaked' asks for .such as image '.*'.; start from"):
+        check_unseen(provenance, scored, raw, run="second", dataset="leaked")
+
+
+def test_what_the_run_it_starts_from_had_seen_before_goes_along(project, tmp_path):
+    tensors, made = read_weights(paths.weights("pcb"))
+    older = {"first": {"train_on": "older", "images": ["00ff"]}}
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(save(tensors, metadata={METADATA: json.dumps({**made, "seen": older})}))
+    run = fake_experiment().run("pcb")
+    start = Start(key="pcb", run=run, weights=str(path), index=str(paths.index(DATA)), raw="data/raw")
+    assert seen_by_ancestors(start).keys() == {"first", "pcb"} and seen_by_ancestors(start)["first"] == older["first"]
+    untrained = dataclasses.replace(start, run=dataclasses.replace(run, image_steps=0))
+    assert seen_by_ancestors(untrained) == older
 
 
 def test_a_stopped_training_goes_on_from_its_checkpoint_and_not_from_the_start(project, monkeypatch):

@@ -95,7 +95,7 @@ def files(tmp_path_factory) -> Path:
 
 def plain_nms(boxes, scores, threshold):
     """torchvision.ops.nms, for a torchvision whose compiled operators do not fit its torch."""
-    from torchvision.ops import box_iou  # here: importing models first makes such a torchvision importable
+    from torchvision.ops import box_iou  # here: importing models.parsers first makes such a torchvision importable
     kept: list[int] = []
     for place in scores.argsort(descending=True).tolist():
         if not kept or box_iou(boxes[[place]], boxes[kept]).max() <= threshold:

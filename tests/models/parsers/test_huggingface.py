@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from models.backbone import IMAGENET_MEAN, IMAGENET_STD
 from models.parsers.huggingface import load_huggingface, read_normalisation, resolve_checkpoint
+from models.pretrained import IMAGENET_MEAN, IMAGENET_STD
 from pipeline.parsing.label_map import read_label_map
 
 HEIGHT, WIDTH = 64, 32
