@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from pipeline.base.errors import InputError
-from pipeline.base.hdf5 import HeldError
+from pipeline.base.hdf5 import HeldError, open_h5
 from pipeline.caches.cache import SHA256, Cache, compress, text, write_cache
 from pipeline.caches.resumable import digest, hold, load_unit, missing_units, run_units, save_unit, unit_rows
 from tests.helpers.held_file import held
@@ -108,9 +108,15 @@ def test_rows_that_hdf5_wrote_are_read_too(tmp_path):
     with h5py.File(path, "w") as file:
         for name, how in kinds.items():
             file.create_dataset(name, data=np.concatenate([noise, noise // 255]), chunks=(1, 8, 8), **how)
+        twice = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        twice.set_chunk((1, 8, 8))
+        twice.set_deflate(4)
+        twice.set_deflate(4)
+        h5py.h5d.create(file.id, b"twice", h5py.h5t.NATIVE_UINT8, h5py.h5s.create_simple((6, 8, 8)), twice)
+        file["twice"][:] = np.concatenate([noise, noise // 255])
         file["gzip"].id.write_direct_chunk((1, 0, 0), noise[1].tobytes(), filter_mask=1)
     cache = Cache(path)
-    for name in kinds:
+    for name in (*kinds, "twice"):
         for row in range(6):
             np.testing.assert_array_equal(cache.read(name, row), noise[row] if row < 3 else noise[row - 3] // 255)
 
@@ -136,6 +142,18 @@ def test_a_pickled_and_a_forked_reader_read_their_own_handle(tmp_path):
         for row, value in enumerate(pool.starmap(cache.read, [("labels", row) for row in range(60)])):
             np.testing.assert_array_equal(value, content(row)["labels"])
     np.testing.assert_array_equal(cache.read("labels", 9), content(9)["labels"])
+
+
+def test_another_process_opens_the_file_anew(tmp_path, monkeypatch):
+    cache, opened = Cache(write(tmp_path / "parts.h5", 3)), []
+    cache.read("labels", 0)
+    monkeypatch.setattr("pipeline.caches.cache.open_h5", lambda *a, **k: opened.append(a) or open_h5(*a, **k))
+    cache.read("labels", 1)
+    assert opened == []
+
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    np.testing.assert_array_equal(cache.read("labels", 2), content(2)["labels"])
+    assert len(opened) == 1
 
 
 def test_an_index_it_was_not_made_for(tmp_path):

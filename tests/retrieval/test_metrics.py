@@ -44,6 +44,12 @@ def percentiles(values: list[float]) -> list[float]:
     return found
 
 
+def test_a_rank_is_the_share_matched_at_it_or_before():
+    first, known = np.array([1, 5, 6, 10, 11]), np.full(5, 0.5)
+    found = Scores(first, known, known, np.arange(5), 30).summary()
+    assert (found["rank1"], found["rank5"], found["rank10"]) == (20, 40, 80)
+
+
 def test_resampled_counts_are_those_of_a_loop():
     found, again = resampled_counts(7, np.random.default_rng(5), 1000), np.random.default_rng(5)
     for counts in found.tolist():
