@@ -4,6 +4,7 @@ Argument: the socket to listen at. A message is {"module", "words", "folder", "e
 or null} as JSON, with the caller's stdin, stdout and stderr; the answer is the exit status. Ends with its own stdin.
 """
 
+import contextlib
 import gc
 import importlib
 import json
@@ -61,7 +62,8 @@ def serve(listening: socket.socket) -> None:
                 for opened in (connection, listening):
                     opened.close()
                 command(**json.loads(message), files=files)
-            connection.send(str(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])).encode())
+            with contextlib.suppress(BrokenPipeError):  # who asked has been stopped
+                connection.send(str(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])).encode())
             os._exit(0)
         for file in files:
             os.close(file)
