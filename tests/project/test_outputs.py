@@ -1,6 +1,5 @@
 """Outputs that cannot be written: one sentence from every command, before it reads anything, and no half of a file."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -16,12 +15,12 @@ from pipeline.renderer.dataset import Plan, render_dataset
 from tests.helpers.bare_params import Entry, write_experiment
 from tests.helpers.fake_runs import DATA, RAW, fake_sections
 from tests.helpers.fake_set import HEIGHT, WIDTH, write_fake_caches, write_fake_set
+from tests.helpers.forks import Told, fork, forking
 from tests.helpers.tiny_set import write_set
 from tests.helpers.trees import tree, write_tree
 from tests.parsing.test_photograph_set import WRITE
 
 ROOT = Path(__file__).resolve().parents[2]
-Told = tuple[int, str, str]  # status, stdout, stderr
 
 # Command -> words, files that it writes, folders that it puts in their place whole. One key serves every stage.
 COMMANDS: dict[str, tuple[list[str], list[str], list[str]]] = {
@@ -92,17 +91,8 @@ def sections() -> tuple[Entry, Entry]:
 @pytest.fixture(scope="module")
 def server() -> Iterator[Callable[..., Told]]:
     """Runs a command in a folder, in a process of its own."""
-    script = ROOT / "tests/helpers/run_commands.py"
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
-    with subprocess.Popen([sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                          env=environment) as process:
-        def call(folder: Path, command: str, *, limit: int | None = None, stdout: str | None = None) -> Told:
-            print(json.dumps([str(folder), f"stages.{command}", COMMANDS[command][0], limit, stdout]),
-                  file=process.stdin, flush=True)
-            return tuple(json.loads(process.stdout.readline()))
-
-        yield call
-        process.stdin.close()
+    with forking(OMP_NUM_THREADS="1", MPLBACKEND="agg") as programs:
+        yield lambda folder, command, **more: fork(programs, folder, f"stages.{command}", COMMANDS[command][0], **more)
 
 
 def write_project(folder: Path) -> Path:
