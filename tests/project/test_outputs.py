@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[list[str], list[str], list[str]]] = {
     "train_photographs": (["photos"], ["data/parsers/photos/weights.safetensors", "data/results/parsers/photos.json"],
                           []),
     "parse": (["tiny"], ["data/cache/tiny/parts.h5", "scratch/parse-tiny/units"], []),
+    "parse_crops": (["tiny-crops"], ["data/cache/tiny-crops/crops.h5", "scratch/parse-crops-tiny-crops/units"], []),
     "warp": (["tiny"], ["data/cache/tiny/dsap.h5", "scratch/warp-tiny/units"], []),
     "train": (["baseline"], ["data/runs/baseline/weights.safetensors", "data/runs/baseline/train.json"], []),
     "embed": (["baseline"], [f"data/features/baseline/{DATA}.h5"], []),
@@ -50,7 +51,7 @@ COMMANDS: dict[str, tuple[list[str], list[str], list[str]]] = {
     "tools.search": ([f"{RAW}/query/0030_c1s1_000000_00.png", f"{RAW}/gallery", "baseline", "--out", "search/out"],
                      ["search/out/ranks.png", "search/out/ranks.csv"], []),
 }
-LIKELY = [name for name in COMMANDS if name not in ("compose", "report", "paper_tables", "paper_figure")]
+LIKELY = [name for name in COMMANDS if name not in ("compose", "parse_crops", "report", "paper_tables", "paper_figure")]
 
 
 def sections() -> tuple[Entry, Entry]:
@@ -68,6 +69,7 @@ def sections() -> tuple[Entry, Entry]:
         "parsers": {"small": {**parser, "labels": "densepose24", "uv": True}},
         "photographs": {"photos": {**parser, "layout": "lip"}},
         "caches": {"tiny": {"parser": "oracle", **size, "batch": 4, "threads": 1}},
+        "crops": {"tiny-crops": {"thresholds": [0.2] * 4, "scores": "normalised"}},
         "warps": {"tiny": {**size, "texels": 8, "alignment": "dsap"}}}
     tiny = {"dataset": "tiny", "index": "tiny/index.csv", "raw": "tiny/raw"}
     plan |= {
@@ -75,6 +77,9 @@ def sections() -> tuple[Entry, Entry]:
         "occlude": {"people-hidden": {"index": shown["index"], "raw": RAW}},
         "train_parser": {"small": {"raw": "parsing"}}, "train_photographs": {"photos": {"raw": "photographs"}},
         "parse": {"tiny": {**tiny, "source": "tiny/raw/labels.h5"}},
+        "parse_crops": {"tiny-crops": {**tiny, "source": "weights.safetensors", "cache": "tiny", "owner": "default",
+                                       "parts": "data/cache/tiny/parts.h5", "train_index": "tiny/index.csv",
+                                       "train_parts": "data/cache/tiny/parts.h5"}},
         "warp": {"tiny": {**tiny, "parts": "data/cache/tiny/parts.h5"}},
         "evaluate": {"baseline": {"features": "data/features/baseline", "datasets": [DATA], "rendered": []}},
         "report": {"page": {"title": "a page", "parser": "small", "parsed_on": "parsing", "cache": "tiny", **shown}},
