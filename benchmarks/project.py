@@ -13,15 +13,19 @@ SOURCES = ("pipeline", "stages", "models", "profiles", "docs/papers", "dvc.yaml"
 
 
 class Project:
-    """A copy of the pipeline in its own folder and git repository, and commands run in it."""
+    """A copy of the pipeline in its own folder and git repository, and commands run in it.
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    programs: a folder whose `python` and `dvc` are run in the place of this environment's.
+    """
+
+    def __init__(self, folder: Path, programs: Path | None = None):
+        self.folder, self.programs = folder, programs
 
     def run(self, *command: str, check: bool = True, **more) -> subprocess.CompletedProcess:
         """Run a command there, `python` and `dvc` being this environment's; its output in the error if it fails."""
         environment = os.environ | {"PYTHONPATH": str(self.folder), "DVC_NO_ANALYTICS": "1"} | more.pop("env", {})
-        environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        places = [self.programs, Path(sys.executable).parent] if self.programs else [Path(sys.executable).parent]
+        environment["PATH"] = os.pathsep.join(map(str, [*places, os.environ["PATH"]]))
         done = subprocess.run(command, cwd=self.folder / more.pop("cwd", ""), env=environment, capture_output=True,
                               text=True, **more)
         assert done.returncode == 0 or not check, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
@@ -33,7 +37,7 @@ class Project:
 
 
 def new_project(folder: Path, *, default: str = "", profiles: dict[str, str] | None = None,
-                experiments: Collection[str] = (), source: Path = ROOT) -> Project:
+                experiments: Collection[str] = (), source: Path = ROOT, programs: Path | None = None) -> Project:
     """A project with the sources of this one (or of `source`), committed to a git repository of its own.
 
     default: a profile that takes the default's place and may include it as `whole`; profiles: others by name. These
@@ -47,7 +51,7 @@ def new_project(folder: Path, *, default: str = "", profiles: dict[str, str] | N
         elif original.is_file():
             shutil.copy(original, copy)
 
-    project = Project(folder)
+    project = Project(folder, programs)
     for command in ("init -q -b main", "config user.name test", "config user.email test@example.org"):
         project.run("git", *command.split())
     if default:

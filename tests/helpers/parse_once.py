@@ -4,6 +4,7 @@ Each line of stdin is one parse: [root, limit of the size of a file (0: none)] a
 as JSON: a user's error is status 2, as in a stage. root/out, with the units in it, may lie on another disk.
 """
 
+import gc
 import json
 import os
 import resource
@@ -35,6 +36,7 @@ def parse(root: Path, limit: int, told: int) -> int:
 
 
 def main() -> None:
+    gc.freeze()  # or each fork's end goes through all that was imported, a second and more
     for line in sys.stdin:
         told = os.memfd_create("stderr")
         process = os.fork()

@@ -11,13 +11,14 @@ from dvc.repo import Repo
 from benchmarks.project import Project
 from pipeline.config import paths
 from pipeline.config.loader import load_plan
+from tests.helpers.parsed_once import patched
 from tests.helpers.results import write_result
 
 
 @contextlib.contextmanager
 def opened(project: Project) -> Iterator[Repo]:
     """The project as DVC sees it, in this process: a `dvc` of its own takes seconds to start."""
-    with contextlib.chdir(project.folder), Repo(str(project.folder)) as repo:
+    with patched(), contextlib.chdir(project.folder), Repo(str(project.folder)) as repo:
         yield repo
 
 

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from benchmarks.project import Project, new_project
-from tests.conftest import TINY
+from tests.conftest import TINY, made_once
 from tests.helpers.stubs import fill
 
 # A run on what the default has, and an experiment with a data set, a cache and a report of its own.
@@ -36,8 +36,10 @@ report: {two: {title: two, pictures: two-set, parser: lraspp}}
 
 
 @pytest.fixture(scope="session")
-def _house(tmp_path_factory) -> Project:
-    project = new_project(tmp_path_factory.mktemp("house"), default=TINY, profiles={"one": ONE, "two": TWO})
+def _house(tmp_path_factory, programs) -> Project:
+    made_once(tmp_path_factory, "house")
+    project = new_project(tmp_path_factory.mktemp("house"), default=TINY, profiles={"one": ONE, "two": TWO},
+                          programs=programs)
     fill(project)
     project.commit("made")
     return project
@@ -47,4 +49,4 @@ def _house(tmp_path_factory) -> Project:
 def house(_house, tmp_path) -> Project:
     """A copy to do anything with."""
     shutil.copytree(_house.folder, tmp_path / "house", symlinks=True)
-    return Project(tmp_path / "house")
+    return Project(tmp_path / "house", _house.programs)

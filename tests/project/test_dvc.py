@@ -9,7 +9,6 @@ import pytest
 
 from benchmarks.project import new_project
 
-pytestmark = pytest.mark.xdist_group("tiny")  # one process makes the tiny project
 CHANGE = "runs.sorn.optimizer.lr=1e-5"  # DVC writes it as 1e-05, which YAML 1.1 reads as a string
 AGAIN = ["train@sorn", "embed_three@sorn", "evaluate@sorn", "report@rendered"]
 
@@ -47,9 +46,9 @@ NOTATIONS = {"runs.sorn.optimizer.lr": ("1e-5", 1e-5), "runs.dsa.optimizer.lr": 
              "runs.sorn.image_steps": ("1e5", 100_000)}
 
 
-def test_numbers_of_any_notation_reach_a_stage_through_exp_run(tmp_path):
+def test_numbers_of_any_notation_reach_a_stage_through_exp_run(tmp_path, programs):
     """On a stage that only reads its parameters."""
-    project = new_project(tmp_path)
+    project = new_project(tmp_path, programs=programs)
     (tmp_path / "read/dvc.yaml").parent.mkdir()
     (tmp_path / "read/dvc.yaml").write_text(
         "stages: {read: {cmd: python read/read.py, wdir: .., params: [runs], outs: [read/runs.json]}}\n")

@@ -22,8 +22,8 @@ PROVENANCE = {"init": "none", "seed": 0, "image_steps": 8000, "train_on": "synth
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory) -> Project:
-    return new_project(tmp_path_factory.mktemp("tables"), profiles={NAME: PROFILE})
+def project(tmp_path_factory, programs) -> Project:
+    return new_project(tmp_path_factory.mktemp("tables"), profiles={NAME: PROFILE}, programs=programs)
 
 
 def test_the_tables_stand_on_what_their_rows_need_and_nothing_else(project):

@@ -4,14 +4,12 @@ import json
 
 import h5py
 import numpy as np
-import pytest
 
 from pipeline.base.files import file_sha256
 from pipeline.caches.cache import Cache
 from pipeline.config import paths
 from pipeline.datasets.index import read_index
 
-pytestmark = pytest.mark.xdist_group("tiny")  # one process makes the tiny project
 DATA = "synth-occluded"
 
 

@@ -42,7 +42,7 @@ def test_push_and_pull_bring_every_output_of_all(house, tmp_path):
     with opened(house) as repo:
         assert repo.push(remote="other") > 0
     house.run("git", "clone", "-q", str(house.folder), str(tmp_path / "clone"))
-    clone = Project(tmp_path / "clone")
+    clone = Project(tmp_path / "clone", house.programs)
     with opened(clone) as repo:
         repo.pull(remote="other")
     for name in outputs(house):
@@ -150,7 +150,7 @@ def test_a_job_of_dvc_s_reads_linked_data_and_copies_nothing(house, tmp_path):
 def test_all_are_made_and_quiet(tiny, tmp_path):
     """The same with real stages: what `dvc repro -P` makes of another experiment, and that the default's stays."""
     shutil.copytree(tiny.folder, tmp_path / "real", symlinks=True)
-    project = Project(tmp_path / "real")
+    project = Project(tmp_path / "real", tiny.programs)
     (project.folder / "profiles/one.yaml").write_text(ONE, encoding="utf-8")
     compose(project, "one")
     said = project.run("dvc", "repro", "-P", timeout=900).stdout

@@ -1,6 +1,5 @@
 """Outputs that cannot be written: one sentence from every command, before it reads anything, and no half of a file."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -16,12 +15,12 @@ from pipeline.renderer.dataset import Plan, render_dataset
 from tests.helpers.bare_params import Entry, write_experiment
 from tests.helpers.fake_runs import DATA, RAW, fake_sections
 from tests.helpers.fake_set import HEIGHT, WIDTH, write_fake_caches, write_fake_set
+from tests.helpers.forks import Told, fork, forking
 from tests.helpers.tiny_set import write_set
 from tests.helpers.trees import tree, write_tree
 from tests.parsing.test_photograph_set import WRITE
 
 ROOT = Path(__file__).resolve().parents[2]
-Told = tuple[int, str, str]  # status, stdout, stderr
 
 # Command -> words, files that it writes, folders that it puts in their place whole. One key serves every stage.
 COMMANDS: dict[str, tuple[list[str], list[str], list[str]]] = {
@@ -34,6 +33,7 @@ COMMANDS: dict[str, tuple[list[str], list[str], list[str]]] = {
     "train_photographs": (["photos"], ["data/parsers/photos/weights.safetensors", "data/results/parsers/photos.json"],
                           []),
     "parse": (["tiny"], ["data/cache/tiny/parts.h5", "scratch/parse-tiny/units"], []),
+    "parse_crops": (["tiny-crops"], ["data/cache/tiny-crops/crops.h5", "scratch/parse-crops-tiny-crops/units"], []),
     "warp": (["tiny"], ["data/cache/tiny/dsap.h5", "scratch/warp-tiny/units"], []),
     "train": (["baseline"], ["data/runs/baseline/weights.safetensors", "data/runs/baseline/train.json"], []),
     "embed": (["baseline"], [f"data/features/baseline/{DATA}.h5"], []),
@@ -51,7 +51,7 @@ COMMANDS: dict[str, tuple[list[str], list[str], list[str]]] = {
     "tools.search": ([f"{RAW}/query/0030_c1s1_000000_00.png", f"{RAW}/gallery", "baseline", "--out", "search/out"],
                      ["search/out/ranks.png", "search/out/ranks.csv"], []),
 }
-LIKELY = [name for name in COMMANDS if name not in ("compose", "report", "paper_tables", "paper_figure")]
+LIKELY = [name for name in COMMANDS if name not in ("compose", "parse_crops", "report", "paper_tables", "paper_figure")]
 
 
 def sections() -> tuple[Entry, Entry]:
@@ -69,6 +69,7 @@ def sections() -> tuple[Entry, Entry]:
         "parsers": {"small": {**parser, "labels": "densepose24", "uv": True}},
         "photographs": {"photos": {**parser, "layout": "lip"}},
         "caches": {"tiny": {"parser": "oracle", **size, "batch": 4, "threads": 1}},
+        "crops": {"tiny-crops": {"thresholds": [0.2] * 4, "scores": "normalised"}},
         "warps": {"tiny": {**size, "texels": 8, "alignment": "dsap"}}}
     tiny = {"dataset": "tiny", "index": "tiny/index.csv", "raw": "tiny/raw"}
     plan |= {
@@ -76,6 +77,9 @@ def sections() -> tuple[Entry, Entry]:
         "occlude": {"people-hidden": {"index": shown["index"], "raw": RAW}},
         "train_parser": {"small": {"raw": "parsing"}}, "train_photographs": {"photos": {"raw": "photographs"}},
         "parse": {"tiny": {**tiny, "source": "tiny/raw/labels.h5"}},
+        "parse_crops": {"tiny-crops": {**tiny, "source": "weights.safetensors", "cache": "tiny", "owner": "default",
+                                       "parts": "data/cache/tiny/parts.h5", "train_index": "tiny/index.csv",
+                                       "train_parts": "data/cache/tiny/parts.h5"}},
         "warp": {"tiny": {**tiny, "parts": "data/cache/tiny/parts.h5"}},
         "evaluate": {"baseline": {"features": "data/features/baseline", "datasets": [DATA], "rendered": []}},
         "report": {"page": {"title": "a page", "parser": "small", "parsed_on": "parsing", "cache": "tiny", **shown}},
@@ -92,17 +96,8 @@ def sections() -> tuple[Entry, Entry]:
 @pytest.fixture(scope="module")
 def server() -> Iterator[Callable[..., Told]]:
     """Runs a command in a folder, in a process of its own."""
-    script = ROOT / "tests/helpers/run_commands.py"
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
-    with subprocess.Popen([sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                          env=environment) as process:
-        def call(folder: Path, command: str, *, limit: int | None = None, stdout: str | None = None) -> Told:
-            print(json.dumps([str(folder), f"stages.{command}", COMMANDS[command][0], limit, stdout]),
-                  file=process.stdin, flush=True)
-            return tuple(json.loads(process.stdout.readline()))
-
-        yield call
-        process.stdin.close()
+    with forking(OMP_NUM_THREADS="1", MPLBACKEND="agg") as programs:
+        yield lambda folder, command, **more: fork(programs, folder, f"stages.{command}", COMMANDS[command][0], **more)
 
 
 def write_project(folder: Path) -> Path:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from benchmarks.ci_ranges import DATA, FOLDER, ROWS, SCORED, metrics, outside, pinned_project, score_row, train_row
-from benchmarks.project import ROOT
+from benchmarks.project import ROOT, Project
 from pipeline.config import paths
 
 PINS = ROOT / "ci" / "pins"
@@ -23,8 +23,8 @@ SHUFFLES = pytest.mark.skipif(NO_AMX, reason="the ranges of AVX-512 without AMX 
 
 
 @pytest.fixture(scope="module")
-def pinned(tmp_path_factory):
-    return pinned_project(tmp_path_factory.mktemp("pinned"))
+def pinned(tmp_path_factory, programs):
+    return Project(pinned_project(tmp_path_factory.mktemp("pinned")).folder, programs)
 
 
 def test_the_pins_are_small_and_current(pinned):
@@ -69,7 +69,7 @@ def test_training_from_the_pinned_caches_gives_what_it_gave(trained, row):
 
 def _copy(project, folder):
     shutil.copytree(project.folder, folder, symlinks=False)
-    return type(project)(folder)
+    return Project(folder, project.programs)
 
 
 @pytest.fixture
