@@ -135,7 +135,8 @@ def steps_table(options: argparse.Namespace) -> None:
 
 def stream_ways(batch: int, width: float, device: str, *, bfloat16: bool = False) -> dict[str, Callable[[], None]]:
     """The whole DSAG-Stream but conv5_g, from the 24 images to d_L: every layer, normalisation and memory layout."""
-    stream = DsagStream(size=round(2048 * width), width=width, use_global=False, use_local=True)
+    size = round(2048 * width)
+    stream = DsagStream(sizes={"global": size, "local": size}, width=width, use_global=False, use_local=True)
     stream = stream.to(device, memory_format=torch.channels_last)
     dsap = torch.randn(batch, 24, 3, 32, 32, device=device)
 

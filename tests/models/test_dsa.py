@@ -25,6 +25,11 @@ def build(seed: int = 0, **options) -> Dsa:
     return network("dsa", seed=seed, **{"dsag_width": 0.125} | options)
 
 
+def sizes(size: int) -> dict[str, int]:
+    """f_G and f_L of one size, as on a ResNet."""
+    return {"global": size, "local": size}
+
+
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
@@ -75,7 +80,7 @@ def test_the_dsag_stream_is_24_13_and_8_networks_run_one_by_one(loop, monkeypatc
     """Table 1, Fig. 4, Eq. 1 and 2 by a naive loop over branches, with merging by the names of the parts."""
     monkeypatch.setattr(models.dsa, "looped", lambda x: loop)
     torch.manual_seed(0)
-    stream = randomised(DsagStream(size=64, width=0.125, use_global=True, use_local=True))
+    stream = randomised(DsagStream(sizes=sizes(64), width=0.125, use_global=True, use_local=True))
     dsap = draw(2, 24, 3, 32, 32)
 
     with torch.no_grad():
@@ -125,14 +130,14 @@ def convolutions(module: nn.Module) -> list[nn.Conv2d]:
 
 def test_the_dsag_stream_has_the_layers_of_table_1():
     with torch.device("meta"):
-        stream = DsagStream(size=2048, width=1.0, use_global=True, use_local=True)
-        sizes = {name: getattr(stream, name)(torch.empty(1, channels, side, side)).shape[2:]
+        stream = DsagStream(sizes=sizes(2048), width=1.0, use_global=True, use_local=True)
+        cells = {name: getattr(stream, name)(torch.empty(1, channels, side, side)).shape[2:]
                  for name, channels, side in (("conv1", 72, 32), ("conv2", 768, 32), ("conv3", 1536, 32),
                                               ("conv4", 832, 16), ("conv5_g", 1024, 8), ("conv5_l", 1024, 8))}
     found = {name: [(conv.kernel_size[0], conv.out_channels // branches, conv.stride[0])
                     for conv in convolutions(getattr(stream, name))] for name, (branches, _) in TABLE_1.items()}
     assert found == {name: layers for name, (_, layers) in TABLE_1.items()}
-    assert [tuple(size) for size in sizes.values()] == [(32, 32), (32, 32), (16, 16), (8, 8), (8, 8), (8, 8)]
+    assert [tuple(size) for size in cells.values()] == [(32, 32), (32, 32), (16, 16), (8, 8), (8, 8), (8, 8)]
 
 
 @pytest.mark.parametrize(("architecture", "local"), [
@@ -142,7 +147,8 @@ def test_the_head_is_conv5_x_at_stride_1_beside_eight_branches_of_its_blocks(arc
     torch.manual_seed(0)
     reference = getattr(torchvision_models(), architecture)(weights=None).layer4
     inputs = 1024 if architecture == "resnet50" else 256
-    head = MfHead(architecture=architecture, inputs=inputs, use_global=True, use_local=True).train()
+    head = MfHead(architecture=architecture, inputs=inputs, outputs=2 * inputs, use_global=True, use_local=True)
+    head.train()
     reference.load_state_dict(head.conv5.state_dict())
     strided = [name for name, conv in reference.named_modules()
                if isinstance(conv, nn.Conv2d) and conv.stride == (2, 2)]
@@ -171,7 +177,8 @@ def test_the_local_head_is_eight_networks_of_an_eighth_of_conv5(architecture, lo
     monkeypatch.setattr(models.dsa, "looped", lambda x: loop)
     torch.manual_seed(0)
     inputs = 1024 if architecture == "resnet50" else 256
-    head = randomised(MfHead(architecture=architecture, inputs=inputs, use_global=True, use_local=True))
+    head = randomised(MfHead(architecture=architecture, inputs=inputs, outputs=2 * inputs, use_global=True,
+                             use_local=True))
     f = draw(2, inputs, 3, 2)
     with torch.no_grad():
         _, f_l = head(f)
@@ -189,7 +196,7 @@ def test_loop_and_grouped_convolution_agree_in_gradients_and_running_means(monke
     for loop in (True, False):
         monkeypatch.setattr(models.dsa, "looped", lambda x, loop=loop: loop)
         torch.manual_seed(0)
-        stream = randomised(DsagStream(size=64, width=0.125, use_global=True, use_local=True))
+        stream = randomised(DsagStream(sizes=sizes(64), width=0.125, use_global=True, use_local=True))
         sum(d.square().sum() for d in stream(draw(2, 24, 3, 32, 32))).backward()
         results.append([p.grad for p in stream.parameters()] + list(stream.eval()(draw(1, 24, 3, 32, 32, seed=1))))
         results[-1] += [b for name, b in stream.named_buffers() if "running" in name]
@@ -212,7 +219,7 @@ def test_merging_adds_left_to_right_then_front_to_back():
 def test_mirrored_limbs_merge_to_the_same_features_when_their_branches_agree():
     """Exchanging left and right images changes nothing once the two branches of a pair have equal weights."""
     torch.manual_seed(0)
-    stream = DsagStream(size=64, width=0.125, use_global=True, use_local=True).eval()
+    stream = DsagStream(sizes=sizes(64), width=0.125, use_global=True, use_local=True).eval()
     dsap = torch.randn(2, 24, 3, 32, 32)
     exchanged = dsap.clone()
 
@@ -355,7 +362,7 @@ def test_the_head_is_new_where_the_backbone_is_pretrained(tmp_path):
 
 def test_at_width_1_conv5_g_has_table_1s_134_million_weights():
     with torch.device("meta"):
-        stream = DsagStream(size=2048, width=1.0, use_global=True, use_local=True)
+        stream = DsagStream(sizes=sizes(2048), width=1.0, use_global=True, use_local=True)
     # 3x3: 1024 -> 2048, then 2048 -> 2048 three times; a 1x1 shortcut; two numbers a channel of five normalisations.
     expected = 9 * 2048 * (1024 + 3 * 2048) + 1024 * 2048 + 5 * 2 * 2048
     assert sum(p.numel() for p in stream.conv5_g.parameters()) == expected == 134_238_208
