@@ -35,7 +35,7 @@ SCRATCH = paths.SCRATCH / "embed"
 def run(experiment: Experiment, key: str) -> None:
     plan = pick(experiment.plan.embeddings, key, "plan.embed")
     match = pick(experiment.params.results, plan.result, "results").match
-    for path in (SCRATCH / key, *(paths.features(plan.result, test.dataset) for test in plan.sets)):
+    for path in (*(paths.features(plan.result, test.dataset) for test in plan.sets), SCRATCH / key):
         writable(path)
     trained = experiment.run(plan.run)
     device = choose_device(experiment.params.device, threads=experiment.params.threads)

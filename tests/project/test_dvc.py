@@ -10,7 +10,7 @@ import pytest
 from benchmarks.project import new_project
 
 CHANGE = "runs.sorn.optimizer.lr=1e-5"  # DVC writes it as 1e-05, which YAML 1.1 reads as a string
-AGAIN = ["train@sorn", "embed_three@sorn", "evaluate@sorn", "report@rendered"]
+AGAIN = ["train@sorn", "embed@sorn", "evaluate@sorn", "report@rendered"]
 
 
 @pytest.fixture

@@ -161,7 +161,7 @@ def test_the_cropped_picture_goes_through_the_parser_again(project, parser):
         np.testing.assert_array_equal(crops.read("labels", row), DENSEPOSE24_TO_PARTS8[parsed["native"][0]])
         eight = parsed["parts8"][0].unflatten(1, (HEIGHT // 4, 4)).unflatten(3, (WIDTH // 4, 4)).mean((2, 4))
         four = torch.stack([eight[torch.from_numpy(part == PARTS8_TO_PARTS4)].sum(0) for part in range(5)])
-        np.testing.assert_allclose(crops.read("probs/parts4", row), four * 255, atol=0.51)
+        np.testing.assert_allclose(crops.read("probs/parts4", row), four * 255, atol=4.99)  # less than a step
         kinds.add(((rows.stop - rows.start, columns.stop - columns.start) == (TALL, WIDE), crops.column("status")[row]))
     assert kinds == {(False, "parsed"), (True, "no person")}
 
