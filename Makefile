@@ -18,7 +18,7 @@ repro: install
 tables: install
 	dvc repro experiments/tables/dvc.yaml
 test: .venv/dev
-	pytest -m "not slow" -n 2 --ignore tests/project/test_pins.py
+	OMP_NUM_THREADS=1 pytest -m "not slow" -n 2 --ignore tests/project/test_pins.py
 	pytest -m "not slow" tests/project/test_pins.py # alone: its trainings take both cores
 test-all: .venv/dev
 	pytest
