@@ -6,9 +6,15 @@ from pathlib import Path
 import pytest
 
 from models import pretrained
+from models.resnet import BLOCKS
 from models.torchvision_import import import_torchvision
+from stages.compose import TORCHVISION
 
 PROFILE = "include: [small]\non: [default]\nruns: {mine: %s}\n"
+
+
+def test_compose_takes_those_for_known_that_need_no_look():
+    assert tuple(BLOCKS) == TORCHVISION
 
 
 @pytest.mark.parametrize(("run", "said"), [
