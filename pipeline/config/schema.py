@@ -109,7 +109,7 @@ class DensePoseParams(CacheParams):
 @dataclass(frozen=True)
 class HuggingFaceParams(CacheParams):
     parser: str = doc("a semantic segmentation checkpoint of transformers", choices=("huggingface",))
-    labels: str = doc("its label map: lip20 | cihp20 | atr18 | pascal7 | ccp59 | a .yaml")
+    labels: str = doc("its label map: lip20 | cihp20 | atr18 | pascal7 | ccp59 | fashn18 | sapiens28 | a .yaml")
     input_height: int = count("pixels of the network's input; 0 is `height`", low=0, high=SIDE)
     input_width: int = count("pixels of the network's input; 0 is `width`", low=0, high=SIDE)
 
@@ -117,8 +117,9 @@ class HuggingFaceParams(CacheParams):
 @dataclass(frozen=True)
 class PrecomputedParams(CacheParams):
     parser: str = doc("parses that another tool wrote", choices=("precomputed",))
-    labels: str = doc("a label map (lip20 | cihp20 | atr18 | pascal7 | ccp59 | a .yaml) | iuv | iuv-rgb | json")
-    min_score: float = share("the least score of a JSON's detections")
+    labels: str = doc("a label map (lip20 | cihp20 | atr18 | pascal7 | ccp59 | fashn18 | sapiens28 | a .yaml; of .npy "
+                      "pifpaf36 | pifpaf8 | pifpaf5) | iuv | iuv-rgb | json | keypoints")
+    min_score: float = share("the least score of a JSON's detections, or of a key point")
     scale: float = doc("pixels of the pictures that the tool saw over those of the images: 2 where they were twice as "
                        "large", low=0.01, high=100, neutral=1.0)
 
