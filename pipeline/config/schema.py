@@ -146,6 +146,15 @@ class WarpParams:
     alignment: str = doc("csa: each part's bounding box, resized (DSA Table 4)", choices=("dsap", "csa"))
 
 
+@dataclass(frozen=True)
+class JointsParams:
+    estimator: str = doc("vitpose: a checkpoint of transformers; kpr: its folder of key points; coco: a JSON of all",
+                         choices=("vitpose", "kpr", "coco"))
+    batch: int = count("images per forward pass of vitpose", neutral=32)
+    scale: float = doc("pixels of the pictures that the estimator of kpr or coco saw over those of the images",
+                       low=0.01, high=100, neutral=1.0)
+
+
 # kinds of entries whose keys depend on one of them: that key, and the keys' dataclass by its value
 CHOICES: dict[Any, tuple[str, dict[str, type]]] = {ModelParams: ("name", MODELS), ExternalParams: ("parser", EXTERNAL)}
 
@@ -228,5 +237,6 @@ class Params:
     external: dict[str, ExternalParams] = doc("parses by parsers from outside")
     crops: dict[str, CropsParams] = doc("parses of what SGAM's crop leaves of each image")
     warps: dict[str, WarpParams] = doc("images warped onto the body's surface")
+    joints: dict[str, JointsParams] = doc("joints of real sets' people, for SORN's row +P")
     runs: dict[str, RunParams] = doc("networks, and how each is trained")
     results: dict[str, ResultParams] = doc("how a trained network is matched: one of a run's own name, and others")
