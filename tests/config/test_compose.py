@@ -18,7 +18,7 @@ from pipeline.config.writer import params_text, plan_text
 from tests.config.conftest import ROOT, experiments
 from tests.helpers.bare_params import by_data_set
 
-WORKSPACE = ("default", "ci", "seeds", "tables", "sweeps-sgsfa", "market", "study-market", "figures")
+WORKSPACE = ("default", "ci", "seeds", "tables", "sweeps-sgsfa", "market", "study-market", "figures", "starts")
 CROPS = ("parse_crops", "parse_crops_external", "parse_crops_described")
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
