@@ -121,7 +121,8 @@ def all_links(composed: Composed) -> Iterator[Entry]:
 
 
 KINDS = {"rendered or occluded set": ("render", "occlude"), "data set": ("prepare",),
-         "parser": ("train_parser", "train_photographs"), "cache": ("parse", "parse_external", "parse_described"),
+         "parser": ("train_parser", "train_photographs", "train_taught"),
+         "cache": ("parse", "parse_external", "parse_described"),
          "parse of crops": CROPS, "warp": ("warp",), "run": ("train", "train_from")}
 
 
