@@ -116,6 +116,14 @@ class DensePoseParams(CacheParams):
 
 
 @dataclass(frozen=True)
+class BodyPixParams(CacheParams):
+    parser: str = doc("BodyPix's 24 parts, from an ONNX file", choices=("bodypix",))
+    side: int = count("pixels of the longer side of the network's input, 16 n + 1", low=33, high=SIDE, neutral=257)
+    border: float = doc("the image's edge is repeated around it, on each side by this share of its height or width",
+                        low=0, high=1, neutral=0.1)
+
+
+@dataclass(frozen=True)
 class HuggingFaceParams(CacheParams):
     parser: str = doc("a semantic segmentation checkpoint of transformers", choices=("huggingface",))
     labels: str = doc("its label map: lip20 | cihp20 | atr18 | pascal7 | ccp59 | a .yaml")
@@ -132,8 +140,8 @@ class PrecomputedParams(CacheParams):
                        "large", low=0.01, high=100, neutral=1.0)
 
 
-ExternalParams = DensePoseParams | HuggingFaceParams | PrecomputedParams
-EXTERNAL: dict[str, type] = {"densepose": DensePoseParams, "huggingface": HuggingFaceParams,
+ExternalParams = BodyPixParams | DensePoseParams | HuggingFaceParams | PrecomputedParams
+EXTERNAL: dict[str, type] = {"bodypix": BodyPixParams, "densepose": DensePoseParams, "huggingface": HuggingFaceParams,
                              "precomputed": PrecomputedParams}
 
 

@@ -279,6 +279,7 @@ def test_a_run_says_what_it_reads_and_another_experiment_s_run_whose_it_is(every
 def test_parsers_from_outside_and_parsers_of_photographs_have_their_own_sections(every):
     for name, source, stage, description in (
             ("precomputed", "data/raw/parses", "parse_external", None),
+            ("bodypix", "data/raw/bodypix/MobileNetV1-x050-stride8.onnx", "parse_external", None),
             ("huggingface", "data/raw/checkpoint", "parse_external", None),
             ("densepose", "data/raw/densepose/model_final_162be9.pkl", "parse_described",
              "data/raw/densepose/densepose_rcnn_R_50_FPN_s1x.yaml")):
