@@ -14,6 +14,7 @@ from pipeline.base.images import fit, nearest
 from pipeline.parsing.augmentation import UNKNOWN, Sample, degrade, hide, light, maybe_flip
 
 HEIGHTS = (40, 200)  # of a crop, in pixels
+CLEAR = 64  # pixels of height below which a crop has lost enough by its size
 ASPECTS = (0.9, 6.0)  # height over width
 # Which part of the person the box takes, how often, and how much higher than wide it is in the middle
 WHOLE, ABOVE, BELOW = 0.62, 0.28, 0.10
@@ -46,7 +47,9 @@ def surveil(sample: Sample, taxonomy: str, generator: np.random.Generator, *, si
     image, labels, uv = sample
     rows = int(np.exp(generator.uniform(*np.log(HEIGHTS))).round())
     columns = max(round(rows * labels.shape[1] / labels.shape[0]), 8)
-    image = degrade(shake(light(fit(image, rows, columns), generator), generator), generator)
+    image = light(fit(image, rows, columns), generator)
+    if rows >= CLEAR:
+        image = degrade(shake(image, generator), generator)
     return letterbox((image, labels, uv), height, width)
 
 
