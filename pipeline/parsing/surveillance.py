@@ -92,7 +92,8 @@ def cut(sample: Sample, frame: Frame, generator: np.random.Generator) -> Sample:
                               borderMode=cv2.BORDER_REPLICATE)
 
     image, labels, uv = sample
-    return warp(image, cv2.INTER_LINEAR), warp(labels, cv2.INTER_NEAREST), warp(uv, cv2.INTER_NEAREST)
+    together = warp(np.dstack([labels, uv]), cv2.INTER_NEAREST)  # by itself each may round elsewhere to the nearest
+    return warp(image, cv2.INTER_LINEAR), together[..., 0], together[..., 1:]
 
 
 def cover(sample: Sample, others: Pictures, generator: np.random.Generator) -> Sample:

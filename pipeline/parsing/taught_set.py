@@ -141,8 +141,9 @@ class Mixture(Dataset):
         photographs, rendered = self.sets
         try:
             if which == 0:
-                sample = surveil(photographs[row], "densepose24", generator, others=photographs,
-                                 size=(rendered.height, rendered.width))
+                image, labels, _ = surveil(photographs[row], "densepose24", generator, others=photographs,
+                                           size=(rendered.height, rendered.width))
+                sample = image, labels, _no_uv(*labels.shape)
             elif self.augment == "surveillance":
                 sample = surveil(rendered.sample(row), "densepose24", generator, others=photographs)
             else:

@@ -58,7 +58,8 @@ def test_each_stage_has_an_entry_of_parameters_and_the_plan_s_names_hang_togethe
     plan, params = every[name].plan["plan"], every[name].params
     assert set(STAGES) == {key for key, value in plan.items() if key in STAGES}
     for stage, section in (("render", "render"), ("prepare", "datasets"), ("occlude", "occlude"),
-                           ("train_parser", "parsers"), ("train_photographs", "photographs"), ("parse", "caches"),
+                           ("train_parser", "parsers"), ("train_photographs", "photographs"), ("train_taught", "taught"),
+                           ("parse", "caches"),
                            ("warp", "warps")):
         assert list(plan[stage]) == list(params[section]), stage
     assert sorted([*plan["train"], *plan["train_from"]]) == sorted(params["runs"])
@@ -76,7 +77,7 @@ def test_each_stage_has_an_entry_of_parameters_and_the_plan_s_names_hang_togethe
     made = {f"data/index/{key}.csv" for key in whole["prepare"]}
     made |= {f"data/raw/{key}" for key in [*whole.get("occlude", {}), *rendered(every, name)]}
     made |= {f"data/raw/{key}/labels.h5" for key in rendered(every, name)}
-    made |= {f"data/parsers/{key}/weights.safetensors" for stage in ("train_parser", "train_photographs")
+    made |= {f"data/parsers/{key}/weights.safetensors" for stage in ("train_parser", "train_photographs", "train_taught")
              for key in whole[stage]}
     made |= {f"data/cache/{key}/parts.h5" for stage in ("parse", "parse_external", "parse_described")
              for key in whole[stage]}
@@ -84,11 +85,11 @@ def test_each_stage_has_an_entry_of_parameters_and_the_plan_s_names_hang_togethe
     made |= {f"data/cache/{key}/dsap.h5" for key in whole["warp"]}
     made |= {f"data/runs/{key}/weights.safetensors" for stage in ("train", "train_from") for key in whole[stage]}
     given = set(every[name].folders.values())
-    for stage in ("prepare", "occlude", "train_parser", "train_photographs", "parse", *CROPS, "warp", "train",
-                  "train_from", "embed"):
+    for stage in ("prepare", "occlude", "train_parser", "train_photographs", "train_taught", "parse", *CROPS, "warp",
+                  "train", "train_from", "embed"):
         for key, entry in (by_data_set(plan) if stage == "embed" else plan[stage]).items():
-            for field in ("raw", "index", "source", "parts", "train_index", "train_parts", "reads", "weights",
-                          "seen_by"):
+            for field in ("raw", "rendered", "teacher", "index", "source", "parts", "train_index", "train_parts",
+                          "reads", "weights", "seen_by"):
                 assert field not in entry or entry[field] in made | given, (stage, key, field)
 
 
