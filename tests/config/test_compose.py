@@ -58,9 +58,8 @@ def test_each_stage_has_an_entry_of_parameters_and_the_plan_s_names_hang_togethe
     plan, params = every[name].plan["plan"], every[name].params
     assert set(STAGES) == {key for key, value in plan.items() if key in STAGES}
     for stage, section in (("render", "render"), ("prepare", "datasets"), ("occlude", "occlude"),
-                           ("train_parser", "parsers"), ("train_photographs", "photographs"), ("train_taught", "taught"),
-                           ("parse", "caches"),
-                           ("warp", "warps")):
+                           ("train_parser", "parsers"), ("train_photographs", "photographs"),
+                           ("train_taught", "taught"), ("parse", "caches"), ("warp", "warps")):
         assert list(plan[stage]) == list(params[section]), stage
     assert sorted([*plan["train"], *plan["train_from"]]) == sorted(params["runs"])
     assert set(plan["parse_external"]) | set(plan["parse_described"]) == set(params["external"])
@@ -77,8 +76,8 @@ def test_each_stage_has_an_entry_of_parameters_and_the_plan_s_names_hang_togethe
     made = {f"data/index/{key}.csv" for key in whole["prepare"]}
     made |= {f"data/raw/{key}" for key in [*whole.get("occlude", {}), *rendered(every, name)]}
     made |= {f"data/raw/{key}/labels.h5" for key in rendered(every, name)}
-    made |= {f"data/parsers/{key}/weights.safetensors" for stage in ("train_parser", "train_photographs", "train_taught")
-             for key in whole[stage]}
+    made |= {f"data/parsers/{key}/weights.safetensors"
+             for stage in ("train_parser", "train_photographs", "train_taught") for key in whole[stage]}
     made |= {f"data/cache/{key}/parts.h5" for stage in ("parse", "parse_external", "parse_described")
              for key in whole[stage]}
     made |= {f"data/cache/{key}/crops.h5" for stage in CROPS for key in whole[stage]}
@@ -223,6 +222,44 @@ def test_masks_are_of_one_kind_in_training_and_in_matching(project):
         for name, dataset in (("a-on-here", "here"), ("a-on-there", "there"), ("c-on-there", "there")):
             assert by_data_set(plan)[name]["reads"] == f"data/cache/{dataset}{kind}/parts.h5"
         assert by_data_set(plan)["b-on-here"]["reads"] == "data/raw/here"
+
+
+TAUGHT = """
+include: [small]
+on: [default]
+datasets: {clothes: {layout: folder, raw: data/raw/clothes}, here: {layout: market, raw: data/raw/here}}
+parsers:
+  taught: {architecture: lraspp-reduced, data: parsing, layout: ccp, teacher: clothes-teacher, share: 0.5, init: none,
+           height: 128, width: 64, image_steps: 8, batch: 8, lr: 0.01, augment: flip, seed: 0, workers: 1}
+caches:
+  clothes-teacher: {like: parse, dataset: clothes}
+  here: {like: parse, parser: lraspp-reduced, weights: taught, dataset: here}
+"""
+
+
+def test_a_taught_parser_reads_its_teacher_s_photographs_and_goes_with_them(project):
+    Path("profiles/mine.yaml").write_text(TAUGHT)
+    composed = compose("mine")
+    plan = composed.plan["plan"]
+    assert plan["train_taught"] == {"taught": {"rendered": "data/raw/parsing", "raw": "data/raw/clothes",
+                                               "teacher": "data/cache/clothes-teacher/parts.h5"}}
+    assert composed.params["taught"]["taught"]["share"] == 0.5 and "teacher" not in composed.params["taught"]["taught"]
+    assert plan["parse"]["here"]["source"] == "data/parsers/taught/weights.safetensors"
+    without = compose("mine", ("here",)).plan["plan"]
+    assert not without["train_taught"] and not without["parse"] and list(without["prepare"]) == ["here"]
+
+
+@pytest.mark.parametrize(("old", "new", "message"), [
+    ("teacher: clothes-teacher", "teacher: clothes-taecher", "parsers.taught.teacher: .*'clothes-taecher'.*clothes-t"),
+    ("data: parsing", "data: parsong", "parsers.taught.data: .*'parsong'.*parsing"),
+    ("share: 0.5", "share: 1.5", "taught.taught.share: is 1.5; it is 0 to 1"),
+    ("layout: ccp, ", "", "taught.taught.layout: is missing"),
+])
+def test_what_is_wrong_with_a_taught_parser_is_named(project, old, new, message):
+    assert old in TAUGHT
+    Path("profiles/mine.yaml").write_text(TAUGHT.replace(old, new))
+    with pytest.raises(InputError, match=message):
+        compose("mine")
 
 
 @pytest.mark.parametrize(("old", "new", "message"), [
