@@ -143,7 +143,8 @@ def test_other_files_are_refused(tmp_path):
 
 
 def test_what_cannot_be_built_is_refused():
-    for change, words in (({"architecture": "unet"}, "lraspp, lraspp-reduced, deeplabv3"), ({"taxonomy": "lip20", "uv": True}, "u,v"),
+    for change, words in (({"architecture": "unet"}, "lraspp, lraspp-reduced, deeplabv3"),
+                          ({"taxonomy": "lip20", "uv": True}, "u,v"),
                           ({"init": "/nowhere.pth"}, "/nowhere.pth")):
         with pytest.raises(ValueError, match=words):
             parser_of(**change)
