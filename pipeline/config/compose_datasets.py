@@ -12,6 +12,7 @@ def add_rendered(made: Composition) -> None:
     made.plan["render"] = list(made.params["render"])
     for name in made.plan["render"]:
         check_new(made.known, "datasets", name, f"render.{name}")
+        made.known.rendered[name] = None
 
 
 def add_datasets(made: Composition) -> None:

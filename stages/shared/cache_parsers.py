@@ -90,12 +90,12 @@ def _external(cache: CacheParams, plan: ParsePlan, index: pd.DataFrame, device: 
     """The same of a parser from outside, and what else the maker says of it."""
     from stages.shared.external_parsers import external_parser  # only here: other caches do not depend on that code
     options = {name: value for name, value in dataclasses.asdict(cache).items()
-               if name in ("labels", "boxes", "input_height", "input_width", "min_score", "scale")}
+               if name in ("labels", "boxes", "input_height", "input_width", "min_score", "scale", "side", "border")}
     described = plan.description if isinstance(plan, DescribedParsePlan) else ""
     if cache.parser == "densepose":
         options["config"] = described
-    elif options["labels"].endswith((".yaml", ".yml")) and options["labels"] != described:
-        raise InputError(f"external.{key}.labels: is {options['labels']!r}, and plan.yaml has {described!r}; change it "
+    elif (labels := options.get("labels", "")).endswith((".yaml", ".yml")) and labels != described:
+        raise InputError(f"external.{key}.labels: is {labels!r}, and plan.yaml has {described!r}; change it "
                          "in the profile and compose again")
 
     parser = external_parser(cache.parser, source=plan.source, raw=Path(plan.raw), paths=index["path"].tolist(),

@@ -58,8 +58,8 @@ def test_each_stage_has_an_entry_of_parameters_and_the_plan_s_names_hang_togethe
     plan, params = every[name].plan["plan"], every[name].params
     assert set(STAGES) == {key for key, value in plan.items() if key in STAGES}
     for stage, section in (("render", "render"), ("prepare", "datasets"), ("occlude", "occlude"),
-                           ("train_parser", "parsers"), ("train_photographs", "photographs"), ("parse", "caches"),
-                           ("warp", "warps")):
+                           ("train_parser", "parsers"), ("train_photographs", "photographs"),
+                           ("train_taught", "taught"), ("parse", "caches"), ("warp", "warps")):
         assert list(plan[stage]) == list(params[section]), stage
     assert sorted([*plan["train"], *plan["train_from"]]) == sorted(params["runs"])
     assert set(plan["parse_external"]) | set(plan["parse_described"]) == set(params["external"])
@@ -76,19 +76,19 @@ def test_each_stage_has_an_entry_of_parameters_and_the_plan_s_names_hang_togethe
     made = {f"data/index/{key}.csv" for key in whole["prepare"]}
     made |= {f"data/raw/{key}" for key in [*whole.get("occlude", {}), *rendered(every, name)]}
     made |= {f"data/raw/{key}/labels.h5" for key in rendered(every, name)}
-    made |= {f"data/parsers/{key}/weights.safetensors" for stage in ("train_parser", "train_photographs")
-             for key in whole[stage]}
+    made |= {f"data/parsers/{key}/weights.safetensors"
+             for stage in ("train_parser", "train_photographs", "train_taught") for key in whole[stage]}
     made |= {f"data/cache/{key}/parts.h5" for stage in ("parse", "parse_external", "parse_described")
              for key in whole[stage]}
     made |= {f"data/cache/{key}/crops.h5" for stage in CROPS for key in whole[stage]}
     made |= {f"data/cache/{key}/dsap.h5" for key in whole["warp"]}
     made |= {f"data/runs/{key}/weights.safetensors" for stage in ("train", "train_from") for key in whole[stage]}
     given = set(every[name].folders.values())
-    for stage in ("prepare", "occlude", "train_parser", "train_photographs", "parse", *CROPS, "warp", "train",
-                  "train_from", "embed"):
+    for stage in ("prepare", "occlude", "train_parser", "train_photographs", "train_taught", "parse", *CROPS, "warp",
+                  "train", "train_from", "embed"):
         for key, entry in (by_data_set(plan) if stage == "embed" else plan[stage]).items():
-            for field in ("raw", "index", "source", "parts", "train_index", "train_parts", "reads", "weights",
-                          "seen_by"):
+            for field in ("raw", "rendered", "teacher", "index", "source", "parts", "train_index", "train_parts",
+                          "reads", "weights", "seen_by"):
                 assert field not in entry or entry[field] in made | given, (stage, key, field)
 
 
@@ -240,6 +240,7 @@ def test_a_run_says_what_it_reads_and_another_experiment_s_run_whose_it_is(every
 def test_parsers_from_outside_and_parsers_of_photographs_have_their_own_sections(every):
     for name, source, stage, description in (
             ("precomputed", "data/raw/parses", "parse_external", None),
+            ("bodypix", "data/raw/bodypix/MobileNetV1-x050-stride8.onnx", "parse_external", None),
             ("huggingface", "data/raw/checkpoint", "parse_external", None),
             ("densepose", "data/raw/densepose/model_final_162be9.pkl", "parse_described",
              "data/raw/densepose/densepose_rcnn_R_50_FPN_s1x.yaml")):
