@@ -162,14 +162,27 @@ def test_a_teacher_of_other_pictures_or_labels_is_refused_by_name(photographs, t
         taught(photographs, tmp_path / "absent.h5")
 
 
+def test_a_photograph_whose_labels_show_nobody_is_left_out_and_all_of_them_are_refused(tmp_path):
+    write_ccp(tmp_path)
+    maker = write_teacher(tmp_path, tmp_path / "parts.h5")
+    whole = taught(tmp_path, maker)
+    nobody = {"groundtruth": np.zeros((90, 70), np.uint8)}
+    savemat(whole.files[0].labels, nobody)
+    rest = taught(tmp_path, maker)
+    assert rest.paths == whole.paths[1:] and len(rest) == len(rest.rows) == len(rest.kept) == len(whole) - 1
+    assert all(np.array_equal(mine, yours) for mine, yours in zip(rest[0], whole[1], strict=True))
+    assert f"the labels of 1 photograph ('{whole.paths[0]}' first) show nobody, and are left out" in rest.remark()
+
+    for file in whole.files:
+        savemat(file.labels, nobody)
+    with pytest.raises(InputError, match=r"the labels of all \d+ photographs \(train\) show nobody") as caught:
+        taught(tmp_path, maker)
+    assert "\n" not in str(caught.value)
+
+
 def test_photographs_without_labels_are_refused(tmp_path):
     write_ccp(tmp_path)
     maker = write_teacher(tmp_path, tmp_path / "parts.h5")
-    first = taught(tmp_path, maker).files[0].labels
-    savemat(first, {"groundtruth": np.zeros((90, 70), np.uint8)})
-    with pytest.raises(InputError, match=f"{first.name}': labels nobody") as caught:
-        taught(tmp_path, maker)
-    assert "\n" not in str(caught.value)
     for file in (tmp_path / "annotations/pixel-level").iterdir():
         file.unlink()
     with pytest.raises(InputError, match="pixel-level': holds no .mat, so no photograph has labels"):
