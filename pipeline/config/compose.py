@@ -98,12 +98,16 @@ def _compose(name: str, profile: Entry, bases: dict[str, Composed], kept: tuple[
 def add_links(made: Composition, bases: dict[str, Composed]) -> None:
     """What users put or link under data/, for DVC's jobs in folders of their own; what others have is theirs.
 
-    Not the photographs that parsers learn from: several experiments may each train one, and an output has one owner.
+    Not the photographs that parsers learn from, nor what their teachers are made of: several experiments may each train
+    one, and an output has one owner.
     """
+    taught = {entry["teacher"] for entry in made.plan["train_taught"].values()}
     given = {name: path for name, path in made.folders.items()
              if name not in made.known.parsers and (made.kept is None or name in made.kept)}
     for section in ("parse_external", "parse_described"):
         for name, plan in made.plan[section].items():
+            if paths.cache(name, "parts.h5").as_posix() in taught:
+                continue
             given |= {f"{name}-{field}": plan[field] for field in ("source", "description") if field in plan}
     given |= {f"{name}-keypoints": plan["source"] for name, plan in made.plan["joints"].items()}
     taken = {entry["path"] for base in bases.values() for entry in all_links(base)}
@@ -123,7 +127,8 @@ def all_links(composed: Composed) -> Iterator[Entry]:
 
 
 KINDS = {"rendered or occluded set": ("render", "occlude"), "data set": ("prepare",),
-         "parser": ("train_parser", "train_photographs"), "cache": ("parse", "parse_external", "parse_described"),
+         "parser": ("train_parser", "train_photographs", "train_taught"),
+         "cache": ("parse", "parse_external", "parse_described"),
          "parse of crops": CROPS, "warp": ("warp",), "joints": ("joints",), "checkpoint": ("fetch",),
          "run": ("train", "train_from")}
 

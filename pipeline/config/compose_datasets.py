@@ -16,6 +16,7 @@ def add_rendered(made: Composition) -> None:
     made.plan["render"] = list(made.params["render"])
     for name in made.plan["render"]:
         check_new(made.known, "datasets", name, f"render.{name}")
+        made.known.rendered[name] = None
 
 
 def add_datasets(made: Composition) -> None:
@@ -41,6 +42,8 @@ def add_datasets(made: Composition) -> None:
         for member, numbered in members.items():
             check_new(made.known, "datasets", member, place)
             _add(made, member, Data(raw, numbered, rendered, joints))
+            if entry.get("hold_out"):
+                made.params["datasets"][member]["hold_out"] = entry["hold_out"]
 
 
 def add_occluded(made: Composition) -> None:

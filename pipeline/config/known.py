@@ -51,6 +51,7 @@ class Run:
 class Known:
     """What an experiment and those that it stands on have, by name."""
 
+    rendered: dict[str, None] = field(default_factory=dict)  # sets of rendered people, those for parsers too
     datasets: dict[str, Data] = field(default_factory=dict)
     trials: dict[str, int] = field(default_factory=dict)  # data sets of a repeated protocol -> how often
     parsers: dict[str, str] = field(default_factory=dict)  # -> the rendered set or folder it learns from

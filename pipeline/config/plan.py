@@ -27,6 +27,13 @@ class FolderPlan:
 
 
 @dataclass(frozen=True)
+class TaughtPlan:
+    rendered: str  # the folder of a rendered set
+    raw: str  # the folder of photographs
+    teacher: str  # the parts.h5 of the same photographs that divides them
+
+
+@dataclass(frozen=True)
 class PreparePlan(FolderPlan):
     needs: tuple[str, ...] = ()  # train | test: the images that the experiment's runs train and are scored on
 
@@ -283,6 +290,7 @@ class Plan:
     occlude: dict[str, OccludePlan]
     train_parser: dict[str, FolderPlan]
     train_photographs: dict[str, FolderPlan]
+    train_taught: dict[str, TaughtPlan]
     parse: dict[str, ParsePlan]
     parse_external: dict[str, ParsePlan]
     parse_described: dict[str, DescribedParsePlan]

@@ -25,6 +25,7 @@ from pipeline.config.schema import (
     PhotographsParams,
     RenderParams,
     RunParams,
+    TaughtParams,
     WarpParams,
 )
 from pipeline.config.yaml12 import read_yaml
@@ -38,9 +39,9 @@ SCALARS = ("device", "precision", "threads")
 # are the parameters of the kinds beside.
 SECTIONS: dict[str, tuple[dict[str, type], tuple[type, ...]]] = {
     "render": ({}, (RenderParams,)),
-    "datasets": ({"layout": str, "raw": str, "joints": bool, "trials": int}, ()),
+    "datasets": ({"layout": str, "raw": str, "joints": bool, "trials": int, "hold_out": int}, ()),
     "occlude": ({"dataset": str}, (OccludeParams,)),
-    "parsers": ({"data": str, "raw": str}, (ParserParams, PhotographsParams)),
+    "parsers": ({"data": str, "raw": str, "teacher": str}, (ParserParams, PhotographsParams, TaughtParams)),
     "caches": ({"dataset": str, "datasets": list, "weights": str, "source": str, "config": str},
                (CacheParams, *EXTERNAL.values())),
     "warps": ({"dataset": str, "parts": str}, (WarpParams,)),
