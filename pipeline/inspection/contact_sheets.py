@@ -107,7 +107,7 @@ def map_tiles(maps: dict[str, np.ndarray], taxonomy: str) -> list[Tile]:
     count = len(TAXONOMIES[taxonomy])
     tiles = [Tile(colours(np.minimum(maps["native"], count - 1), count), f"native\n{taxonomy}"),
              Tile(part_colours(labels), "8 parts"),
-             Tile(visibility_bars(maps["visibility"], *labels.shape), "visibility\nbackground first"),
+             Tile(visibility_bars(maps["visibility"], *labels.shape), "visibility"),
              Tile(heat(maps["entropy"]), "entropy")]
     if "uv" in maps:
         body = maps["native"] > 0
@@ -117,7 +117,7 @@ def map_tiles(maps: dict[str, np.ndarray], taxonomy: str) -> list[Tile]:
     tiles += [Tile(grey(values), f"p({name})\nv {seen / 255:.2f}")
               for name, values, seen in zip(PARTS8, maps["probs/parts8"], maps["visibility"], strict=True)]
     four = zip(PARTS4, maps["probs/parts4"], strict=True)
-    return tiles + [Tile(grey(values), f"p4({name})") for name, values in four]
+    return tiles + [Tile(grey(values), f"p4 {name}") for name, values in four]
 
 
 def texel_tiles(dsap: np.ndarray, valid: np.ndarray) -> list[Tile]:
