@@ -2,8 +2,8 @@
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from pipeline.retrieval.opening import OURS, open_features, zeros
 from pipeline.retrieval.paired import identity_sums, means
 from pipeline.retrieval.ranking import JUNK, evaluate
 from pipeline.retrieval.scores import Scores, sums_of
-from stages.shared.ignoring import given_index, leave_out
+from stages.shared.ignoring import given_index, in_order, leave_out
 
 NAMES = {"rank1": "rank-1", "mAP": "mAP"}
 ROUNDED = 0.011  # percent: what a result's two decimals and its features' may differ by
@@ -72,7 +72,7 @@ def _scored(path: Path, file: Path, given: argparse.Namespace) -> Seed:
     ours = file.suffix.lower() in OURS
     embedded = open_features(file, distance=None if ours else given.distance,
                              reduction=None if ours else given.reduction)
-    embedded, excluded = leave_out(_in_order(embedded, given.index), given)
+    embedded, excluded = leave_out(in_order(embedded, given_index(given.index)), given)
     for sentence in zeros(embedded, file):
         print(sentence, file=sys.stderr)
 
@@ -84,22 +84,6 @@ def _scored(path: Path, file: Path, given: argparse.Namespace) -> Seed:
         raise InputError(f"{str(file)!r}: {error}") from error
     made = embedded.provenance | {"distance": embedded.matching.distance, "reduction": embedded.matching.reduction}
     return Seed(path, made, *identity_sums(scores), trials, scores, excluded)
-
-
-def _in_order(embedded: Embedded, index: str | None) -> Embedded:
-    """Features under the index's keys where they have its paths, sorted by them; by rows where nothing is named."""
-    if not embedded.named:
-        return embedded
-    frame = given_index(index)
-    names = []
-    for part, keys in (("query", embedded.query_key), ("gallery", embedded.gallery_key)):
-        rows = None if frame is None else frame[frame["split"] == part]
-        known: Mapping[str, str] = {} if rows is None else dict(zip(rows["path"], rows["image"], strict=True))
-        names.append(np.array([known.get(key, key) for key in keys.tolist()]))
-    embedded = replace(embedded, query_key=names[0], gallery_key=names[1])
-    if all((keys[:-1] <= keys[1:]).all() for keys in names):  # as those of this project are
-        return embedded
-    return embedded.take(*(np.argsort(keys, kind="stable") for keys in names))
 
 
 def same_queries(seeds: Sequence[Seed]) -> None:

@@ -1,8 +1,11 @@
-"""--ignore and --index of the commands that score features: an exclusion list, and whose paths it has."""
+"""--ignore and --index of the commands that score features: an exclusion list, and which pictures features are of."""
 
 import argparse
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from pipeline.base.errors import InputError
@@ -38,3 +41,18 @@ def leave_out(embedded: Embedded, given: argparse.Namespace) -> tuple[Embedded, 
             raise InputError(f"{given.index!r}: has no image {strange[0]!r}, which is among the features; give the "
                              "index that they were made by")
     return without(embedded, read_exclusions(given.ignore), places=places)
+
+
+def in_order(embedded: Embedded, frame: pd.DataFrame | None) -> Embedded:
+    """Features under the index's keys where they have its paths, sorted by them; by rows where nothing is named."""
+    if not embedded.named:
+        return embedded
+    names = []
+    for part, keys in (("query", embedded.query_key), ("gallery", embedded.gallery_key)):
+        rows = None if frame is None else frame[frame["split"] == part]
+        known: Mapping[str, str] = {} if rows is None else dict(zip(rows["path"], rows["image"], strict=True))
+        names.append(np.array([known.get(key, key) for key in keys.tolist()]))
+    embedded = replace(embedded, query_key=names[0], gallery_key=names[1])
+    if all((keys[:-1] <= keys[1:]).all() for keys in names):  # as those of this project are
+        return embedded
+    return embedded.take(*(np.argsort(keys, kind="stable") for keys in names))
