@@ -114,6 +114,9 @@ def _source(made: Composition, entry: Entry, dataset: str | None, place: str) ->
     if parser in EXTERNAL:
         raise InputError(f"{place}.source: is missing; write the file or folder that {parser} reads")
     if parser == ORACLE:
+        if entry.get("fit", "stretch") != "stretch":
+            raise InputError(f"{place}.fit: is {entry['fit']!r}, and the {ORACLE} sees no images: its labels are of "
+                             "whole ones already; take it out")
         if dataset is not None and not made.known.datasets[dataset].rendered:
             raise InputError(f"{place}.parser: is {ORACLE!r}, and {dataset!r} is no rendered set, whose ground truth "
                              "that is; take another parser")

@@ -103,6 +103,8 @@ class CacheParams:
     width: int = count("pixels of the parser's input and of the cached labels", low=16, high=SIDE)
     batch: int = count("images per forward pass; the last bit of a probability depends on it")
     threads: int = count("CPU threads of a forward pass; likewise", high=1024)
+    fit: str = doc("images in the parser's input: its proportions, or their own with edges repeated",
+                   choices=("stretch", "keep"), neutral="stretch")
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,7 @@ class PrecomputedParams(CacheParams):
     min_score: float = share("the least score of a JSON's detections")
     scale: float = doc("pixels of the pictures that the tool saw over those of the images: 2 where they were twice as "
                        "large", low=0.01, high=100, neutral=1.0)
+    fit: str = doc("parses made elsewhere are of whole images already", choices=("stretch",), neutral="stretch")
 
 
 ExternalParams = BodyPixParams | DensePoseParams | HuggingFaceParams | PrecomputedParams

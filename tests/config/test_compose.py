@@ -13,7 +13,7 @@ from pipeline.base.errors import InputError
 from pipeline.config.compose import Composed, compose, outputs
 from pipeline.config.loader import load_experiment, parse
 from pipeline.config.plan import Plan
-from pipeline.config.schema import Params
+from pipeline.config.schema import Params, without_neutral
 from pipeline.config.writer import params_text, plan_text
 from tests.config.conftest import ROOT, experiments
 from tests.helpers.bare_params import by_data_set
@@ -351,6 +351,24 @@ caches:
     assert plan["parse"]["a"]["source"] == "other/weights.safetensors"
     assert plan["parse"]["b"]["source"] == "data/raw/synth-partial/labels.h5"
     assert plan["parse_described"]["c"]["description"] == "my.yaml"
+
+
+def test_what_sees_no_images_cannot_keep_their_proportions(project):
+    """The oracle and parses made elsewhere; where nothing is said of `fit`, params.yaml says nothing either."""
+    entry = "include: [small]\non: [default]\ncaches: {{a: {{like: parse, dataset: synth-partial, {}}}}}\n"
+    profile = Path("profiles/mine.yaml")
+    profile.write_text(entry.format("fit: keep"))
+    assert compose("mine").params["caches"]["a"]["fit"] == "keep"
+    profile.write_text(entry.format("fit: stretch"))
+    assert "fit" not in without_neutral(parse(Params, compose("mine").params, ""))["caches"]["a"]
+    profile.write_text(entry.format("fit: keep, parser: oracle"))
+    with pytest.raises(InputError, match="caches.a.fit: is 'keep', and the oracle sees no images.*take it out"):
+        compose("mine")
+    profile.write_text("include: [small]\non: [default]\ncaches: {a: {dataset: synth-partial, parser: precomputed, "
+                       "source: maps, labels: lip20, min_score: 0.5, height: 128, width: 64, batch: 16, threads: 2, "
+                       "fit: keep}}\n")
+    with pytest.raises(InputError, match=r"external.a.fit: is 'keep'.*stretch"):
+        parse(Params, compose("mine").params, "")
 
 
 TRIALS = """

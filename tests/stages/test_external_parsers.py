@@ -208,7 +208,10 @@ def test_bodypix_becomes_a_sound_cache_that_says_its_size_and_border(root):
     assert (maker["side"], maker["border"], maker["input"]) == (257, 0.1, [257, 129])
     assert maker["onnxruntime"] == onnxruntime.__version__ and len(maker["source_sha256"]) == 64
     cache.close()
-    assert parse(experiment("tiny.onnx", parser="bodypix", side=193, border=0.0)).maker["input"] == [193, 97]
+    assert "fit" not in maker
+    again = parse(experiment("tiny.onnx", parser="bodypix", side=193, border=0.0, fit="keep"))
+    assert (again.maker["input"], again.maker["fit"]) == ([193, 97], "keep")
+    again.close()
     with pytest.raises(InputError, match=r"`side`.* is 256 .*choose 241 or 257"):
         stage.run(experiment("tiny.onnx", parser="bodypix", side=256), "tiny")
 
