@@ -38,6 +38,8 @@ def add_datasets(made: Composition) -> None:
         for member, numbered in members.items():
             check_new(made.known, "datasets", member, place)
             _add(made, member, Data(raw, numbered, rendered, joints))
+            if entry.get("hold_out"):
+                made.params["datasets"][member]["hold_out"] = entry["hold_out"]
 
 
 def add_occluded(made: Composition) -> None:

@@ -46,6 +46,8 @@ class RenderParams:
 @dataclass(frozen=True)
 class DatasetParams:
     layout: str = doc("how the raw folder is laid out: market | csv | market1501 | duke | ... (docs/datasets.md)")
+    hold_out: int = count("so many of its training people are the queries and the gallery, to choose on, and its own "
+                          "test people are left out; 0 is none", low=0, neutral=0)
 
 
 @dataclass(frozen=True)
