@@ -240,6 +240,7 @@ def test_a_run_says_what_it_reads_and_another_experiment_s_run_whose_it_is(every
 def test_parsers_from_outside_and_parsers_of_photographs_have_their_own_sections(every):
     for name, source, stage, description in (
             ("precomputed", "data/raw/parses", "parse_external", None),
+            ("bodypix", "data/raw/bodypix/MobileNetV1-x050-stride8.onnx", "parse_external", None),
             ("huggingface", "data/raw/checkpoint", "parse_external", None),
             ("densepose", "data/raw/densepose/model_final_162be9.pkl", "parse_described",
              "data/raw/densepose/densepose_rcnn_R_50_FPN_s1x.yaml")):
@@ -275,6 +276,24 @@ caches:
     assert plan["parse_described"]["c"]["description"] == "my.yaml"
 
 
+def test_what_sees_no_images_cannot_keep_their_proportions(project):
+    """The oracle and parses made elsewhere; where nothing is said of `fit`, params.yaml says nothing either."""
+    entry = "include: [small]\non: [default]\ncaches: {{a: {{like: parse, dataset: synth-partial, {}}}}}\n"
+    profile = Path("profiles/mine.yaml")
+    profile.write_text(entry.format("fit: keep"))
+    assert compose("mine").params["caches"]["a"]["fit"] == "keep"
+    profile.write_text(entry.format("fit: stretch"))
+    assert "fit" not in without_neutral(parse(Params, compose("mine").params, ""))["caches"]["a"]
+    profile.write_text(entry.format("fit: keep, parser: oracle"))
+    with pytest.raises(InputError, match="caches.a.fit: is 'keep', and the oracle sees no images.*take it out"):
+        compose("mine")
+    profile.write_text("include: [small]\non: [default]\ncaches: {a: {dataset: synth-partial, parser: precomputed, "
+                       "source: maps, labels: lip20, min_score: 0.5, height: 128, width: 64, batch: 16, threads: 2, "
+                       "fit: keep}}\n")
+    with pytest.raises(InputError, match=r"external.a.fit: is 'keep'.*stretch"):
+        parse(Params, compose("mine").params, "")
+
+
 @pytest.mark.parametrize(("run", "said"), [
     ("{of: sgsfa, match: {features: part}}", "is 'part' (did you mean 'parts'?); sgsfa matches by parts | "
      "parts_and_whole | semantic | spatial"),
@@ -301,59 +320,3 @@ def test_every_training_finds_how_its_run_is_matched(name):
     composed = compose(name)
     trained = composed.plan["plan"]["train"] | composed.plan["plan"]["train_from"]
     assert trained.keys() <= composed.params["results"].keys()
-
-
-def test_what_sees_no_images_cannot_keep_their_proportions(project):
-    """The oracle and parses made elsewhere; where nothing is said of `fit`, params.yaml says nothing either."""
-    entry = "include: [small]\non: [default]\ncaches: {{a: {{like: parse, dataset: synth-partial, {}}}}}\n"
-    profile = Path("profiles/mine.yaml")
-    profile.write_text(entry.format("fit: keep"))
-    assert compose("mine").params["caches"]["a"]["fit"] == "keep"
-    profile.write_text(entry.format("fit: stretch"))
-    assert "fit" not in without_neutral(parse(Params, compose("mine").params, ""))["caches"]["a"]
-    profile.write_text(entry.format("fit: keep, parser: oracle"))
-    with pytest.raises(InputError, match="caches.a.fit: is 'keep', and the oracle sees no images.*take it out"):
-        compose("mine")
-    profile.write_text("include: [small]\non: [default]\ncaches: {a: {dataset: synth-partial, parser: precomputed, "
-                       "source: maps, labels: lip20, min_score: 0.5, height: 128, width: 64, batch: 16, threads: 2, "
-                       "fit: keep}}\n")
-    with pytest.raises(InputError, match=r"external.a.fit: is 'keep'.*stretch"):
-        parse(Params, compose("mine").params, "")
-
-
-TAUGHT = """
-include: [small]
-on: [default]
-datasets: {clothes: {layout: folder, raw: data/raw/clothes}, here: {layout: market, raw: data/raw/here}}
-parsers:
-  taught: {architecture: lraspp-reduced, data: parsing, layout: ccp, teacher: clothes-teacher, share: 0.5, init: none,
-           height: 128, width: 64, image_steps: 8, batch: 8, lr: 0.01, augment: flip, seed: 0, workers: 1}
-caches:
-  clothes-teacher: {like: parse, dataset: clothes}
-  here: {like: parse, parser: lraspp-reduced, weights: taught, dataset: here}
-"""
-
-
-def test_a_taught_parser_reads_its_teacher_s_photographs_and_goes_with_them(project):
-    Path("profiles/mine.yaml").write_text(TAUGHT)
-    composed = compose("mine")
-    plan = composed.plan["plan"]
-    assert plan["train_taught"] == {"taught": {"rendered": "data/raw/parsing", "raw": "data/raw/clothes",
-                                               "teacher": "data/cache/clothes-teacher/parts.h5"}}
-    assert composed.params["taught"]["taught"]["share"] == 0.5 and "teacher" not in composed.params["taught"]["taught"]
-    assert plan["parse"]["here"]["source"] == "data/parsers/taught/weights.safetensors"
-    without = compose("mine", ("here",)).plan["plan"]
-    assert not without["train_taught"] and not without["parse"] and list(without["prepare"]) == ["here"]
-
-
-@pytest.mark.parametrize(("old", "new", "message"), [
-    ("teacher: clothes-teacher", "teacher: clothes-taecher", "parsers.taught.teacher: .*'clothes-taecher'.*clothes-t"),
-    ("data: parsing", "data: parsong", "parsers.taught.data: .*'parsong'.*parsing"),
-    ("share: 0.5", "share: 1.5", "taught.taught.share: is 1.5; it is 0 to 1"),
-    ("layout: ccp, ", "", "taught.taught.layout: is missing"),
-])
-def test_what_is_wrong_with_a_taught_parser_is_named(project, old, new, message):
-    assert old in TAUGHT
-    Path("profiles/mine.yaml").write_text(TAUGHT.replace(old, new))
-    with pytest.raises(InputError, match=message):
-        compose("mine")
