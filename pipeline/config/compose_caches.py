@@ -2,6 +2,7 @@
 
 from pipeline.base.errors import InputError
 from pipeline.config import paths
+from pipeline.config.checkpoints import checkpoint_source
 from pipeline.config.known import Composition, Parsed, check_new, drop, find, keeps
 from pipeline.config.names import known_name, nearest
 from pipeline.config.profiles import Entry, entries, take
@@ -110,7 +111,8 @@ def _source(made: Composition, entry: Entry, dataset: str | None, place: str) ->
                          f"{', '.join(PARSERS)}")
     weights = entry.pop("weights", None)
     if "source" in entry:
-        return entry.pop("source")
+        source = entry.pop("source")
+        return checkpoint_source(made, source, f"{place}.source") if parser == "huggingface" else source
     if parser in EXTERNAL:
         raise InputError(f"{place}.source: is missing; write the file or folder that {parser} reads")
     if parser == ORACLE:

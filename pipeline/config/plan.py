@@ -44,6 +44,12 @@ class LinkPlan:
 
 
 @dataclass(frozen=True)
+class FetchPlan:
+    repository: str  # of the Hub
+    revision: str  # its commit
+
+
+@dataclass(frozen=True)
 class OccludePlan:
     index: str
     raw: str
@@ -82,6 +88,14 @@ class WarpPlan:
     index: str
     raw: str
     parts: str  # the parts.h5 whose u,v it is warped by
+
+
+@dataclass(frozen=True)
+class JointsPlan:
+    dataset: str
+    index: str
+    raw: str
+    source: str  # a checkpoint, or key points that others made
 
 
 @dataclass(frozen=True)
@@ -270,6 +284,7 @@ class Plan:
     on: tuple[str, ...]  # experiments whose data sets, caches and runs it uses
     owners: dict[str, str]  # the experiment of each run that is another's
     link: dict[str, LinkPlan]
+    fetch: dict[str, FetchPlan]
     render: tuple[str, ...]
     prepare: dict[str, PreparePlan]
     occlude: dict[str, OccludePlan]
@@ -283,6 +298,7 @@ class Plan:
     parse_crops_external: dict[str, CropsPlan]
     parse_crops_described: dict[str, DescribedCropsPlan]
     warp: dict[str, WarpPlan]
+    joints: dict[str, JointsPlan]
     train: dict[str, TrainPlan]
     train_from: dict[str, StartedTrainPlan]
     embed: dict[str, EmbedPlan]

@@ -19,6 +19,7 @@ from pipeline.config.names import check_name, known_name, nearest
 from pipeline.config.schema import (
     EXTERNAL,
     CacheParams,
+    JointsParams,
     OccludeParams,
     ParserParams,
     PhotographsParams,
@@ -44,6 +45,7 @@ SECTIONS: dict[str, tuple[dict[str, type], tuple[type, ...]]] = {
     "caches": ({"dataset": str, "datasets": list, "weights": str, "source": str, "config": str},
                (CacheParams, *EXTERNAL.values())),
     "warps": ({"dataset": str, "parts": str}, (WarpParams,)),
+    "joints": ({"dataset": str, "source": str}, (JointsParams,)),
     "runs": ({"of": str, "train_on": str, "eval_on": list, "cache": str, "masks": list, "model": dict,
               "match": dict, "features_dtype": str, "visible_by": str}, (RunParams,)),
     "report": ({"title": str, "pictures": str, "parser": str}, ()),

@@ -130,7 +130,7 @@ class BodyPixParams(CacheParams):
 @dataclass(frozen=True)
 class HuggingFaceParams(CacheParams):
     parser: str = doc("a semantic segmentation checkpoint of transformers", choices=("huggingface",))
-    labels: str = doc("its label map: lip20 | cihp20 | atr18 | pascal7 | ccp59 | a .yaml")
+    labels: str = doc("its label map: lip20 | cihp20 | atr18 | pascal7 | ccp59 | fashn18 | sapiens28 | a .yaml")
     input_height: int = count("pixels of the network's input; 0 is `height`", low=0, high=SIDE)
     input_width: int = count("pixels of the network's input; 0 is `width`", low=0, high=SIDE)
 
@@ -138,8 +138,9 @@ class HuggingFaceParams(CacheParams):
 @dataclass(frozen=True)
 class PrecomputedParams(CacheParams):
     parser: str = doc("parses that another tool wrote", choices=("precomputed",))
-    labels: str = doc("a label map (lip20 | cihp20 | atr18 | pascal7 | ccp59 | a .yaml) | iuv | iuv-rgb | json")
-    min_score: float = share("the least score of a JSON's detections")
+    labels: str = doc("a label map (lip20 | cihp20 | atr18 | pascal7 | ccp59 | fashn18 | sapiens28 | a .yaml; of .npy "
+                      "pifpaf36 | pifpaf8 | pifpaf5) | iuv | iuv-rgb | json | keypoints")
+    min_score: float = share("the least score of a JSON's detections, or of a key point")
     scale: float = doc("pixels of the pictures that the tool saw over those of the images: 2 where they were twice as "
                        "large", low=0.01, high=100, neutral=1.0)
     fit: str = doc("parses made elsewhere are of whole images already", choices=("stretch",), neutral="stretch")
@@ -165,6 +166,15 @@ class WarpParams:
     width: int = count("pixels; image and u,v are resized to this before warping", low=16, high=SIDE)
     texels: int = count("S, the side of a DSAP image (DSA 3.1)", low=4, high=1024)
     alignment: str = doc("csa: each part's bounding box, resized (DSA Table 4)", choices=("dsap", "csa"))
+
+
+@dataclass(frozen=True)
+class JointsParams:
+    estimator: str = doc("vitpose: a checkpoint of transformers; kpr: its folder of key points; coco: a JSON of all",
+                         choices=("vitpose", "kpr", "coco"))
+    batch: int = count("images per forward pass of vitpose", neutral=32)
+    scale: float = doc("pixels of the pictures that the estimator of kpr or coco saw over those of the images",
+                       low=0.01, high=100, neutral=1.0)
 
 
 # kinds of entries whose keys depend on one of them: that key, and the keys' dataclass by its value
@@ -250,5 +260,6 @@ class Params:
     external: dict[str, ExternalParams] = doc("parses by parsers from outside")
     crops: dict[str, CropsParams] = doc("parses of what SGAM's crop leaves of each image")
     warps: dict[str, WarpParams] = doc("images warped onto the body's surface")
+    joints: dict[str, JointsParams] = doc("joints of real sets' people, for SORN's row +P")
     runs: dict[str, RunParams] = doc("networks, and how each is trained")
     results: dict[str, ResultParams] = doc("how a trained network is matched: one of a run's own name, and others")

@@ -23,7 +23,7 @@ from pipeline.base.errors import InputError
 from pipeline.caches.parts_layout import READING
 from pipeline.parsing.engine import Forward
 from pipeline.parsing.label_map import LabelMap, label_map_sha256, read_label_map
-from pipeline.parsing.precomputed import IUV, Precomputed, source_sha256
+from pipeline.parsing.precomputed import IUV, KEYPOINTS, Precomputed, source_sha256
 
 NAMES = ("bodypix", "densepose", "huggingface", "precomputed")
 
@@ -47,11 +47,11 @@ def external_parser(name: str, *, source: str, raw: Path, paths: Sequence[str], 
                     border: float = 0.1) -> External:
     """The parser `name` (bodypix | densepose | huggingface | precomputed).
 
-    source: weights, checkpoint or parses; labels: a label map, for precomputed also iuv | iuv-rgb | json (densepose
-    needs none); config: densepose's configuration; boxes: its whole | detect; input_height, input_width: the network's
-    input, 0 its own choice (densepose takes the smaller one as its short side); min_score: of detections; scale: of
-    the pictures that precomputed parses were made of; side, border: of BodyPix's input. InputError names the file and
-    the remedy.
+    source: weights, checkpoint or parses; labels: a label map, for precomputed also iuv | iuv-rgb | json |
+    keypoints (densepose needs none); config: densepose's configuration; boxes: its whole | detect; input_height,
+    input_width: the network's input, 0 its own choice (densepose takes the smaller one as its short side); min_score:
+    of detections; scale: of the pictures that precomputed parses were made of; side, border: of BodyPix's input.
+    InputError names the file and the remedy.
     """
     try:
         if name == "bodypix":
@@ -73,8 +73,8 @@ def external_parser(name: str, *, source: str, raw: Path, paths: Sequence[str], 
         print(remark, file=sys.stderr)
     made: dict[str, Any] = {"labels": labels, "scale": scale, "reading": READING}
     if parser.map:
-        made["labels_sha256"] = label_map_sha256(labels)
-    if labels == "json":
+        made["labels_sha256"] = label_map_sha256(parser.map.path)
+    if labels in ("json", KEYPOINTS):
         made["min_score"] = min_score
     return External(parser, parser.taxonomy, parser.uv, labels in IUV, source_sha256(source), made)
 

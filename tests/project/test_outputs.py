@@ -1,5 +1,6 @@
 """Outputs that cannot be written: one sentence from every command, before it reads anything, and no half of a file."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -28,6 +29,8 @@ COMMANDS: dict[str, tuple[list[str], list[str], list[str]]] = {
     "compose": (["figures", "--force"], ["experiments/figures/params.yaml", "experiments/figures/plan.yaml",
                                          "experiments/figures/dvc.yaml"], []),
     "render": (["people"], [], ["data/raw/people"]),
+    "fetch": (["hub"], [], ["data/checkpoints/hub"]),
+    "joints": (["tiny"], ["data/cache/tiny/joints.h5"], []),
     "prepare": (["people"], ["data/index/people.csv", "data/index/people.txt"], []),
     "occlude": (["people-hidden"], [], ["data/raw/people-hidden"]),
     "train_parser": (["small"], ["data/parsers/small/weights.safetensors", "data/results/parsers/small.json"], []),
@@ -55,7 +58,8 @@ COMMANDS: dict[str, tuple[list[str], list[str], list[str]]] = {
     "tools.search": ([f"{RAW}/query/0030_c1s1_000000_00.png", f"{RAW}/gallery", "baseline", "--out", "search/out"],
                      ["search/out/ranks.png", "search/out/ranks.csv"], []),
 }
-LIKELY = [name for name in COMMANDS if name not in ("compose", "parse_crops", "report", "paper_tables", "paper_figure")]
+LIKELY = [name for name in COMMANDS if name not in ("compose", "fetch", "parse_crops", "report", "paper_tables",
+                                                   "paper_figure")]
 
 
 def sections() -> tuple[Entry, Entry]:
@@ -75,9 +79,12 @@ def sections() -> tuple[Entry, Entry]:
         "taught": {"taught": {**parser, "layout": "ccp", "share": 0.5}},
         "caches": {"tiny": {"parser": "oracle", **size, "batch": 4, "threads": 1}},
         "crops": {"tiny-crops": {"thresholds": [0.2] * 4, "scores": "normalised"}},
-        "warps": {"tiny": {**size, "texels": 8, "alignment": "dsap"}}}
+        "warps": {"tiny": {**size, "texels": 8, "alignment": "dsap"}},
+        "joints": {"tiny": {"estimator": "coco"}}}
     tiny = {"dataset": "tiny", "index": "tiny/index.csv", "raw": "tiny/raw"}
     plan |= {
+        "fetch": {"hub": {"repository": "owner/name", "revision": "0" * 40}},
+        "joints": {"tiny": {**tiny, "source": "tiny/points.json"}},
         "prepare": {"people": {"raw": "market"}},
         "occlude": {"people-hidden": {"index": shown["index"], "raw": RAW}},
         "train_parser": {"small": {"raw": "parsing"}}, "train_photographs": {"photos": {"raw": "photographs"}},
@@ -208,7 +215,9 @@ def made(server, tmp_path_factory) -> Path:
     folder = write_project(tmp_path_factory.mktemp("made"))
     frame = write_fake_set(folder / RAW, folder / paths.index(DATA), ids=30)
     write_fake_caches(folder / f"data/cache/{DATA}", folder / RAW, frame)
-    write_set(folder / "tiny", 12)
+    images = write_set(folder / "tiny", 12)["path"]
+    people = [{"image_id": path, "keypoints": [1.0] * 51} for path in images]
+    (folder / "tiny/points.json").write_text(json.dumps(people))
     render_dataset(Plan(key="parsing", kind="parsing", seed=0, height=HEIGHT, width=WIDTH, train_ids=2, train_images=3,
                         test_ids=2, query_images=1, gallery_images=2), folder / "parsing", 1)
     WRITE["lip"](folder / "photographs")

@@ -89,6 +89,23 @@ def test_label_pngs_become_a_sound_cache(root, labels, count):
     assert len(cache.maker["source_sha256"]) == 64 and "min_score" not in cache.maker
 
 
+@pytest.mark.parametrize(("labels", "end"), [("pifpaf36", ".npy"), ("keypoints", ".jpg_keypoints.json")])
+def test_fields_and_key_points_become_a_sound_cache(root, labels, end):
+    random = np.random.default_rng(0)
+    (root / "maps/query").mkdir(parents=True)
+    for number, path in enumerate(read_index(root / "index.csv")["path"]):
+        place = (root / "maps" / path).with_suffix(end)
+        if labels == "keypoints":
+            points = random.uniform(0, [WIDTH, HEIGHT, 1], (17, 3))
+            place.write_text(json.dumps([{"keypoints": points.tolist(), "is_target": True}] * (number > 0)))
+        else:
+            np.save(place, random.uniform(0, number > 0, (36, HEIGHT // 8 + 1, WIDTH // 8 + 1)).astype(np.float32))
+    cache = parse(precomputed(labels))
+    assert (cache.maker["exact"], cache.maker["taxonomy"], cache.maker["labels"]) == (False, "densepose24", labels)
+    assert len(cache.maker["labels_sha256"]) == 64 and ("min_score" in cache.maker) == (labels == "keypoints")
+    assert "uv" not in cache and cache.column("status").tolist() == ["no person"] + ["parsed"] * (COUNT - 1)
+
+
 def test_a_label_map_of_one_s_own_is_the_plan_s(root):
     """What DVC depends on and what is read are one file: another one in params.yaml is an error, not a stale cache."""
     maps = write_maps(root, 2)
