@@ -14,7 +14,7 @@ from pipeline.base.images import fit, nearest
 from pipeline.base.progress import progress
 from pipeline.base.seeds import rng
 from pipeline.caches.cache import Cache
-from pipeline.parsing.augmentation import Sample
+from pipeline.parsing.augmentation import UNKNOWN, Sample
 from pipeline.parsing.label_map import read_label_map
 from pipeline.parsing.photograph_set import labelled_sha256, person_box, read_labelled, remark
 from pipeline.parsing.published_sets import Labelled, pick_labelled
@@ -32,8 +32,9 @@ class TaughtPhotographs:
     DensePose-24 labels of which `teacher`, a parts.h5 of the same photographs, divides what the hand's leave open.
 
     As a sequence they are pictures of the person and AROUND, TALL high at most; `sample` cuts the person out at
-    height x width. InputError where the folder is not as the layout has it, a file is damaged, a photograph shows
-    nobody, or the cache has other labels or was made of other photographs.
+    height x width. Of a photograph whose labels are all background nothing is known. InputError where the folder is not
+    as the layout has it, a file is damaged, no photograph labels anybody, or the cache has other labels or was made of
+    other photographs.
     """
 
     taxonomy, uv = "densepose24", False
@@ -55,6 +56,12 @@ class TaughtPhotographs:
                 break
             self.kept.append(picture)
 
+        self.empty = [entry.labels for (_, labels, _), entry in zip(self.kept, self.files, strict=False)
+                      if (labels == UNKNOWN).all()]
+        if len(self.empty) == len(self.kept):
+            raise InputError(f"{os.fspath(self.files[0].labels)!r}: labels nobody, and neither do the other "
+                             f"{len(self.kept) - 1} of part {part}; unpack the data set again, or change `raw`")
+
     def __len__(self) -> int:
         return len(self.files)
 
@@ -64,8 +71,11 @@ class TaughtPhotographs:
         return self.kept[place] if place < len(self.kept) else self._read(self.files[place], place)
 
     def remark(self) -> str:
-        """What a user should hear: that the part is not what was published; "" where it is."""
-        return remark(self.layout, self.part, len(self))
+        """What a user should hear: that the part is not what was published, or that photographs in it label nobody; ""
+        where neither is so."""
+        empty = (f"{self.part}: {len(self.empty)} photographs label nobody and teach nothing, the first "
+                 f"{os.fspath(self.empty[0])!r}") if self.empty else ""
+        return "; ".join(filter(None, (remark(self.layout, self.part, len(self)), empty)))
 
     def sample(self, place: int) -> Sample:
         """Photograph number `place`, cut to the person."""
@@ -79,9 +89,9 @@ class TaughtPhotographs:
         teacher = nearest(self.teacher.read("native", int(self.rows[place])), *clothes.shape)
         worn = np.asarray(self.allowed.any(axis=1))
         body = worn[clothes]
-        if not body.any():
-            raise InputError(f"{os.fspath(entry.labels)!r}: labels nobody, only background; take the photograph and "
-                             "its labels away")
+        if not body.any():  # somebody is in it, whom nobody labelled
+            size = [max(round(side * TALL / max(clothes.shape)), 1) for side in clothes.shape]
+            return fit(image, *size), np.full(size, UNKNOWN, np.uint8), _no_uv(*size)
 
         rows, columns = (np.flatnonzero(body.any(axis)) for axis in (1, 0))
         tall = rows[-1] + 1 - rows[0]
