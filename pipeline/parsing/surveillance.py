@@ -12,7 +12,6 @@ import numpy as np
 
 from pipeline.base.images import fit, nearest
 from pipeline.parsing.augmentation import UNKNOWN, Sample, degrade, hide, light, maybe_flip
-from pipeline.parsing.letterbox import letterbox
 
 HEIGHTS = (40, 200)  # of a crop, in pixels
 CLEAR = 64  # pixels of height below which a crop has lost enough by its size
@@ -51,7 +50,7 @@ def surveil(sample: Sample, taxonomy: str, generator: np.random.Generator, *, si
     image = light(fit(image, rows, columns), generator)
     if rows >= CLEAR:
         image = degrade(shake(image, generator), generator)
-    return into_input((image, labels, uv), height, width)
+    return letterbox((image, labels, uv), height, width)
 
 
 def draw_frame(labels: np.ndarray, generator: np.random.Generator) -> Frame:
@@ -177,12 +176,17 @@ def shake(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     return cv2.filter2D(image, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REPLICATE)
 
 
-def into_input(sample: Sample, height: int, width: int) -> Sample:
-    """A crop in the middle of height x width as `fit: keep` puts it there, its edge repeated around it; labels beside
-    it are UNKNOWN. Image and labels may be of different sizes, but of one place."""
+def letterbox(sample: Sample, height: int, width: int) -> Sample:
+    """A crop in the middle of height x width with its proportions kept, its edge repeated around it; labels there are
+    UNKNOWN."""
     image, labels, uv = sample
-    image, (top, left, bottom, right) = letterbox(image, height, width)
-    border, size = (top, height - bottom, left, width - right), (bottom - top, right - left)
+    rows, columns = labels.shape
+    scale = min(height / rows, width / columns)
+    size = min(max(round(rows * scale), 1), height), min(max(round(columns * scale), 1), width)
+    above, before = (height - size[0]) // 2, (width - size[1]) // 2
+    border = (above, height - size[0] - above, before, width - size[1] - before)
+
+    image = cv2.copyMakeBorder(fit(image, *size), *border, cv2.BORDER_REPLICATE)
     labels = cv2.copyMakeBorder(nearest(labels, *size), *border, cv2.BORDER_CONSTANT, value=UNKNOWN)
     uv = cv2.copyMakeBorder(nearest(uv, *size), *border, cv2.BORDER_CONSTANT, value=0)
     return image, labels, uv

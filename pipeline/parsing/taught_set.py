@@ -14,7 +14,7 @@ from pipeline.base.images import fit, nearest
 from pipeline.base.progress import progress
 from pipeline.base.seeds import rng
 from pipeline.caches.cache import Cache
-from pipeline.parsing.augmentation import UNKNOWN, Sample
+from pipeline.parsing.augmentation import Sample
 from pipeline.parsing.label_map import read_label_map
 from pipeline.parsing.photograph_set import labelled_sha256, person_box, read_labelled, remark
 from pipeline.parsing.published_sets import Labelled, pick_labelled
@@ -27,14 +27,17 @@ AROUND = 0.4  # of the person's height: what is kept of the surroundings, on eac
 KEPT_BYTES = 2**29  # of pictures in memory; a photograph takes longer to decode than a step to learn from
 
 
+class NobodyError(InputError):
+    """A photograph whose labels show nobody."""
+
+
 class TaughtPhotographs:
     """The photographs of one part (train | val) of a folder in a layout of pipeline/parsing/published_sets.py, with
     DensePose-24 labels of which `teacher`, a parts.h5 of the same photographs, divides what the hand's leave open.
 
     As a sequence they are pictures of the person and AROUND, TALL high at most; `sample` cuts the person out at
-    height x width. Of a photograph whose labels are all background nothing is known. InputError where the folder is not
-    as the layout has it, a file is damaged, no photograph labels anybody, or the cache has other labels or was made of
-    other photographs.
+    height x width. Those whose labels show nobody are left out. InputError where the folder is not as the layout has
+    it, a file is damaged, or the cache has other labels or was made of other photographs.
     """
 
     taxonomy, uv = "densepose24", False
@@ -48,19 +51,29 @@ class TaughtPhotographs:
         self.paths = [entry.image.relative_to(self.folder).as_posix() for entry in self.files]
         self.rows = teacher_rows(self.teacher, self.files)
         self.kept: list[Sample] = []
+        empty: list[int] = []
         size = 0
         for place, entry in enumerate(progress(self.files, f"photographs ({part})", unit="images")):
-            picture = self._read(entry, place)
+            try:
+                picture = self._read(entry, place)
+            except NobodyError:
+                empty.append(place)
+                continue
             size += picture[0].nbytes + picture[1].nbytes
             if size > KEPT_BYTES:
                 break
             self.kept.append(picture)
+        self._leave_out(empty)
 
-        self.empty = [entry.labels for (_, labels, _), entry in zip(self.kept, self.files, strict=False)
-                      if (labels == UNKNOWN).all()]
-        if len(self.empty) == len(self.kept):
-            raise InputError(f"{os.fspath(self.files[0].labels)!r}: labels nobody, and neither do the other "
-                             f"{len(self.kept) - 1} of part {part}; unpack the data set again, or change `raw`")
+    def _leave_out(self, empty: list[int]) -> None:
+        """Photographs whose labels show nobody: Clothing Co-Parsing was published with one."""
+        self.empty = [self.paths[place] for place in empty]
+        self.files = [entry for place, entry in enumerate(self.files) if place not in empty]
+        self.paths = [path for path in self.paths if path not in self.empty]
+        self.rows = np.delete(self.rows, empty)
+        if not self.files:
+            raise InputError(f"{os.fspath(self.folder)!r}: the labels of all {len(empty)} photographs ({self.part}) "
+                             "show nobody, only background; check that the label files belong to the layout")
 
     def __len__(self) -> int:
         return len(self.files)
@@ -71,11 +84,10 @@ class TaughtPhotographs:
         return self.kept[place] if place < len(self.kept) else self._read(self.files[place], place)
 
     def remark(self) -> str:
-        """What a user should hear: that the part is not what was published, or that photographs in it label nobody; ""
-        where neither is so."""
-        empty = (f"{self.part}: {len(self.empty)} photographs label nobody and teach nothing, the first "
-                 f"{os.fspath(self.empty[0])!r}") if self.empty else ""
-        return "; ".join(filter(None, (remark(self.layout, self.part, len(self)), empty)))
+        """What a user should hear: that the part is not what was published, or shows nobody; "" where all is well."""
+        nobody = (f"{self.part}: the labels of {len(self.empty)} photograph{'s' * (len(self.empty) > 1)} "
+                  f"({self.empty[0]!r} first) show nobody, and are left out" if self.empty else "")
+        return "; ".join(filter(None, (remark(self.layout, self.part, len(self) + len(self.empty)), nobody)))
 
     def sample(self, place: int) -> Sample:
         """Photograph number `place`, cut to the person."""
@@ -89,9 +101,9 @@ class TaughtPhotographs:
         teacher = nearest(self.teacher.read("native", int(self.rows[place])), *clothes.shape)
         worn = np.asarray(self.allowed.any(axis=1))
         body = worn[clothes]
-        if not body.any():  # somebody is in it, whom nobody labelled
-            size = [max(round(side * TALL / max(clothes.shape)), 1) for side in clothes.shape]
-            return fit(image, *size), np.full(size, UNKNOWN, np.uint8), _no_uv(*size)
+        if not body.any():
+            raise NobodyError(f"{os.fspath(entry.labels)!r}: labels nobody, only background; take the photograph and "
+                              "its labels away")
 
         rows, columns = (np.flatnonzero(body.any(axis)) for axis in (1, 0))
         tall = rows[-1] + 1 - rows[0]

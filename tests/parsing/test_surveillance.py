@@ -11,7 +11,7 @@ from pipeline.parsing.surveillance import (
     cover,
     cut,
     draw_frame,
-    into_input,
+    letterbox,
     person_in_front,
     piece_in_front,
     shake,
@@ -56,10 +56,10 @@ def test_labels_and_uv_move_with_the_image():
 
 
 @pytest.mark.parametrize("shape", [(40, 20), (30, 30), (200, 33), (41, 90)])
-def test_proportions_are_kept_and_nothing_is_known_beside_the_crop(shape):
+def test_the_letterbox_keeps_proportions_and_knows_nothing_of_its_border(shape):
     labels = np.full(shape, 2, np.uint8)
     grey, places = np.full((*shape, 3), 77, np.uint8), np.full((*shape, 2), 9, np.uint8)
-    image, found, uv = into_input((grey, labels, places), 128, 64)
+    image, found, uv = letterbox((grey, labels, places), 128, 64)
     assert image.shape == (128, 64, 3) and (image == 77).all()
     rows, columns = (np.flatnonzero((found == 2).any(axis)) for axis in (1, 0))
     size = len(rows), len(columns)

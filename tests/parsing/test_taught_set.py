@@ -162,26 +162,27 @@ def test_a_teacher_of_other_pictures_or_labels_is_refused_by_name(photographs, t
         taught(photographs, tmp_path / "absent.h5")
 
 
-def test_photographs_without_labels_teach_nothing_and_are_refused_where_none_has_any(folder, tmp_path):
+def test_a_photograph_whose_labels_show_nobody_is_left_out_and_all_of_them_are_refused(tmp_path):
     write_ccp(tmp_path)
     maker = write_teacher(tmp_path, tmp_path / "parts.h5")
-    files = taught(tmp_path, maker).files
+    whole = taught(tmp_path, maker)
     nobody = {"groundtruth": np.zeros((90, 70), np.uint8)}
-    savemat(files[2].labels, nobody)  # as one of the published ones is
-    found = taught(tmp_path, maker)
-    assert f"train: 1 photographs label nobody and teach nothing, the first '{files[2].labels}'" in found.remark()
-    assert [(labels == UNKNOWN).all() for _, labels, _ in found] == [place == 2 for place in range(8)]
-    assert (found.sample(2)[1] == UNKNOWN).all() and np.isclose(label_shares(found).sum(), 1)
-    mixture = Mixture(pictures_of(folder), found, of_batch=2, batch=4, seed=0, augment="all")
-    seen = [(row, (labels == UNKNOWN).all()) for item in range(16) if item % 4 < 2
-            for row, labels in [(int(mixture[item]["row"]), mixture[item]["labels"].numpy())]]
-    assert {row: unknown for row, unknown in seen if row == 2} == {2: True}
+    savemat(whole.files[0].labels, nobody)
+    rest = taught(tmp_path, maker)
+    assert rest.paths == whole.paths[1:] and len(rest) == len(rest.rows) == len(rest.kept) == len(whole) - 1
+    assert all(np.array_equal(mine, yours) for mine, yours in zip(rest[0], whole[1], strict=True))
+    assert f"the labels of 1 photograph ('{whole.paths[0]}' first) show nobody, and are left out" in rest.remark()
 
-    for entry in files:
-        savemat(entry.labels, nobody)
-    with pytest.raises(InputError, match=f"{files[0].labels.name}': labels nobody, and neither do the other 7") as told:
+    for file in whole.files:
+        savemat(file.labels, nobody)
+    with pytest.raises(InputError, match=r"the labels of all \d+ photographs \(train\) show nobody") as caught:
         taught(tmp_path, maker)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_photographs_without_labels_are_refused(tmp_path):
+    write_ccp(tmp_path)
+    maker = write_teacher(tmp_path, tmp_path / "parts.h5")
     for file in (tmp_path / "annotations/pixel-level").iterdir():
         file.unlink()
     with pytest.raises(InputError, match="pixel-level': holds no .mat, so no photograph has labels"):
