@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from safetensors import SafetensorError, safe_open
 
 from pipeline.base.errors import InputError
+from pipeline.reporting.protocol import protocol_line
 
 METRICS = {"rank1": "rank-1", "rank5": "rank-5", "rank10": "rank-10", "mAP": "mAP", "mINP": "mINP"}
 COUNTS = ("queries", "skipped", "gallery")
-PROTOCOLS = {"market": "Market-1501's rule: gallery images of the query's person and camera are removed, a query with "
-                       "no match left is skipped, AP is the step sum"}
 CONTROLS = ("histogram", "untrained", "baseline")  # what methods are compared with, in this order before them
 LISTS = ["dataset", "query", "position", "gallery", "distance", "match"]
 CURVES = ["run", "dataset", "rank", "cmc"]
@@ -173,21 +173,30 @@ def _note(dataset: str, results: Sequence[Result], *, rendered: Collection[str],
     for key in sorted({result.provenance["train_on"] for result in results if _learned(result)} & trained.keys()):
         sentences.append(f"The training part of {key} has {trained[key][0]:,} images of {trained[key][1]:,} people.")
 
-    for protocol in sorted({str(result.provenance["protocol"]) for result in results}):
-        rule = f": {PROTOCOLS[protocol]}" if protocol in PROTOCOLS else ""
-        sentences.append(f"Protocol {protocol}{rule}.")
-
+    sentences.append(protocol_line([result.provenance for result in results]))
     sentences.append("Metrics are percent. Image steps count the images seen in training; start is what the backbone's "
                      "weights were before it.")
     return " ".join(sentences)
 
 
 def read_parser_scores(path: Path) -> dict[str, Any]:
-    """A parser's scores on held-out people. InputError if the file is missing, damaged or holds none."""
+    """A parser's scores on held-out people, from its metrics file or released weights. InputError if the file is
+    missing, damaged or holds none."""
+    if path.suffix == ".safetensors":
+        return _released_scores(path)
     try:
         return dict(read_json(path)["details"][0])
     except (LookupError, TypeError, ValueError) as error:
         raise InputError(f"{str(path)!r}: has no scores of a parser; run `dvc repro train_parser` again") from error
+
+
+def _released_scores(path: Path) -> dict[str, Any]:
+    try:
+        with safe_open(path, "np") as file:
+            return dict(json.loads(file.metadata()["semalign"])["scores"])
+    except (SafetensorError, OSError, LookupError, TypeError, ValueError) as error:
+        raise InputError(f"{str(path)!r}: is no released parser with its scores ({type(error).__name__}); "
+                         "`dvc pull` it again, or name one that stages.tools.release_parser wrote") from error
 
 
 def parser_table(scores: Mapping[str, Any], *, parser: str, data: str) -> Table:

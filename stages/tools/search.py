@@ -1,17 +1,19 @@
-"""Search of a folder of images for who looks like this one:
+"""Search of a folder of images, and of the folders below it, for who looks like this one:
 
     python -m stages.tools.search query.jpg images/ sorn --top 10 --out found
     python -m stages.tools.search query.jpg images/ elsewhere/weights.safetensors --out found
 
-Embeds the query and the folder's images with a trained run of an experiment, named by its key or by its weights, and
-writes found/ranks.png and found/ranks.csv (position, image, distance), nearest first. One image is one person's crop.
-The query's own file is left out if it lies in the folder, and so are files that are no images, which are said.
+Embeds the query and the folder's images with a trained run, named by its key in an experiment or by its weights'
+file, which needs nothing beside it, and writes found/ranks.png and found/ranks.csv (position, image, distance),
+nearest first. One image is one person's crop. A network that reads masks at test time has the images parsed first, by
+the parser of its training (data/parsers) or by `--parser FILE`. The query's own file is left out if it lies in the
+folder, and so are files that are no images, which are said.
 """
 
 import argparse
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
@@ -19,63 +21,77 @@ import pandas as pd
 from pipeline.base.errors import InputError
 from pipeline.base.files import writable, write_bytes, write_text
 from pipeline.base.images import read_image
-from pipeline.config import paths
-from pipeline.config.loader import Experiment, load_experiment, pick
+from pipeline.config.loader import load_experiment
 from pipeline.datasets.index import legible
-from pipeline.datasets.scan import image_files
-from pipeline.loading.dataset import Images, ordered_batches
+from pipeline.datasets.scan import image_files, subfolders
 from pipeline.reporting.plots import ListedImage, rank_figure
-from pipeline.retrieval.features import embed_images
-from pipeline.retrieval.matching import Matching, Side
+from pipeline.retrieval.matching import Side
 from pipeline.retrieval.ranking import nearest
-from pipeline.training.checkpoints import read_weights
 from stages import sentences
-from stages.shared.device import choose_device
-from stages.shared.trained_run import open_run
+from stages.shared.embedder import Embedder, named_by_file, open_embedder
 
 
-def run(experiment: Experiment, *, query: Path, gallery: Path, key: str, top: int, out: Path) -> pd.DataFrame:
-    """Write OUT/ranks.png and OUT/ranks.csv; what the CSV holds."""
+def run(embedder: Embedder, *, query: Path, gallery: Path, top: int, out: Path) -> pd.DataFrame:
+    """Write OUT/ranks.png and OUT/ranks.csv, say how many images were searched; what the CSV holds."""
     for name in ("ranks.png", "ranks.csv"):
         writable(out / name)
-    files = _readable(_files(query, gallery))
-    features, visibility, matching = _embed(experiment, key, [query, *files])
-    # Two different people to the engine, so that it removes no image as the query's own.
-    people = Side(features, visibility, np.arange(len(features)), np.zeros(len(features), np.int64))
-    rows, distances = nearest(people.take(slice(0, 1)), people.take(slice(1, None)), matching, min(top, len(files)))
+    names = _readable(gallery, _names(query, gallery))
+    folders = len({name.parent for name in names})
+    print(f"{len(names)} image{'s' * (len(names) > 1)} in {folders} folder{'s' * (folders > 1)}")
 
-    nearest_files = [files[row] for row in rows[0]]
-    table = pd.DataFrame({"position": range(1, len(nearest_files) + 1), "image": [path.name for path in nearest_files],
+    files = [gallery / name for name in names]
+    found = embedder.embed([query, *files])
+    # Two different people to the engine, so that it removes no image as the query's own.
+    people = Side(found.features, found.visibility, np.arange(len(files) + 1), np.zeros(len(files) + 1, np.int64))
+    rows, distances = nearest(people.take(slice(0, 1)), people.take(slice(1, None)), embedder.matching,
+                              min(top, len(files)))
+
+    listed = [names[row] for row in rows[0]]
+    table = pd.DataFrame({"position": range(1, len(listed) + 1), "image": [str(name) for name in listed],
                           "distance": [f"{distance:.6f}" for distance in distances[0]]})
-    shown = [ListedImage(read_image(path), path.name, None) for path in (query, *nearest_files)]
+    shown = [ListedImage(read_image(path), path.name, None) for path in (query, *(gallery / name for name in listed))]
     write_bytes(out / "ranks.png", rank_figure([(shown[0], shown[1:])]))
     write_text(out / "ranks.csv", table.to_csv(index=False, lineterminator="\n"))
     return table
 
 
-def _files(query: Path, gallery: Path) -> list[Path]:
+def _names(query: Path, gallery: Path) -> list[PurePosixPath]:
+    """The images below the folder, relative to it, sorted, without the query's file."""
     if not gallery.is_dir():
         raise InputError(f"{str(gallery)!r}: no such folder; name the folder of images to search")
     read_image(query)
-    names = image_files(gallery)
-    for name in names:
-        if not legible(name):
-            print(f"{str(gallery / name)!r}: is left out, the name holds bytes that are no UTF-8 or a control "
-                  "character; rename it to search it", file=sys.stderr)
-    files = [gallery / name for name in names
-             if legible(name) and not (query.exists() and query.samefile(gallery / name))]
-    if not files:
-        raise InputError(f"{str(gallery)!r}: holds no image to search; name a folder of .jpg or .png files")
-    return files
+    names = []
+    for place in _places(gallery):
+        for name in (place / name for name in image_files(gallery / place)):
+            if not legible(str(name)):
+                print(f"{str(gallery / name)!r}: is left out, the name holds bytes that are no UTF-8 or a control "
+                      "character; rename it to search it", file=sys.stderr)
+            elif not query.samefile(gallery / name):
+                names.append(name)
+    if not names:
+        raise InputError(f"{str(gallery)!r}: holds no image to search, nor do the folders in it; name a folder of "
+                         ".jpg or .png files")
+    return sorted(names)
 
 
-def _readable(files: Sequence[Path]) -> list[Path]:
+def _places(gallery: Path) -> Iterator[PurePosixPath]:
+    """The folder itself and all below it, relative to it; links are followed, but for those into what they lie in."""
+    waiting = [(PurePosixPath(), frozenset([gallery.resolve()]))]
+    while waiting:
+        place, above = waiting.pop()
+        yield place
+        for lower in subfolders(gallery / place):
+            if (real := lower.resolve()) not in above:
+                waiting.append((place / lower.name, above | {real}))
+
+
+def _readable(gallery: Path, names: Sequence[PurePosixPath]) -> list[PurePosixPath]:
     """Those that can be decoded; the others are said. InputError if none can."""
     good = []
-    for path in files:
+    for name in names:
         try:
-            read_image(path)
-            good.append(path)
+            read_image(gallery / name)
+            good.append(name)
         except InputError as error:
             print(f"left out of the search: {error}", file=sys.stderr)
             broken = error
@@ -84,36 +100,17 @@ def _readable(files: Sequence[Path]) -> list[Path]:
     return good
 
 
-def _embed(experiment: Experiment, key: str, files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray, Matching]:
-    """Features (N, sum D_p), visibilities (N, P) of the images, and how the run's network compares them."""
-    given = key.endswith(".safetensors")
-    weights = Path(key) if given else paths.weights(key)
-    key = str(read_weights(weights)[1].get("run")) if given else key
-    trained, match = experiment.run(key), pick(experiment.params.results, key, "results").match
-    if trained.model.cache_file(match.features) is not None:
-        raise InputError(f"{key}: {trained.model.name} reads a cache at test time, which loose images have not, so it "
-                         "cannot be searched this way; make a data set of them and run `dvc repro`, or search with "
-                         "another run")
-
-    device = choose_device(experiment.params.device, threads=experiment.params.threads)
-    network = open_run(trained, key=key, weights=weights, match=match).network
-    names = [str(path.absolute()) for path in files]
-    frame = pd.DataFrame({"image": names, "path": names, "camid": 0, "target": np.int64(0)})
-    images = Images(frame, raw="", cache=None, height=trained.height, width=trained.width)
-    batches = ordered_batches(images, batch=trained.batch, workers=trained.workers, device=device)
-    features, visibility = embed_images(network, batches, count=len(files), device=device)
-    return features, visibility, Matching(network.sizes, network.distance, network.reduction,
-                                          whole_body=getattr(network, "whole_body", None))
-
-
 def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("query", type=Path, help="the image to look for")
-    parser.add_argument("gallery", type=Path, help="the folder to look in")
-    parser.add_argument("run", help="a trained run of the experiment, such as sorn, or its weights")
+    parser.add_argument("gallery", type=Path, help="the folder to look in, with those below it")
+    parser.add_argument("run", help="a trained run of the experiment, such as sorn, or a file of weights")
     parser.add_argument("--top", type=_count, default=10, help="how many are listed (10)")
     parser.add_argument("--out", type=Path, required=True, help="the folder for ranks.png and ranks.csv")
     parser.add_argument("--experiment", default="default", metavar="NAME", help="whose run it is (default)")
+    parser.add_argument("--features", default="", help="what is matched, such as z of DSA (as the experiment's result)")
+    parser.add_argument("--parser", type=Path, metavar="FILE", help="weights of the parser, where the network reads "
+                        "masks at test time (that of its training, in data/parsers)")
     return parser.parse_args(words)
 
 
@@ -126,8 +123,10 @@ def _count(word: str) -> int:
 def main(words: Sequence[str] | None = None) -> None:
     arguments = parse_arguments(words)
     with sentences():
-        table = run(load_experiment(arguments.experiment), query=arguments.query, gallery=arguments.gallery,
-                    key=arguments.run, top=arguments.top, out=arguments.out)
+        experiment = None if named_by_file(arguments.run) else load_experiment(arguments.experiment)
+        embedder = open_embedder(arguments.run, experiment=experiment, features=arguments.features,
+                                 parser=arguments.parser)
+        table = run(embedder, query=arguments.query, gallery=arguments.gallery, top=arguments.top, out=arguments.out)
         print(table.to_string(index=False))
 
 

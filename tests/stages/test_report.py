@@ -10,12 +10,14 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.numpy import save_file
 
 from pipeline.base.errors import InputError
 from pipeline.base.images import write_image
 from pipeline.config import paths
 from pipeline.config.loader import Experiment
 from pipeline.datasets.index import write_index
+from pipeline.reporting.results import read_parser_scores
 from stages import report as stage
 from tests.helpers.bare_params import bare_experiment
 from tests.helpers.results import write_result
@@ -72,9 +74,22 @@ def toy(*more: str, datasets: tuple[str, ...] = (DATA,)) -> Experiment:
     """The experiment of the four results and `more` of them; the first data set's people are rendered."""
     evaluate = {name: {"features": f"data/features/{name}", "datasets": datasets, "rendered": [DATA]}
                 for name in (*RUNS, *more)}
-    report = {"title": "A <toy> & more", "parser": "lraspp", "parsed_on": "parsing", "cache": DATA, "dataset": DATA,
-              "index": paths.index(DATA).as_posix(), "raw": "raw"}
+    report = {"title": "A <toy> & more", "scores": paths.parser_scores("lraspp").as_posix(), "parsed_on": "parsing",
+              "cache": DATA, "dataset": DATA, "index": paths.index(DATA).as_posix(), "raw": "raw"}
     return bare_experiment(NAME, plan={"evaluate": evaluate, "report": {KEY: report}})
+
+
+def test_a_released_parser_carries_its_scores(tmp_path):
+    path = tmp_path / "people.safetensors"
+    save_file({"a": np.zeros(1, np.float32)}, path, metadata={"semalign": json.dumps({"scores": PARSER})})
+    assert read_parser_scores(path) == PARSER
+
+    save_file({"a": np.zeros(1, np.float32)}, path, metadata={"semalign": json.dumps({"kind": "parser"})})
+    with pytest.raises(InputError, match=r"people.safetensors': is no released parser with its scores \(KeyError\)"):
+        read_parser_scores(path)
+    path.write_bytes(b"no weights")
+    with pytest.raises(InputError, match="people.safetensors': is no released parser"):
+        read_parser_scores(path)
 
 
 def test_the_page_holds_everything_and_loads_nothing(project):
@@ -90,7 +105,8 @@ def test_the_page_holds_everything_and_loads_nothing(project):
         "parse.png", "dsap-2.png", "dsap-4.png", "cmc-people.svg", "ranks-baseline.png", "ranks-amethod.png"}
     assert "A <toy> & more" in seen.text
     for said in ("4 queries scored, 1 skipped, against 5 gallery images", "5 images of 5 people", "rendered people",
-                 "Market-1501's rule", "NOT all made by the same versions", "amethod: torch 2.14",
+                 "Market-1501's camera rule", "no flip at test time; parser: none;",
+                 "NOT all made by the same versions", "amethod: torch 2.14",
                  "parts.h5 0123456789ab..."):
         assert said in seen.text, said
     assert "withdrawn" not in seen.text
@@ -188,4 +204,4 @@ def test_real_and_withdrawn_sets_are_named_so(project, name):
     seen = read_page((FOLDER / "index.html").read_text())
     assert len(seen.tables) == 3 and "withdrawn by its authors" in seen.text
     assert f"{name} (a data set of real people)" in seen.text
-    assert ("Protocol occluded-duke." in seen.text) == (name == "hidden")
+    assert ("Protocol occluded-duke: " in seen.text) == (name == "hidden")

@@ -1,4 +1,4 @@
-"""Search of a folder for an image: the list is that of the network's features, and what cannot be searched is said."""
+"""Search of folders for an image: the list is that of the network's features, and what cannot be searched is said."""
 
 import os
 import shutil
@@ -15,9 +15,11 @@ from models.histogram import Histogram
 from pipeline.base.errors import InputError
 from pipeline.base.images import fit, read_image
 from pipeline.config import paths
+from pipeline.config.loader import Experiment
 from pipeline.loading.device_batch import normalise
 from pipeline.reporting.plots import CROP
 from stages import train
+from stages.shared.embedder import open_embedder
 from stages.tools import search
 from tests.helpers.bare_params import bare_experiment, write_experiment
 from tests.helpers.fake_runs import DATA, fake_experiment, fake_sections
@@ -40,9 +42,9 @@ def project(tmp_path_factory):
     torch.use_deterministic_algorithms(False)
 
 
-def find(key: str, out: Path, **changes: Any) -> pd.DataFrame:
-    options = {"query": QUERY, "gallery": FOLDER, "key": key, "top": 7, "out": out} | changes
-    return search.run(options.pop("experiment", fake_experiment(image_steps=0)), **options)
+def find(run: str, out: Path, *, experiment: Experiment | None = None, **changes: Any) -> pd.DataFrame:
+    options = {"query": QUERY, "gallery": FOLDER, "top": 7, "out": out} | changes
+    return search.run(open_embedder(run, experiment=experiment or fake_experiment(image_steps=0)), **options)
 
 
 def test_the_list_is_that_of_the_features(project, tmp_path):
@@ -119,18 +121,37 @@ def test_a_broken_image_does_not_stop_the_search(project, tmp_path, capsys):
     assert "cut.png': is not an image" in said[0] and "empty.jpg': is empty" in said[1]
 
 
-def test_a_checkpoint_says_its_run(project, tmp_path):
+def test_weights_are_searched_with_wherever_they_lie(project, tmp_path):
+    """By their own parameters, whatever the experiment's run of that name has now."""
     moved = tmp_path / "elsewhere.safetensors"
     shutil.copy(paths.weights("histogram"), moved)
-    pd.testing.assert_frame_equal(find(str(moved), tmp_path / "a"), find("histogram", tmp_path / "b"))
+    expected = find("histogram", tmp_path / "b")
+    pd.testing.assert_frame_equal(find(str(moved), tmp_path / "a"), expected)
 
     params, plan = fake_sections(image_steps=0)
     params["runs"]["histogram"]["model"] = params["runs"]["histogram"]["model"] | {"bins": 5}
-    with pytest.raises(InputError, match=r"elsewhere.safetensors': was trained with model.bins 4, and .* says 5"):
-        find(str(moved), tmp_path / "c", experiment=bare_experiment(params=params, plan=plan))
+    other = bare_experiment(params=params, plan=plan)
+    pd.testing.assert_frame_equal(find(str(moved), tmp_path / "c", experiment=other), expected)
+    with pytest.raises(InputError, match=r"was trained with model.bins 4, and runs.histogram says 5"):
+        find("histogram", tmp_path / "c", experiment=other)
     moved.write_bytes(b"")
     with pytest.raises(InputError, match=r"elsewhere.safetensors.*damaged"):
         find(str(moved), tmp_path / "c")
+
+
+def test_folders_below_are_searched_and_counted(project, tmp_path, capsys):
+    folder = tmp_path / "deep"
+    (folder / "a/b").mkdir(parents=True)
+    (folder / ".hidden").mkdir()
+    (folder / "a/again").symlink_to(folder)
+    places = ["0.png", "a/b/0.png", "a/1.png", ".hidden/2.png"]
+    for source, place in zip(sorted(FOLDER.iterdir()), places, strict=False):
+        shutil.copy(source, folder / place)
+    shutil.copy(QUERY, folder / "a/b/query.png")
+
+    table = find("histogram", tmp_path / "out", gallery=folder, query=folder / "a/b/query.png")
+    assert sorted(table["image"]) == ["0.png", "a/1.png", "a/b/0.png"]
+    assert capsys.readouterr().out == "3 images in 3 folders\n"
 
 
 def test_what_cannot_be_searched(project, tmp_path):
@@ -142,7 +163,6 @@ def test_what_cannot_be_searched(project, tmp_path):
     params, plan = fake_sections(image_steps=0)
     unmatched = bare_experiment(params=params | {"results": {}}, plan=plan)
     for key, changes, said in [
-            ("dsa", {}, "dsa: dsa reads a cache at test time, .* cannot be searched this way"),
             ("sorn", {}, "data/runs/sorn/weights.safetensors': no such weights"),
             ("none", {}, "runs: has no entry 'none'"),
             ("baseline", {"experiment": unmatched}, "results: has no entry 'baseline'"),
@@ -171,7 +191,8 @@ def test_the_command_line(project, tmp_path, capsys):
         table = pd.read_csv(tmp_path / "ranks.csv")
         assert len(table) == 2 and table["image"][0] in capsys.readouterr().out
 
-    for wrong, said in ((["dsa"], "error: dsa: dsa reads a cache"),
+    for wrong, said in ((["dsa"], "error: 'data/runs/dsa/weights.safetensors': no such weights"),
+                        (["histogram", "--features", "z"], "error: --features: is 'z', and of histogram (histogram)"),
                         (["dsa", "--experiment", "mien"], "error: 'experiments/mien': no such experiment (did you")):
         with pytest.raises(SystemExit, match="2"):
             search.main([str(QUERY), str(FOLDER), *wrong, "--out", str(tmp_path)])
