@@ -14,7 +14,8 @@ import numpy as np
 from scipy.stats import t
 
 from pipeline.config import paths
-from pipeline.retrieval.scores import INTERVAL, JUDGED, resampled, sums_of
+from pipeline.retrieval.paired import difference_intervals
+from pipeline.retrieval.scores import sums_of
 
 SEEDS = (0, 1, 2)
 HOMES = {"seeds": "default", "study-market": "market"}  # which has the runs under seed 0
@@ -47,11 +48,8 @@ def over_people(base: list[dict], method: list[dict], metric: str) -> tuple[floa
     if any(asked != keys[0] for asked in keys):
         raise SystemExit("two results were not asked for the same people: make them again on one data set")
 
-    # The draws hang on the number of identities alone, so that all results have the same.
-    means = [resampled(each)[:, JUDGED.index(metric)] for each in sums]
-    differences = 100 * (np.mean(means[:len(method)], axis=0) - np.mean(means[len(method):], axis=0))
-    low, high = (round(float(np.quantile(differences, share)), 2) for share in INTERVAL.values())
-    return low, high
+    low, high = difference_intervals(sums[:len(method)], sums[len(method):])[metric]
+    return round(low, 2), round(high, 2)
 
 
 def interval(differences: np.ndarray) -> tuple[float, float, float]:

@@ -25,7 +25,8 @@ from stages import main
 from stages.shared.cache_parsers import CacheParser, open_parser, parse_index
 from stages.shared.device import choose_device
 
-SAME = ("parser", "taxonomy", "height", "width", "source_sha256")  # of the makers of whole images' parses and crops'
+# of the makers of whole images' parses and crops'
+SAME = ("parser", "taxonomy", "height", "width", "fit", "source_sha256")
 
 
 def run(experiment: Experiment, key: str) -> None:
@@ -64,9 +65,9 @@ def check_parser(cache: Cache, parser: CacheParser) -> None:
     """InputError, naming both, if whole images were parsed by another parser than their crops are to be."""
     maker = cache.maker
     for name in SAME:
-        if maker.get(name) != parser.maker[name]:
+        if maker.get(name) != parser.maker.get(name):
             raise InputError(f"{str(cache.path)!r}: was parsed with {name} {maker.get(name)!r}, and its crops would be "
-                             f"with {parser.maker[name]!r}; make it again with the stage parse")
+                             f"with {parser.maker.get(name)!r}; make it again with the stage parse")
 
 
 def crop_boxes(whole: Cache, index: pd.DataFrame, raw: Path, visible: Visible) -> list[Box]:

@@ -10,6 +10,7 @@ from pipeline.base.files import writable, write_text
 from pipeline.config import paths
 from pipeline.config.loader import Experiment, pick
 from pipeline.config.plan import PreparePlan
+from pipeline.datasets.hold_out import hold_out
 from pipeline.datasets.index import write_index
 from pipeline.datasets.layouts import add_occlusion, check_layout, pick_layout
 from stages import main
@@ -17,25 +18,28 @@ from stages import main
 
 def run(experiment: Experiment, key: str) -> None:
     """Write the index. InputError, naming the data set, for a folder that is not read whole or cannot be scored."""
-    name = pick(experiment.params.datasets, key, "datasets").layout
+    settings = pick(experiment.params.datasets, key, "datasets")
     entry = pick(experiment.plan.prepare, key, "plan.prepare")
     for path in (paths.index(key), paths.remarks(key)):
         writable(path)
     try:
-        layout = pick_layout(name)
+        layout = pick_layout(settings.layout)
     except InputError as error:
         raise InputError(f"datasets.{key}.layout: {error}") from error
 
     try:
-        frame = add_occlusion(layout.read(entry.raw), entry.raw)
+        whole = add_occlusion(layout.read(entry.raw), entry.raw)
+        frame = hold_out(whole, settings.hold_out, entry.raw) if settings.hold_out else whole
         check_needs(entry, set(frame["split"]))
-        remarks = check_layout(layout, frame, entry.raw)
+        remarks = check_layout(layout, whole, entry.raw)
         write_index(frame, paths.index(key))
     except InputError as error:
         raise InputError(f"datasets.{key}: {error}") from error
 
     counts = ", ".join(f"{split} {len(part)} images of {part['pid'].nunique()} people"
                        for split, part in frame.groupby("split"))
+    if settings.hold_out:
+        remarks.append(f"queries and gallery are {settings.hold_out} of its training people; its own are left out")
     write_text(paths.remarks(key), "".join(f"{line}\n" for line in [counts, *remarks]))
     for remark in remarks:
         print(f"{key}: {remark}", file=sys.stderr)

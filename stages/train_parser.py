@@ -10,7 +10,8 @@ from pathlib import Path
 from pipeline.config.loader import Experiment, pick
 from pipeline.parsing.rendered_set import ParsingSet
 from stages import main
-from stages.shared.parser_training import check_outputs, learn
+from stages.shared.parser_licences import APACHE, RENDERED
+from stages.shared.parser_training import check_outputs, learn, lesson_of
 
 
 def run(experiment: Experiment, key: str) -> None:
@@ -19,7 +20,7 @@ def run(experiment: Experiment, key: str) -> None:
     raw = Path(pick(experiment.plan.train_parser, key, "plan.train_parser").raw)
     learned, held_out = (ParsingSet(raw, part, taxonomy=settings.labels, uv=settings.uv, height=settings.height,
                                     width=settings.width) for part in ("train", "val"))
-    learn(experiment.params, settings, learned, held_out, key=key)
+    learn(experiment.params, settings, lesson_of(learned, settings, {RENDERED: APACHE}), held_out, key=key)
 
 
 if __name__ == "__main__":

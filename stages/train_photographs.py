@@ -11,7 +11,7 @@ from pipeline.base.errors import InputError
 from pipeline.config.loader import Experiment, pick
 from pipeline.parsing.photograph_set import Photographs
 from stages import main
-from stages.shared.parser_training import check_outputs, learn
+from stages.shared.parser_training import check_outputs, learn, lesson_of
 
 
 def run(experiment: Experiment, key: str) -> None:
@@ -26,7 +26,8 @@ def run(experiment: Experiment, key: str) -> None:
 
     for remark in filter(None, (learned.remark(), held_out.remark())):
         print(f"{key}: {remark}", file=sys.stderr)
-    learn(experiment.params, settings, learned, held_out, key=key, coarser=(LIP20_TO_PARTS4, PARTS4))
+    lesson = lesson_of(learned, settings, {f"photographs ({settings.layout})": learned.layout.licence})
+    learn(experiment.params, settings, lesson, held_out, key=key, coarser=(LIP20_TO_PARTS4, PARTS4))
 
 
 if __name__ == "__main__":

@@ -17,10 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from models.parsers.hub import FILES, NOT_INSTALLED
 from models.pretrained import IMAGENET_MEAN, IMAGENET_STD
-
-FILES = ("config.json", "preprocessor_config.json", "model.safetensors", "model-*.safetensors",
-         "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model-*.bin", "pytorch_model.bin.index.json")
 
 
 class HuggingFace:
@@ -67,7 +65,7 @@ def resolve_checkpoint(source: str) -> Path:
         from huggingface_hub import snapshot_download
         return Path(snapshot_download(source, allow_patterns=list(FILES)))
     except ImportError as error:
-        raise ValueError(_missing(error)) from error
+        raise ValueError(NOT_INSTALLED.format(error)) from error
     except Exception as error:  # the Hub's many ways to fail
         raise ValueError(f"{source}: is no folder, and the Hub gives none by that name ({type(error).__name__}); name "
                          "a checkpoint's folder, or an id such as owner/name while you are online") from error
@@ -83,7 +81,7 @@ def load_huggingface(source: str | os.PathLike, *, height: int, width: int, inpu
     try:
         from transformers import AutoModelForSemanticSegmentation
     except ImportError as error:
-        raise ValueError(_missing(error)) from error
+        raise ValueError(NOT_INSTALLED.format(error)) from error
 
     try:
         model, info = AutoModelForSemanticSegmentation.from_pretrained(
@@ -122,7 +120,3 @@ def read_normalisation(path: Path) -> tuple[tuple[float, ...], tuple[float, ...]
         raise ValueError(f"{path}: does not say how images are normalised ({str(error)[:80]}); restore the "
                          "checkpoint's own file") from error
     return mean, std, scale
-
-
-def _missing(error: ImportError) -> str:
-    return f"transformers is not installed ({error}); run `pip install -r requirements-parsers.txt`"

@@ -1,32 +1,31 @@
-"""Parsers of torchvision: LR-ASPP on MobileNetV3-Large and DeepLabV3 on ResNet-50, with an optional u,v head.
+"""Parsers of torchvision: LR-ASPP on MobileNetV3-Large, whole or with its reduced tail, and DeepLabV3 on ResNet-50,
+each with an optional u,v head.
 
-Both are torchvision's networks (Howard et al. 2019, Section 6.4; Chen et al. 2017) with one 1x1 classifier whose
+They are torchvision's networks (Howard et al. 2019, Section 6.4; Chen et al. 2017) with one 1x1 classifier whose
 channels are the native labels and, with u,v, one pair of channels per part of DensePose's 24, as in DensePose's own
 head: a pair is read only where its part is. LR-ASPP's head goes on to stride 4: see `FineHead`.
 
 B images of H x W, C native labels, h x w the head's map.
 
-Weights are safetensors files that say what they hold (`save_parser`, `load_parser`); nothing is unpickled.
+Weights are safetensors files that say what they hold (models/parsers/parser_files.py); nothing is unpickled.
 """
 
-import json
 import os
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models import MobileNet_V3_Large_Weights, ResNet50_Weights
+from torchvision.models import MobileNet_V3_Large_Weights, ResNet50_Weights, mobilenet_v3_large
+from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.mobilenetv3 import InvertedResidual
 from torchvision.models.segmentation import deeplabv3_resnet50, lraspp_mobilenet_v3_large
 
+from models.parsers.parser_files import parser_provenance, read_parser, write_parser
 from models.pretrained import IMAGENET_MEAN, IMAGENET_STD, read_state
 
 CLASSES = {"densepose24": 25, "lip20": 20}  # with background
-ARCHITECTURES = ("lraspp", "deeplabv3")
+ARCHITECTURES = ("lraspp", "lraspp-reduced", "deeplabv3")
 SURFACE_PARTS = 24
 INTER, WIDTH, FINE_WIDTH = 128, 96, 64  # channels in `FineHead`: LR-ASPP's branches, at stride 8, at stride 4
 
@@ -53,10 +52,11 @@ class FineHead(nn.Module):
         self.classifier = nn.Conv2d(FINE_WIDTH, channels, 1)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
-        """fine (B, 24, H/4, W/4), low (B, 40, H/8, W/8), high (B, 960, H/16, W/16) -> (B, channels, H/4, W/4)."""
+        """fine (B, 24, H/4, W/4), low (B, 40, H/8, W/8), high (B, 960 or 480, H/16, W/16) -> (B, channels, H/4, W/4).
+        """
         fine, low, high = features["fine"], features["low"], features["high"]
 
-        x = self.high(self.cbr(high) * self.scale(high))  # (B, 960, H/16, W/16) -> (B, 96, H/16, W/16)
+        x = self.high(self.cbr(high) * self.scale(high))  # (B, ., H/16, W/16) -> (B, 96, H/16, W/16)
         x = self.low(low) + upsample(x, *low.shape[-2:])  # -> (B, 96, H/8, W/8)
         x = self.mixed(self.mix(x))  # -> (B, 64, H/8, W/8)
 
@@ -194,10 +194,11 @@ def _taps(size: int, cells: int, device: torch.device) -> tuple[Tensor, Tensor, 
 
 def build_parser(*, architecture: str, taxonomy: str, uv: bool, height: int, width: int, to_parts8: Tensor | None,
                  to_parts4: Tensor, init: str = "none") -> Parser:
-    """A new parser. `init`: none | imagenet (torchvision's backbone weights, a download) | a .safetensors or .pth file
-    with the backbone's state.
+    """A new parser. `init`: none | imagenet (torchvision's backbone weights, a download) | a finished parser's file, of
+    the same architecture and labels, all of whose weights are taken | a .safetensors or .pth file with the backbone's
+    state.
 
-    ValueError for an unknown architecture or taxonomy, and for u,v without DensePose-24.
+    ValueError for an unknown architecture or taxonomy, for u,v without DensePose-24, and for a start that does not fit.
     """
     if architecture not in ARCHITECTURES:
         raise ValueError(f"unknown architecture {architecture!r}; choose one of {', '.join(ARCHITECTURES)}")
@@ -211,16 +212,36 @@ def build_parser(*, architecture: str, taxonomy: str, uv: bool, height: int, wid
             raise ValueError(f"{name} is {tuple(matrix.shape)}, and {taxonomy} needs ({groups}, {CLASSES[taxonomy]})")
 
     channels = CLASSES[taxonomy] + (2 * SURFACE_PARTS if uv else 0)
-    backbone, head = (_lraspp if architecture == "lraspp" else _deeplabv3)(channels)
-    _load_backbone(backbone, architecture, init)
-    return Parser(backbone=backbone, head=head, architecture=architecture, taxonomy=taxonomy, uv=uv, height=height,
-                  width=width, to_parts8=to_parts8, to_parts4=to_parts4)
+    backbone, head = BUILDERS[architecture](channels)
+    start = None if init in ("none", "imagenet") else parser_provenance(init)
+    if start is None:
+        _load_backbone(backbone, architecture, init)
+    parser = Parser(backbone=backbone, head=head, architecture=architecture, taxonomy=taxonomy, uv=uv, height=height,
+                    width=width, to_parts8=to_parts8, to_parts4=to_parts4)
+    if start is not None:
+        _load_whole(parser, init, start)
+    return parser
 
 
 def _lraspp(channels: int) -> tuple[nn.Module, nn.Module]:
     network = lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=channels)
     network.backbone.return_layers = {"3": "fine", **network.backbone.return_layers}  # "3": last block of stride 4
-    for module in network.backbone.modules():
+    _for_small_pictures(network.backbone)
+    return network.backbone, FineHead(fine=24, low=40, high=960, channels=channels)
+
+
+def _lraspp_reduced(channels: int) -> tuple[nn.Module, nn.Module]:
+    """The same with half the channels in the last stage, as Howard et al. (2019, Section 6.4) segment: 1.9 of 3.4
+    million weights."""
+    features = mobilenet_v3_large(weights=None, dilated=True, reduced_tail=True).features
+    backbone = IntermediateLayerGetter(features, return_layers={"3": "fine", "4": "low", "16": "high"})
+    _for_small_pictures(backbone)
+    return backbone, FineHead(fine=24, low=40, high=480, channels=channels)
+
+
+def _for_small_pictures(backbone: nn.Module) -> None:
+    """MobileNetV3's blocks, in place, as a few thousand small steps on small pictures want them."""
+    for module in backbone.modules():
         if isinstance(module, InvertedResidual) and module.use_res_connect:
             nn.init.zeros_(module.block[-1][1].weight)  # a residual block starts as the identity
 
@@ -231,8 +252,6 @@ def _lraspp(channels: int) -> tuple[nn.Module, nn.Module]:
             # A crop of a person is 8 or 16 cells high here, which 5x5 spans undilated; on CPUs the gradient of a
             # dilated depthwise convolution costs five times as much, and these three were half of training.
             module.dilation, module.padding = (1, 1), (2, 2)
-
-    return network.backbone, FineHead(fine=24, low=40, high=960, channels=channels)
 
 
 def _deeplabv3(channels: int) -> tuple[nn.Module, nn.Module]:
@@ -251,10 +270,34 @@ class _Take(nn.Module):
         return features[self.name]
 
 
+BUILDERS = {"lraspp": _lraspp, "lraspp-reduced": _lraspp_reduced, "deeplabv3": _deeplabv3}
+
+
+def _load_whole(parser: Parser, path: str, made: dict[str, Any]) -> None:
+    """All weights of a finished parser. ValueError if it is another network's or has other labels."""
+    asked = {"architecture": parser.architecture, "labels": parser.taxonomy, "uv": parser.uv}
+    held = {name: made.get(name) for name in asked}
+    if held != asked:
+        raise ValueError(f"init: {path!r} is {_described(held)}, and this one {_described(asked)}; start from a parser "
+                         "of the same network and labels, or write none")
+    try:
+        parser.load_state_dict(read_parser(path)[1])
+    except RuntimeError as error:
+        raise ValueError(f"init: {path!r} does not hold the parser it claims ({str(error).splitlines()[0]}); make it "
+                         "again, or write none") from error
+
+
+def _described(parser: dict[str, Any]) -> str:
+    return f"{parser['architecture']} for {parser['labels']} {'with' if parser['uv'] else 'without'} u,v"
+
+
 def _load_backbone(backbone: nn.Module, architecture: str, init: str) -> None:
     if init == "none":
         return
     if init == "imagenet":
+        if architecture == "lraspp-reduced":
+            raise ValueError("init: is imagenet, and torchvision has no such weights of lraspp-reduced; write none, a "
+                             "parser's file, or take lraspp")
         weights: Any = (MobileNet_V3_Large_Weights if architecture == "lraspp" else ResNet50_Weights).IMAGENET1K_V1
         state = weights.get_state_dict(progress=True, check_hash=True)
     else:
@@ -275,26 +318,18 @@ def save_parser(parser: Parser, path: str | os.PathLike, *, made: dict[str, Any]
     made: how they were made (parameters, data's SHA-256, versions). The same parser gives the same bytes. Written
     beside and renamed.
     """
+    state = {name: value.detach().cpu().contiguous() for name, value in parser.state_dict().items()}
     provenance = {"kind": "parser", "architecture": parser.architecture, "labels": parser.taxonomy, "uv": parser.uv,
                   "height": parser.height, "width": parser.width, **made}
-    state = {name: value.detach().cpu().contiguous() for name, value in parser.state_dict().items()}
-
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_bytes(save(state, metadata={"semalign": json.dumps(provenance, sort_keys=True)}))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_parser(path, state, provenance)
 
 
 def load_parser(path: str | os.PathLike, device: str = "cpu") -> Parser:
-    """A parser from a file of `save_parser`, in evaluation mode.
+    """A parser from a file of `save_parser` or `save_released`, in evaluation mode.
 
     ValueError names the file and the remedy where it is missing, damaged, or not a parser's.
     """
-    provenance, state = _read_parser(path)
+    provenance, state = read_parser(path)
     name = os.fspath(path)
     try:
         parser = build_parser(architecture=provenance["architecture"], taxonomy=provenance["labels"],
@@ -306,22 +341,3 @@ def load_parser(path: str | os.PathLike, device: str = "cpu") -> Parser:
         raise ValueError(f"{name}: does not hold the parser it claims ({reason}); make it again with the stage "
                          "train_parser, or name another file as the cache's `source`") from error
     return parser.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-
-
-def _read_parser(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    name = os.fspath(path)
-    try:
-        with safe_open(name, "pt") as file:
-            provenance = json.loads((file.metadata() or {}).get("semalign", "{}"))
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-    except FileNotFoundError as error:
-        raise ValueError(f"{name}: no such weights; make them with the stage train_parser, or name another file as "
-                         "the cache's `source`") from error
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
-        raise ValueError(f"{name}: is damaged or no safetensors file ({error}); make it again with the stage "
-                         "train_parser, or name another file as the cache's `source`") from error
-
-    kind = provenance.get("kind", "unknown weights") if isinstance(provenance, dict) else "unknown weights"
-    if kind != "parser":
-        raise ValueError(f"{name}: holds {kind}, not a parser; name a parser's weights as the cache's `source`")
-    return provenance, state

@@ -13,7 +13,7 @@ from pipeline.base.errors import InputError
 from pipeline.config import paths
 from pipeline.config.compose_caches import add_caches, add_parsers, add_warps
 from pipeline.config.compose_crops import SECTIONS as CROPS
-from pipeline.config.compose_datasets import add_datasets, add_occluded, add_rendered, note_needs
+from pipeline.config.compose_datasets import add_datasets, add_joints, add_occluded, add_rendered, note_needs
 from pipeline.config.compose_results import add_evaluations, add_papers, add_reports, prune
 from pipeline.config.compose_runs import add_runs
 from pipeline.config.known import Composition, Known, find, together
@@ -67,7 +67,7 @@ def _compose(name: str, profile: Entry, bases: dict[str, Composed], kept: tuple[
     root = name == "default"
     plan: Entry = {"name": name, "root": "." if root else "../..",
                    "folder": "" if root else f"{paths.experiment_folder(name).as_posix()}/",
-                   "on": profile.get("on", []), "owners": {}, "link": {}}
+                   "on": profile.get("on", []), "owners": {}, "link": {}, "fetch": {}}
     known = together(base.known for base in bases.values())
     profile, rows = add_rows(profile, runs=known.runs.keys() | known.results.keys(), warps=known.warps.keys(),
                              results=known.results.keys())
@@ -76,6 +76,7 @@ def _compose(name: str, profile: Entry, bases: dict[str, Composed], kept: tuple[
     add_rendered(made)
     add_datasets(made)
     add_occluded(made)
+    add_joints(made)
     for dataset in [] if rows is None else [*filter(None, [rows["main"]]), *rows["beside"].values()]:
         find(known, "datasets", dataset, "rows")
     add_parsers(made)
@@ -97,15 +98,20 @@ def _compose(name: str, profile: Entry, bases: dict[str, Composed], kept: tuple[
 def add_links(made: Composition, bases: dict[str, Composed]) -> None:
     """What users put or link under data/, for DVC's jobs in folders of their own; what others have is theirs.
 
-    Not the photographs that parsers learn from: several experiments may each train one, and an output has one owner.
+    Not the photographs that parsers learn from, nor what their teachers are made of: several experiments may each train
+    one, and an output has one owner.
     """
+    taught = {entry["teacher"] for entry in made.plan["train_taught"].values()}
     given = {name: path for name, path in made.folders.items()
              if name not in made.known.parsers and (made.kept is None or name in made.kept)}
     for section in ("parse_external", "parse_described"):
         for name, plan in made.plan[section].items():
+            if paths.cache(name, "parts.h5").as_posix() in taught:
+                continue
             given |= {f"{name}-{field}": plan[field] for field in ("source", "description") if field in plan}
+    given |= {f"{name}-keypoints": plan["source"] for name, plan in made.plan["joints"].items()}
     taken = {entry["path"] for base in bases.values() for entry in all_links(base)}
-    made_here = {path.as_posix() for path in (paths.PARSERS, paths.CACHE)}
+    made_here = {path.as_posix() for path in (paths.PARSERS, paths.CACHE, paths.CHECKPOINTS)}
     for name, path in given.items():
         mine = path.startswith(f"{paths.DATA.as_posix()}/") and not path.startswith(tuple(made_here))
         if mine and path not in taken:
@@ -121,8 +127,10 @@ def all_links(composed: Composed) -> Iterator[Entry]:
 
 
 KINDS = {"rendered or occluded set": ("render", "occlude"), "data set": ("prepare",),
-         "parser": ("train_parser", "train_photographs"), "cache": ("parse", "parse_external", "parse_described"),
-         "parse of crops": CROPS, "warp": ("warp",), "run": ("train", "train_from")}
+         "parser": ("train_parser", "train_photographs", "train_taught"),
+         "cache": ("parse", "parse_external", "parse_described"),
+         "parse of crops": CROPS, "warp": ("warp",), "joints": ("joints",), "checkpoint": ("fetch",),
+         "run": ("train", "train_from")}
 
 
 def outputs(plan: Any) -> Iterator[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from pipeline.base.errors import InputError
 from pipeline.config import paths
+from pipeline.config.checkpoints import checkpoint_source
 from pipeline.config.known import Composition, Parsed, check_new, drop, find, keeps
 from pipeline.config.names import known_name, nearest
 from pipeline.config.profiles import Entry, entries, take
@@ -9,19 +10,23 @@ from pipeline.config.schema import EXTERNAL
 from pipeline.config.trials import by_trial
 
 ORACLE = "oracle"
-PARSERS = ("lraspp", "deeplabv3", ORACLE, *EXTERNAL)
+PARSERS = ("lraspp", "lraspp-reduced", "deeplabv3", ORACLE, *EXTERNAL)
 
 
 def add_parsers(made: Composition) -> None:
-    """Parsers trained on a rendered set (`data`) or on labelled photographs in a user's folder (`layout`, `raw`)."""
+    """Parsers trained on a rendered set (`data`), on labelled photographs in a user's folder (`layout`, `raw`), or on
+    a rendered set and the photographs of a `teacher`, a cache."""
     params, plan = made.params, made.plan
-    params["parsers"], params["photographs"] = {}, {}
-    plan["train_parser"], plan["train_photographs"] = {}, {}
+    params["parsers"], params["photographs"], params["taught"] = {}, {}, {}
+    plan["train_parser"], plan["train_photographs"], plan["train_taught"] = {}, {}, {}
     for name, entry in entries(made.profile, "parsers").items():
         place = f"parsers.{name}"
         check_new(made.known, "parsers", name, place)
+        if "teacher" in entry:
+            _add_taught(made, name, entry, place)
+            continue
         if "layout" not in entry:
-            data = known_name(take(entry, "data", place), params["render"], f"{place}.data", "rendered set")
+            data = known_name(take(entry, "data", place), made.known.rendered, f"{place}.data", "rendered set")
             params["parsers"][name], plan["train_parser"][name] = entry, {"raw": paths.raw(data).as_posix()}
             made.known.parsers[name] = data
             continue
@@ -31,6 +36,24 @@ def add_parsers(made: Composition) -> None:
             continue
         params["photographs"][name], plan["train_photographs"][name] = entry, {"raw": raw}
         made.known.parsers[name] = raw
+
+
+def _add_taught(made: Composition, name: str, entry: Entry, place: str) -> None:
+    """A parser that learns from the photographs of its teacher's data set; left out where that is."""
+    data = known_name(take(entry, "data", place), made.known.rendered, f"{place}.data", "rendered set")
+    teacher = take(entry, "teacher", place)
+    caches = {**{key: parsed.dataset for key, parsed in made.known.caches.items()},
+              **{key: cache.get("dataset") for key, cache in per_dataset(entries(made.profile, "caches")).items()}}
+    dropped = {key.removeprefix("caches."): None for key in made.known.dropped if key.startswith("caches.")}
+    teacher = known_name(teacher, {**caches, **dropped}, f"{place}.teacher", "cache")
+    dataset = find(made.known, "datasets", caches[teacher], f"caches.{teacher}.dataset") if teacher in caches else None
+    if dataset is None:
+        drop(made.known, "parsers", name)
+        return
+    made.params["taught"][name] = entry
+    made.plan["train_taught"][name] = {"rendered": paths.raw(data).as_posix(), "raw": made.known.datasets[dataset].raw,
+                                       "teacher": paths.cache(teacher, "parts.h5").as_posix()}
+    made.known.parsers[name] = data
 
 
 def add_caches(made: Composition) -> None:
@@ -88,10 +111,14 @@ def _source(made: Composition, entry: Entry, dataset: str | None, place: str) ->
                          f"{', '.join(PARSERS)}")
     weights = entry.pop("weights", None)
     if "source" in entry:
-        return entry.pop("source")
+        source = entry.pop("source")
+        return checkpoint_source(made, source, f"{place}.source") if parser == "huggingface" else source
     if parser in EXTERNAL:
         raise InputError(f"{place}.source: is missing; write the file or folder that {parser} reads")
     if parser == ORACLE:
+        if entry.get("fit", "stretch") != "stretch":
+            raise InputError(f"{place}.fit: is {entry['fit']!r}, and the {ORACLE} sees no images: its labels are of "
+                             "whole ones already; take it out")
         if dataset is not None and not made.known.datasets[dataset].rendered:
             raise InputError(f"{place}.parser: is {ORACLE!r}, and {dataset!r} is no rendered set, whose ground truth "
                              "that is; take another parser")

@@ -1,7 +1,11 @@
-"""Data sets of an experiment: rendered ones, folders of images that get an index, and occluded ones made of others."""
+"""Data sets of an experiment: rendered ones, folders of images that get an index, occluded ones made of others, and
+the joints of their people."""
+
+import dataclasses
 
 from pipeline.base.errors import InputError
 from pipeline.config import paths
+from pipeline.config.checkpoints import checkpoint_source
 from pipeline.config.known import Composition, Data, check_new, drop, find, keeps
 from pipeline.config.plan import EMBED, EMBED_SEEN
 from pipeline.config.profiles import entries, take
@@ -12,6 +16,7 @@ def add_rendered(made: Composition) -> None:
     made.plan["render"] = list(made.params["render"])
     for name in made.plan["render"]:
         check_new(made.known, "datasets", name, f"render.{name}")
+        made.known.rendered[name] = None
 
 
 def add_datasets(made: Composition) -> None:
@@ -24,9 +29,9 @@ def add_datasets(made: Composition) -> None:
             raise InputError(f"{place}.trials: is {trials}; it is 1 to 100")
         raw = entry.get("raw") or (paths.raw(name).as_posix() if rendered else take(entry, "raw", place))
 
-        joints = entry.get("joints", rendered)
-        if joints and not rendered:
-            joints = keeps(made, f"{name}-joints", paths.joints(raw).as_posix())
+        joints = paths.labels(raw).as_posix() if rendered and entry.get("joints", True) else None
+        if not rendered and entry.get("joints") and keeps(made, f"{name}-joints", paths.joints(raw).as_posix()):
+            joints = paths.joints(raw).as_posix()
         members = {name: layout}
         if trials is not None:
             members = {f"{name}-{trial}": f"{layout}-{trial}" for trial in range(trials)}
@@ -37,6 +42,8 @@ def add_datasets(made: Composition) -> None:
         for member, numbered in members.items():
             check_new(made.known, "datasets", member, place)
             _add(made, member, Data(raw, numbered, rendered, joints))
+            if entry.get("hold_out"):
+                made.params["datasets"][member]["hold_out"] = entry["hold_out"]
 
 
 def add_occluded(made: Composition) -> None:
@@ -52,7 +59,28 @@ def add_occluded(made: Composition) -> None:
         made.params["occlude"][name] = entry
         made.plan["occlude"][name] = {"index": paths.index(dataset).as_posix(),
                                       "raw": made.known.datasets[dataset].raw}
-        _add(made, name, Data(paths.raw(name).as_posix(), "market", rendered=False, joints=False))
+        _add(made, name, Data(paths.raw(name).as_posix(), "market", rendered=False, joints=None))
+
+
+def add_joints(made: Composition) -> None:
+    """Joints of data sets, by an estimator or out of others' key points; from here on these have them."""
+    made.params["joints"], made.plan["joints"] = {}, {}
+    for name, entry in entries(made.profile, "joints").items():
+        place = f"joints.{name}"
+        dataset = find(made.known, "datasets", take(entry, "dataset", place), f"{place}.dataset")
+        source = take(entry, "source", place)
+        if dataset is None:
+            continue
+        data = made.known.datasets[dataset]
+        if data.joints:
+            raise InputError(f"{place}.dataset: {dataset!r} has joints already, {data.joints!r}; use those, or take "
+                             "out what says so")
+        if entry.get("estimator") == "vitpose":
+            source = checkpoint_source(made, source, f"{place}.source")
+        made.params["joints"][name] = entry
+        made.plan["joints"][name] = {"dataset": dataset, "index": paths.index(dataset).as_posix(), "raw": data.raw,
+                                     "source": source}
+        made.known.datasets[dataset] = dataclasses.replace(data, joints=paths.cache(name, "joints.h5").as_posix())
 
 
 def note_needs(made: Composition) -> None:

@@ -228,11 +228,9 @@ def _embed(made: Composition, key: str, result: str, run: str, cached: str | Non
 
 
 def _seen_by(made: Composition, source: str, data: Data, place: str) -> str | None:
-    """joints: a rendered set's labels.h5, or a file beside a real set's folder; else: that run's weights."""
+    """joints: the data set's file of them, where it has one; else: that run's weights."""
     if source == "joints":
-        if not data.joints:
-            return None
-        return (paths.labels if data.rendered else paths.joints)(data.raw).as_posix()
+        return data.joints
     if find(made.known, "runs", source, place) is None:
         return None
     note_owner(made, source)

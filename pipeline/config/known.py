@@ -22,7 +22,7 @@ class Data:
     raw: str
     layout: str
     rendered: bool
-    joints: bool  # a file with joints goes with it
+    joints: str | None  # the file with its joints, where there is one
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,11 @@ class Run:
 class Known:
     """What an experiment and those that it stands on have, by name."""
 
+    rendered: dict[str, None] = field(default_factory=dict)  # sets of rendered people, those for parsers too
     datasets: dict[str, Data] = field(default_factory=dict)
     trials: dict[str, int] = field(default_factory=dict)  # data sets of a repeated protocol -> how often
     parsers: dict[str, str] = field(default_factory=dict)  # -> the rendered set or folder it learns from
+    checkpoints: dict[str, None] = field(default_factory=dict)  # fetched from the Hub
     caches: dict[str, Parsed] = field(default_factory=dict)
     crops: dict[str, None] = field(default_factory=dict)  # parses of crops
     warps: dict[str, str] = field(default_factory=dict)  # -> the data set that is warped

@@ -4,6 +4,7 @@ from pathlib import Path
 
 DATA = Path("data")
 RAW, INDEX, CACHE, PARSERS = DATA / "raw", DATA / "index", DATA / "cache", DATA / "parsers"
+CHECKPOINTS = DATA / "checkpoints"
 RUNS, FEATURES, RESULTS, REPORTS = DATA / "runs", DATA / "features", DATA / "results", DATA / "reports"
 CURVES, RANKS = DATA / "curves", DATA / "ranks"
 EXPERIMENTS = Path("experiments")
@@ -42,7 +43,7 @@ def labels(folder: Path | str) -> Path:
 
 
 def joints(folder: Path | str) -> Path:
-    """A real set's joints: beside its folder, in which they would make trainings stale."""
+    """A real set's joints of one's own making: beside its folder, in which they would make trainings stale."""
     return Path(f"{Path(folder).as_posix()}.joints.h5")
 
 
@@ -56,8 +57,13 @@ def remarks(dataset: str) -> Path:
 
 
 def cache(key: str, file: str) -> Path:
-    """file: parts.h5 | crops.h5 | dsap.h5."""
+    """file: parts.h5 | crops.h5 | dsap.h5 | joints.h5."""
     return CACHE / key / file
+
+
+def checkpoint(key: str) -> Path:
+    """A checkpoint that was fetched from the Hub."""
+    return CHECKPOINTS / key
 
 
 def parser_weights(parser: str) -> Path:

@@ -27,6 +27,13 @@ class FolderPlan:
 
 
 @dataclass(frozen=True)
+class TaughtPlan:
+    rendered: str  # the folder of a rendered set
+    raw: str  # the folder of photographs
+    teacher: str  # the parts.h5 of the same photographs that divides them
+
+
+@dataclass(frozen=True)
 class PreparePlan(FolderPlan):
     needs: tuple[str, ...] = ()  # train | test: the images that the experiment's runs train and are scored on
 
@@ -34,6 +41,12 @@ class PreparePlan(FolderPlan):
 @dataclass(frozen=True)
 class LinkPlan:
     path: str  # what a user put or linked under data/
+
+
+@dataclass(frozen=True)
+class FetchPlan:
+    repository: str  # of the Hub
+    revision: str  # its commit
 
 
 @dataclass(frozen=True)
@@ -75,6 +88,14 @@ class WarpPlan:
     index: str
     raw: str
     parts: str  # the parts.h5 whose u,v it is warped by
+
+
+@dataclass(frozen=True)
+class JointsPlan:
+    dataset: str
+    index: str
+    raw: str
+    source: str  # a checkpoint, or key points that others made
 
 
 @dataclass(frozen=True)
@@ -263,11 +284,13 @@ class Plan:
     on: tuple[str, ...]  # experiments whose data sets, caches and runs it uses
     owners: dict[str, str]  # the experiment of each run that is another's
     link: dict[str, LinkPlan]
+    fetch: dict[str, FetchPlan]
     render: tuple[str, ...]
     prepare: dict[str, PreparePlan]
     occlude: dict[str, OccludePlan]
     train_parser: dict[str, FolderPlan]
     train_photographs: dict[str, FolderPlan]
+    train_taught: dict[str, TaughtPlan]
     parse: dict[str, ParsePlan]
     parse_external: dict[str, ParsePlan]
     parse_described: dict[str, DescribedParsePlan]
@@ -275,6 +298,7 @@ class Plan:
     parse_crops_external: dict[str, CropsPlan]
     parse_crops_described: dict[str, DescribedCropsPlan]
     warp: dict[str, WarpPlan]
+    joints: dict[str, JointsPlan]
     train: dict[str, TrainPlan]
     train_from: dict[str, StartedTrainPlan]
     embed: dict[str, EmbedPlan]

@@ -19,11 +19,13 @@ from pipeline.config.names import check_name, known_name, nearest
 from pipeline.config.schema import (
     EXTERNAL,
     CacheParams,
+    JointsParams,
     OccludeParams,
     ParserParams,
     PhotographsParams,
     RenderParams,
     RunParams,
+    TaughtParams,
     WarpParams,
 )
 from pipeline.config.yaml12 import read_yaml
@@ -37,12 +39,13 @@ SCALARS = ("device", "precision", "threads")
 # are the parameters of the kinds beside.
 SECTIONS: dict[str, tuple[dict[str, type], tuple[type, ...]]] = {
     "render": ({}, (RenderParams,)),
-    "datasets": ({"layout": str, "raw": str, "joints": bool, "trials": int}, ()),
+    "datasets": ({"layout": str, "raw": str, "joints": bool, "trials": int, "hold_out": int}, ()),
     "occlude": ({"dataset": str}, (OccludeParams,)),
-    "parsers": ({"data": str, "raw": str}, (ParserParams, PhotographsParams)),
+    "parsers": ({"data": str, "raw": str, "teacher": str}, (ParserParams, PhotographsParams, TaughtParams)),
     "caches": ({"dataset": str, "datasets": list, "weights": str, "source": str, "config": str},
                (CacheParams, *EXTERNAL.values())),
     "warps": ({"dataset": str, "parts": str}, (WarpParams,)),
+    "joints": ({"dataset": str, "source": str}, (JointsParams,)),
     "runs": ({"of": str, "train_on": str, "eval_on": list, "cache": str, "masks": list, "model": dict,
               "match": dict, "features_dtype": str, "visible_by": str}, (RunParams,)),
     "report": ({"title": str, "pictures": str, "parser": str}, ()),

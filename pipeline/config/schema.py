@@ -46,6 +46,8 @@ class RenderParams:
 @dataclass(frozen=True)
 class DatasetParams:
     layout: str = doc("how the raw folder is laid out: market | csv | market1501 | duke | ... (docs/datasets.md)")
+    hold_out: int = count("so many of its training people are the queries and the gallery, to choose on, and its own "
+                          "test people are left out; 0 is none", low=0, neutral=0)
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,8 @@ class OccludeParams:
 class TrainedParserParams:
     """What all parsers that are trained here have."""
 
-    architecture: str = doc("the parser's network", choices=("lraspp", "deeplabv3"))
-    init: str = doc("none | imagenet | a backbone's weight file")
+    architecture: str = doc("the parser's network", choices=("lraspp", "lraspp-reduced", "deeplabv3"))
+    init: str = doc("none | imagenet | a finished parser's or a backbone's weight file")
     height: int = count("pixels of the network's input", low=16, high=SIDE)
     width: int = count("pixels of the network's input", low=16, high=SIDE)
     image_steps: int = count("images seen in training")
@@ -70,7 +72,8 @@ class TrainedParserParams:
     optimizer: str = doc("muon: Muon and AdamW, cosine; sgd: SGAM's, a tenth from half-way on",
                          choices=("muon", "sgd"), neutral="muon")
     augment: str = doc("all: flips, moves, light, hidden rectangles, blur, noise, JPEG; erase: flips, random crops, "
-                       "random erasing", choices=("flip", "all", "erase"))
+                       "random erasing; surveillance: boxes of a detector, small and cut (docs/parsers.md)",
+                       choices=("flip", "all", "erase", "surveillance"))
     seed: int = count("initialisation, order and augmentation", low=0, high=SEED)
     workers: int = count("data loading processes; results do not depend on it", low=0, high=256)
 
@@ -88,12 +91,22 @@ class PhotographsParams(TrainedParserParams):
 
 
 @dataclass(frozen=True)
+class TaughtParams(TrainedParserParams):
+    layout: str = doc("how the labelled photographs lie; a teacher divides what their labels leave open",
+                      choices=("lip", "cihp", "ccp"))
+    share: float = share("photographs among the images of a batch; `augment` is of the others, rendered people")
+
+
+@dataclass(frozen=True)
 class CacheParams:
-    parser: str = doc("oracle: the ground truth of a rendered set", choices=("lraspp", "deeplabv3", "oracle"))
+    parser: str = doc("oracle: the ground truth of a rendered set",
+                      choices=("lraspp", "lraspp-reduced", "deeplabv3", "oracle"))
     height: int = count("pixels of the parser's input and of the cached labels", low=16, high=SIDE)
     width: int = count("pixels of the parser's input and of the cached labels", low=16, high=SIDE)
     batch: int = count("images per forward pass; the last bit of a probability depends on it")
     threads: int = count("CPU threads of a forward pass; likewise", high=1024)
+    fit: str = doc("images in the parser's input: its proportions, or their own with edges repeated",
+                   choices=("stretch", "keep"), neutral="stretch")
 
 
 @dataclass(frozen=True)
@@ -107,9 +120,17 @@ class DensePoseParams(CacheParams):
 
 
 @dataclass(frozen=True)
+class BodyPixParams(CacheParams):
+    parser: str = doc("BodyPix's 24 parts, from an ONNX file", choices=("bodypix",))
+    side: int = count("pixels of the longer side of the network's input, 16 n + 1", low=33, high=SIDE, neutral=257)
+    border: float = doc("the image's edge is repeated around it, on each side by this share of its height or width",
+                        low=0, high=1, neutral=0.1)
+
+
+@dataclass(frozen=True)
 class HuggingFaceParams(CacheParams):
     parser: str = doc("a semantic segmentation checkpoint of transformers", choices=("huggingface",))
-    labels: str = doc("its label map: lip20 | cihp20 | atr18 | pascal7 | ccp59 | a .yaml")
+    labels: str = doc("its label map: lip20 | cihp20 | atr18 | pascal7 | ccp59 | fashn18 | sapiens28 | a .yaml")
     input_height: int = count("pixels of the network's input; 0 is `height`", low=0, high=SIDE)
     input_width: int = count("pixels of the network's input; 0 is `width`", low=0, high=SIDE)
 
@@ -117,14 +138,16 @@ class HuggingFaceParams(CacheParams):
 @dataclass(frozen=True)
 class PrecomputedParams(CacheParams):
     parser: str = doc("parses that another tool wrote", choices=("precomputed",))
-    labels: str = doc("a label map (lip20 | cihp20 | atr18 | pascal7 | ccp59 | a .yaml) | iuv | iuv-rgb | json")
-    min_score: float = share("the least score of a JSON's detections")
+    labels: str = doc("a label map (lip20 | cihp20 | atr18 | pascal7 | ccp59 | fashn18 | sapiens28 | a .yaml; of .npy "
+                      "pifpaf36 | pifpaf8 | pifpaf5) | iuv | iuv-rgb | json | keypoints")
+    min_score: float = share("the least score of a JSON's detections, or of a key point")
     scale: float = doc("pixels of the pictures that the tool saw over those of the images: 2 where they were twice as "
                        "large", low=0.01, high=100, neutral=1.0)
+    fit: str = doc("parses made elsewhere are of whole images already", choices=("stretch",), neutral="stretch")
 
 
-ExternalParams = DensePoseParams | HuggingFaceParams | PrecomputedParams
-EXTERNAL: dict[str, type] = {"densepose": DensePoseParams, "huggingface": HuggingFaceParams,
+ExternalParams = BodyPixParams | DensePoseParams | HuggingFaceParams | PrecomputedParams
+EXTERNAL: dict[str, type] = {"bodypix": BodyPixParams, "densepose": DensePoseParams, "huggingface": HuggingFaceParams,
                              "precomputed": PrecomputedParams}
 
 
@@ -143,6 +166,15 @@ class WarpParams:
     width: int = count("pixels; image and u,v are resized to this before warping", low=16, high=SIDE)
     texels: int = count("S, the side of a DSAP image (DSA 3.1)", low=4, high=1024)
     alignment: str = doc("csa: each part's bounding box, resized (DSA Table 4)", choices=("dsap", "csa"))
+
+
+@dataclass(frozen=True)
+class JointsParams:
+    estimator: str = doc("vitpose: a checkpoint of transformers; kpr: its folder of key points; coco: a JSON of all",
+                         choices=("vitpose", "kpr", "coco"))
+    batch: int = count("images per forward pass of vitpose", neutral=32)
+    scale: float = doc("pixels of the pictures that the estimator of kpr or coco saw over those of the images",
+                       low=0.01, high=100, neutral=1.0)
 
 
 # kinds of entries whose keys depend on one of them: that key, and the keys' dataclass by its value
@@ -223,9 +255,11 @@ class Params:
     occlude: dict[str, OccludeParams] = doc("data sets made by putting objects in front of another's queries")
     parsers: dict[str, ParserParams] = doc("parsers trained on rendered people")
     photographs: dict[str, PhotographsParams] = doc("parsers trained on labelled photographs")
+    taught: dict[str, TaughtParams] = doc("parsers trained on rendered people and on photographs divided by a teacher")
     caches: dict[str, CacheParams] = doc("parses by the pipeline's own parsers")
     external: dict[str, ExternalParams] = doc("parses by parsers from outside")
     crops: dict[str, CropsParams] = doc("parses of what SGAM's crop leaves of each image")
     warps: dict[str, WarpParams] = doc("images warped onto the body's surface")
+    joints: dict[str, JointsParams] = doc("joints of real sets' people, for SORN's row +P")
     runs: dict[str, RunParams] = doc("networks, and how each is trained")
     results: dict[str, ResultParams] = doc("how a trained network is matched: one of a run's own name, and others")

@@ -5,20 +5,22 @@ cache, or a file of 2-D joints, tells where this one errs.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from scipy.stats import ks_2samp
 
-from pipeline.base.body_parts import DENSEPOSE24, PARTS8
+from pipeline.base.body_parts import DENSEPOSE24, PARTS8, TAXONOMIES
 from pipeline.base.errors import InputError
 from pipeline.base.images import nearest
 from pipeline.base.progress import progress
+from pipeline.base.seeds import rng
 from pipeline.base.spread import evenly
 from pipeline.caches.cache import Cache
 from pipeline.datasets.joints import COCO18
+from pipeline.inspection.missing_parts import FAULTS, fault_shares, faults, good_parse, verdict
 
 LEAST = 0.002  # share of the frame below which a part is too small to be judged
 FACING = 4  # times as much torso front as back, or the other way round, for a view that is not from the side
@@ -39,11 +41,12 @@ _TORSO = [DENSEPOSE24.index(f"torso {face}") for face in ("front", "back")]
 class Seen:
     """What was measured of each image; nan or "" where it cannot be judged. Row i is `keys[i]`.
 
-    areas (N, 8) shares of the frame; upright, sides: 1 plausible, 0 not, nan not judged; overlap: mean IoU with the
-    other cache; joints (N, 18): 1 the joint's part is there, 0 not, nan hidden or unknown; confusion: pixels by this
-    cache's label (row) and the other's (column).
+    taxonomy: of the cache's native labels; areas (N, 8) shares of the frame; upright, sides: 1 plausible, 0 not, nan
+    not judged; overlap: mean IoU with the other cache; joints (N, 18): 1 the joint's part is there, 0 not, nan hidden
+    or unknown; confusion: pixels by this cache's label (row) and the other's (column).
     """
 
+    taxonomy: str
     keys: list[str]
     status: list[str]
     areas: np.ndarray
@@ -52,6 +55,11 @@ class Seen:
     overlap: np.ndarray
     joints: np.ndarray
     confusion: np.ndarray = field(default_factory=lambda: np.zeros((len(PARTS8), len(PARTS8)), np.int64))
+
+    @property
+    def faults(self) -> dict[str, np.ndarray]:
+        """FAULTS (pipeline/inspection/missing_parts.py) of each image."""
+        return faults(self.areas, self.upright, self.sides, good_parse(self.taxonomy)["least"])
 
 
 def survey(cache: Cache, *, other: Cache | None = None, joints: dict[str, np.ndarray] | None = None,
@@ -63,6 +71,10 @@ def survey(cache: Cache, *, other: Cache | None = None, joints: dict[str, np.nda
     """
     keys, status = cache.column("key"), cache.column("status")
     maker = cache.maker
+    if maker.get("taxonomy") not in TAXONOMIES:
+        raise InputError(f"{str(cache.path)!r}: its maker has the taxonomy {maker.get('taxonomy')!r}, known are "
+                         f"{', '.join(TAXONOMIES)}; make it again with the stage parse")
+
     sided = maker["taxonomy"] == "densepose24" and maker["exact"]  # label maps may write "right" and "front" for all
     chosen = evenly(len(keys), sample or len(keys))
     others = {key: row for row, key in enumerate(other.column("key"))} if other else {}
@@ -71,7 +83,8 @@ def survey(cache: Cache, *, other: Cache | None = None, joints: dict[str, np.nda
                          "images")
 
     count = len(chosen)
-    seen = Seen(keys=[str(keys[row]) for row in chosen], status=[str(status[row]) for row in chosen],
+    seen = Seen(taxonomy=maker["taxonomy"], keys=[str(keys[row]) for row in chosen],
+                status=[str(status[row]) for row in chosen],
                 areas=np.full((count, len(PARTS8)), np.nan), upright=np.full(count, np.nan),
                 sides=np.full(count, np.nan), overlap=np.full(count, np.nan),
                 joints=np.full((count, len(COCO18)), np.nan))
@@ -82,7 +95,7 @@ def survey(cache: Cache, *, other: Cache | None = None, joints: dict[str, np.nda
 
         labels, native = cache.read("labels", row), cache.read("native", row)
         key = seen.keys[place]
-        seen.areas[place] = np.bincount(labels.ravel(), minlength=len(PARTS8))[:len(PARTS8)] / labels.size
+        seen.areas[place] = areas_of(labels)
         seen.upright[place] = is_upright(labels)
         seen.sides[place] = has_sides(native) if sided else math.nan
         if other and key in others:
@@ -93,6 +106,11 @@ def survey(cache: Cache, *, other: Cache | None = None, joints: dict[str, np.nda
             seen.joints[place] = joint_agreement(labels, joints[key], exact=bool(maker["exact"]))
 
     return seen
+
+
+def areas_of(labels: np.ndarray) -> np.ndarray:
+    """Labels (H, W) of the 8 parts -> each part's share of the frame (8,)."""
+    return np.bincount(labels.ravel(), minlength=len(PARTS8))[:len(PARTS8)] / labels.size
 
 
 def is_upright(labels: np.ndarray) -> float:
@@ -155,14 +173,20 @@ def joint_agreement(labels: np.ndarray, joints: np.ndarray, *, exact: bool) -> n
     return result
 
 
-def metrics(seen: Seen, reference: Seen | None) -> dict[str, Any]:
-    """All metrics of a survey, shares rounded to 4 digits; None where nothing could be judged."""
+def metrics(seen: Seen, reference: Seen | None, *, people: str = "whole",
+            groups: Mapping[str, Mapping[str, np.ndarray]] | None = None) -> dict[str, Any]:
+    """All metrics of a survey, shares rounded to 4 digits; None where nothing could be judged.
+
+    people: of which kind of PEOPLE a good parse is taken; groups: kind -> group -> which images (N,) bool are in it,
+    to tell their faults apart.
+    """
     kept = seen.areas[~np.isnan(seen.areas[:, 0])]
     result: dict[str, Any] = {
         "images": len(seen.keys), "failed": _share([status.startswith("failed") for status in seen.status]),
         "no_person": _share([status == "no person" for status in seen.status]),
         "areas": {PARTS8[part]: _area_metrics(kept[:, part]) for part in BODY},
-        "head_above_feet": _judged(seen.upright), "left_right": _judged(seen.sides)}
+        "head_above_feet": _judged(seen.upright), "left_right": _judged(seen.sides),
+        **_missing(seen, people, groups or {})}
     if reference is not None:
         known = reference.areas[~np.isnan(reference.areas[:, 0])]
         result["reference"] = {PARTS8[part]: {
@@ -180,6 +204,15 @@ def metrics(seen: Seen, reference: Seen | None) -> dict[str, Any]:
             name: _judged(seen.joints[:, number]) for number, name in enumerate(COCO18)}}
 
     return result
+
+
+def _missing(seen: Seen, people: str, groups: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, Any]:
+    good, flags = good_parse(seen.taxonomy), seen.faults
+    found = fault_shares(flags)
+    return {"people": people, "faults": found, "good_parse": good[people], "least": good["least"],
+            "verdict": verdict(found, good[people], people),
+            **{kind: {name: {"images": int(chosen.sum()), "faults": fault_shares(flags, chosen)}
+                      for name, chosen in members.items()} for kind, members in groups.items()}}
 
 
 def _area_metrics(areas: np.ndarray) -> dict[str, float | None]:
@@ -219,22 +252,35 @@ def oddness(areas: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 def outliers(seen: Seen, reference: Seen | None, most: int = 20) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Titles, and under each up to `most` images (key, why), the wrongest first; nobody-images spread evenly."""
+    """Titles, and under each up to `most` images (key, why): those without a part spread evenly, of other kinds the
+    wrongest first."""
+    flags = seen.faults
     odd = oddness(seen.areas, (reference or seen).areas)
-    nobody = [place for place, status in enumerate(seen.status) if status == "no person"]
-    odd[nobody] = np.nan
+    odd[flags["no_person"] == 1] = np.nan
     joints = np.array([np.nan if np.isnan(row).all() else np.nanmean(row) for row in seen.joints])
 
+    parts = []
+    for name in [name for name in FAULTS if name not in ("not_upright", "sides_exchanged")]:
+        # who has no person lacks every part: shown once
+        places = np.flatnonzero((flags[name] == 1) & ((flags["no_person"] == 0) | (name == "no_person")))
+        spread = [(int(places[place]), "") for place in evenly(len(places), most)]
+        parts.append((f"{FAULTS[name]} ({len(places)})", spread))
+
     upright, sides = _wrong(seen.upright, odd), _wrong(seen.sides, odd)
-    ranked = [(f"head not above torso above feet ({len(upright)})", upright),
-              (f"left and right exchanged ({len(sides)}; right limbs orange, left ones blue)", sides),
+    ranked = [(f"{FAULTS['not_upright']} ({len(upright)})", upright),
+              (f"{FAULTS['sides_exchanged']} ({len(sides)})", sides),
               ("unusual part areas", _lowest(-odd, lambda place: f"oddness {odd[place]:.1f}")),
               ("least agreement with the other parser", _lowest(seen.overlap, lambda p: f"mIoU {seen.overlap[p]:.2f}")),
               ("least agreement with joints", _lowest(joints, lambda place: f"{joints[place]:.0%} of joints"))]
-    spread = [(seen.keys[nobody[place]], "no person") for place in evenly(len(nobody), most)]
+    return [(title, [(seen.keys[place], why) for place, why in worst[:most]])
+            for title, worst in [*parts, *ranked] if worst]
 
-    return [(f"no person ({len(nobody)})", spread),
-            *((title, [(seen.keys[place], why) for place, why in worst[:most]]) for title, worst in ranked if worst)]
+
+def random_keys(seen: Seen, count: int) -> list[str]:
+    """Up to `count` images that were parsed or have no person, drawn at random, the same ones each time, sorted."""
+    kept = [key for key, status in zip(seen.keys, seen.status, strict=True) if not status.startswith("failed")]
+    order = rng(0, "audit", "random").permutation(len(kept))
+    return sorted(kept[place] for place in order[:count])
 
 
 def _wrong(judged: np.ndarray, odd: np.ndarray) -> list[tuple[int, str]]:

@@ -10,8 +10,20 @@ from pipeline.base.images import IMAGENET_MEAN
 PAD = 10  # pixels on each side before a random crop
 MEAN_COLOUR = (255 * IMAGENET_MEAN).round().astype(np.uint8)
 
+UNKNOWN = 255  # a label that nobody knows: no loss and no score reads that pixel
+
 # image (H,W,3) RGB, native labels (H,W), u,v x 255 (H,W,2) with 0 where there are none; all uint8
 Sample = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def _with_unknown(flipped: np.ndarray) -> np.ndarray:
+    """A look-up table of labels that leaves UNKNOWN as it is."""
+    table = np.arange(256, dtype=np.uint8)
+    table[:len(flipped)] = flipped
+    return table
+
+
+DENSEPOSE24_MIRROR, LIP20_MIRROR = _with_unknown(DENSEPOSE24_FLIP), _with_unknown(LIP20_FLIP)
 
 
 def flip(sample: Sample, taxonomy: str) -> Sample:
@@ -19,9 +31,9 @@ def flip(sample: Sample, taxonomy: str) -> Sample:
     and the u of hands, feet and head are mirrored: the charts of arms and legs mirror each other already."""
     image, labels, uv = (array[:, ::-1] for array in sample)
     if taxonomy != "densepose24":
-        return image, LIP20_FLIP[labels], uv
+        return image, LIP20_MIRROR[labels], uv
 
-    labels, uv = DENSEPOSE24_FLIP[labels], uv.copy()
+    labels, uv = DENSEPOSE24_MIRROR[labels], uv.copy()
     for parts, axis in ((DENSEPOSE24_MIRROR_U, 0), (DENSEPOSE24_MIRROR_V, 1)):
         uv[..., axis] = np.where(np.isin(labels, parts), 255 - uv[..., axis], uv[..., axis])
 
@@ -124,6 +136,3 @@ def erase(sample: Sample, taxonomy: str, generator: np.random.Generator) -> Samp
     image, labels, uv = (np.roll(array, (down, right), (0, 1)) for array in sample)
     image[gone], labels[gone], uv[gone] = MEAN_COLOUR, 0, 0
     return image, labels, uv
-
-
-AUGMENTATIONS = {"flip": maybe_flip, "all": vary, "erase": erase}

@@ -29,6 +29,7 @@ from pipeline.base.progress import progress
 from pipeline.caches.cache import Cache, Row, compress, write_cache
 from pipeline.caches.parts_layout import CELL, STEP, parts_arrays, parts_columns
 from pipeline.caches.resumable import Save, ahead, clean, run_units
+from pipeline.parsing.letterbox import letterbox, on_whole_images
 
 TOGETHER = 8  # batches that are parsed, or decoded and compressed, before it is the other's turn
 KEPT = 2**25 - 2**16  # bytes, just under the most that glibc's malloc will learn from
@@ -36,14 +37,17 @@ KEPT = 2**25 - 2**16  # bytes, just under the most that glibc's malloc will lear
 # images (batch,3,H,W) uint8 RGB and their paths ("" for padding) -> native (batch,H,W) uint8,
 # parts8 (batch,8,H,W) probabilities and, where there are, parts4 (batch,5,H,W), uv (batch,H,W,2) in [0,1]
 Forward = Callable[[Tensor, list[str]], dict[str, Tensor]]
-Decoded = tuple[np.ndarray, list[str], Tensor, list[str]]  # row numbers, why each failed or "", images, paths
+# row numbers, why each failed or "", images, paths, the place of each row's image in what the parser sees
+Decoded = tuple[np.ndarray, list[str], Tensor, list[str], list[Box]]
 Parsed = tuple[np.ndarray, list[str], dict[str, np.ndarray]]  # row numbers, why each failed or "", quantised maps
 
 
 @dataclass(frozen=True)
 class Job:
     """What is to be parsed and how. `raw` + path is an image's file; `uv`: whether the parser gives u,v; `boxes`: what
-    of each image is parsed, a column of crops.h5; None is all of it, and there is no such column."""
+    of each image is parsed, a column of crops.h5; None is all of it, and there is no such column; fit: whether what the
+    parser sees is stretched to height x width or keeps its proportions (pipeline/parsing/letterbox.py). Rows describe
+    all of it at height x width in either case."""
 
     keys: Sequence[str]
     paths: Sequence[str]
@@ -56,6 +60,7 @@ class Job:
     batch: int
     device: str
     boxes: Sequence[Box] | None = None
+    fit: str = "stretch"  # or keep
 
 
 def parse_images(job: Job, forward: Forward, path: Path, *, scratch: Path, rank: int = 0, world: int = 1
@@ -214,14 +219,15 @@ def _in_turns(job: Job, forward: Forward, batches: Sequence[np.ndarray], hashes:
 
 
 def _parse(job: Job, forward: Forward, decoded: Decoded) -> Parsed:
-    rows, failures, images, paths = decoded
-    return rows, failures, quantise(forward(images.to(job.device), paths))
+    rows, failures, images, paths, places = decoded
+    return rows, failures, quantise(on_whole_images(forward(images.to(job.device), paths), places))
 
 
 def _decode(job: Job, rows: np.ndarray, hashes: Sequence[str]) -> Decoded:
-    """Row numbers -> those, why each failed or "", images (batch,3,H,W) uint8 with zeros for padding, paths."""
+    """Row numbers -> those, why each failed or "", images (batch,3,H,W) uint8 with zeros for padding, paths, places."""
     images = np.zeros((job.batch, job.height, job.width, 3), np.uint8)
     failures = [""] * len(rows)
+    places = [(0, 0, job.height, job.width)] * len(rows)
     for place, row in enumerate(rows):
         path = job.raw / job.paths[row]
         try:
@@ -230,14 +236,17 @@ def _decode(job: Job, rows: np.ndarray, hashes: Sequence[str]) -> Decoded:
                 raise RuntimeError
             image = decode_image(data, path)
             seen = image if job.boxes is None else crop_image(image, job.boxes[row])
-            images[place] = fit(seen, job.height, job.width)
+            if job.fit == "keep":
+                images[place], places[place] = letterbox(seen, job.height, job.width)
+            else:
+                images[place] = fit(seen, job.height, job.width)
         except InputError as error:
             failures[place] = str(error).removeprefix(f"{os.fspath(path)!r}: ")
         except RuntimeError as error:
             raise InputError(f"{os.fspath(path)!r}: changed while it was being parsed; run again") from error
 
     paths = [job.paths[row] for row in rows] + [""] * (job.batch - len(rows))
-    return rows, failures, torch.from_numpy(images).permute(0, 3, 1, 2), paths
+    return rows, failures, torch.from_numpy(images).permute(0, 3, 1, 2), paths, places
 
 
 @torch.inference_mode()

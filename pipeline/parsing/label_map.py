@@ -1,7 +1,8 @@
-"""Label maps: what another parser's labels are called here. YAML files, five of them in pipeline/parsing/label_maps/.
+"""Label maps: what another parser's labels are called here. YAML files, ten of them in pipeline/parsing/label_maps/.
 
     taxonomy: lip20                 # or densepose24: whose names stand on the right
     void: [255]                     # optional: ids that count as background
+    fields: false                   # optional; true: what is named are fields of confidences, none of them background
     labels:                         # one line per id from 0 on: [the parser's name, ours]
       - [background, background]
       - [left-sleeve, left-arm]
@@ -27,13 +28,14 @@ SHIPPED = Path(__file__).with_name("label_maps")
 @dataclass(frozen=True)
 class LabelMap:
     """names: the parser's labels by id; targets: the id of each in `taxonomy`, or behind its last one an open label;
-    void: ids that count as background."""
+    void: ids that count as background; fields: the labels are fields of confidences, which may overlap."""
 
     path: str
     taxonomy: str
     names: tuple[str, ...]
     targets: tuple[int, ...]
     void: tuple[int, ...]
+    fields: bool
 
     def native(self, labels: np.ndarray) -> np.ndarray:
         """The parser's ids (H, W) to ids of `taxonomy`, uint8. ValueError names an id that the map lacks."""
@@ -51,11 +53,30 @@ class LabelMap:
         """The parser's probabilities (C, H, W) -> native (H, W) uint8, and probabilities of the 8 parts (8, H, W) and
         of background + 4 parts (5, H, W). `native` is the most probable label of the taxonomy (of open ones the most
         probable meaning)."""
-        names = (*TAXONOMIES[self.taxonomy], *(OPEN if self.taxonomy == "lip20" else ()))
-        summed = np.zeros((len(names), *probabilities.shape[1:]), probabilities.dtype)
+        summed = np.zeros((self._count(), *probabilities.shape[1:]), probabilities.dtype)
         for label, target in enumerate(self.targets):
             summed[target] += probabilities[label]
+        return self._parts(summed)
 
+    def field_parts(self, fields: np.ndarray, others: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
+        """Confidences (C, H, W) in 0..1 -> the same as `parts`. others (H, W): the confidence of other people, who are
+        background.
+
+        A name's score is the highest of its fields, background's 1 minus the highest of all: so BPBreID groups its
+        fields and derives its background (VlSomers/bpbreid at c0db0061, torchreid/data/masks_transforms/
+        mask_transform.py, `max` and `diff_from_max`). Probabilities are the scores over their sum.
+        """
+        scores = np.zeros((self._count(), *fields.shape[1:]), fields.dtype)
+        for label, target in enumerate(self.targets):
+            np.maximum(scores[target], fields[label], out=scores[target])
+        background = 1 - scores.max(0)
+        scores[0] = background if others is None else np.maximum(background, others)
+        return self._parts(scores / scores.sum(0))
+
+    def _count(self) -> int:
+        return len(TAXONOMIES[self.taxonomy]) + (len(OPEN) if self.taxonomy == "lip20" else 0)
+
+    def _parts(self, summed: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if self.taxonomy == "lip20":
             summed = close_probabilities(summed, summed.argmax(0))
 
@@ -80,7 +101,7 @@ def _plain(name: str) -> str:
 
 
 def read_label_map(name: str) -> LabelMap:
-    """A shipped map (lip20 | cihp20 | atr18 | pascal7 | ccp59) or a YAML file. InputError names file and remedy."""
+    """A map of pipeline/parsing/label_maps/ by its name, or a YAML file. InputError names file and remedy."""
     path = _file(name)
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -107,7 +128,8 @@ def _file(name: str) -> Path:
 def _check(tree: object, path: str) -> LabelMap:
     tree = tree if isinstance(tree, dict) else {}
     taxonomy, labels, void = tree.get("taxonomy"), tree.get("labels"), tree.get("void", [])
-    unknown = sorted(str(key) for key in tree.keys() - {"taxonomy", "labels", "void"})
+    fields = tree.get("fields", False)
+    unknown = sorted(str(key) for key in tree.keys() - {"taxonomy", "labels", "void", "fields"})
     if not isinstance(taxonomy, str) or taxonomy not in TAXONOMIES or not isinstance(labels, list) or unknown:
         raise InputError(f"{path!r}: is no label map; it has `taxonomy` ({' or '.join(TAXONOMIES)}), `labels` and "
                          f"perhaps `void`{', not ' + unknown[0] if unknown else ''}; docs/parsers.md shows one")
@@ -124,5 +146,9 @@ def _check(tree: object, path: str) -> LabelMap:
             isinstance(value, int) and len(labels) <= value <= 255 for value in void):
         raise InputError(f"{path!r}: needs 1 to 255 labels, and `void` a list of ids that are no label, up to 255")
 
+    if not isinstance(fields, bool) or (fields and (void or any(pair[1] == names[0] for pair in labels))):
+        raise InputError(f"{path!r}: `fields` is true or false, and with it there is no `void` and no label is "
+                         f"{names[0]}, which is what no field claims; take that out")
+
     return LabelMap(path=path, taxonomy=taxonomy, names=tuple(pair[0] for pair in labels),
-                    targets=tuple(names.index(pair[1]) for pair in labels), void=tuple(void))
+                    targets=tuple(names.index(pair[1]) for pair in labels), void=tuple(void), fields=fields)

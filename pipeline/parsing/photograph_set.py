@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from pipeline.base.progress import progress
 from pipeline.parsing.augmentation import Sample
 from pipeline.parsing.label_map import label_map_sha256, read_label_map
 from pipeline.parsing.parse_png import read_label_png
-from pipeline.parsing.published_sets import Labelled, pick_labelled
+from pipeline.parsing.published_sets import Labelled, Layout, pick_labelled
 
 MARGIN = 0.05  # of the person's height and width, on each side
 KEPT_BYTES = 2**28  # samples of a small set stay in memory: decoding one takes longer than a step of training on it
@@ -45,9 +46,7 @@ class Photographs:
 
     def remark(self) -> str:
         """What a user should hear: that the part is not what was published; "" where it is."""
-        published = self.layout.published[self.part]
-        return "" if len(self) == published else (f"{self.part}: {len(self)} photographs are here, published are "
-                                                  f"{published}; scores will not compare")
+        return remark(self.layout, self.part, len(self))
 
     def sample(self, place: int) -> Sample:
         """Photograph number `place` of this part."""
@@ -59,12 +58,7 @@ class Photographs:
         return self.kept[place]
 
     def _read(self, entry: Labelled) -> Sample:
-        image, labels = read_image(entry.image), self.layout.read(entry.labels)
-        _same_size(image, labels, entry.image, entry.labels)
-        if entry.people is not None:
-            people = read_label_png(entry.people)
-            _same_size(image, people, entry.image, entry.people)
-            labels = np.where(people == largest(people), labels, 0)
+        image, labels = read_labelled(self.layout, entry)
         if self.layout.crop:
             box = person_box(self.body[labels], aspect=self.height / self.width)
             image, labels = image[box], labels[box]
@@ -78,11 +72,35 @@ class Photographs:
 
     def sha256(self) -> str:
         """Of this part's images and labels, and of the label map."""
-        digest = hashlib.sha256(label_map_sha256(self.layout.labels).encode())
-        for entry in progress(self.files, "hash", unit="images"):
-            for path in (entry.image, entry.labels, *([entry.people] if entry.people else [])):
-                digest.update(f"{path.relative_to(self.folder).as_posix()} {file_sha256(path)}\n".encode())
-        return digest.hexdigest()
+        return labelled_sha256(self.layout, self.folder, self.files)
+
+
+def remark(layout: Layout, part: str, count: int) -> str:
+    """What a user should hear: that a part is not what was published; "" where it is."""
+    published = layout.published[part]
+    return "" if count == published else (f"{part}: {count} photographs are here, published are {published}; scores "
+                                          "will not compare")
+
+
+def read_labelled(layout: Layout, entry: Labelled) -> tuple[np.ndarray, np.ndarray]:
+    """A photograph (h, w, 3) RGB and the ids of its layout's label map (h, w), both uint8; of several people the one
+    with most pixels counts and the others are background. InputError: see `Photographs`."""
+    image, labels = read_image(entry.image), layout.read(entry.labels)
+    _same_size(image, labels, entry.image, entry.labels)
+    if entry.people is not None:
+        people = read_label_png(entry.people)
+        _same_size(image, people, entry.image, entry.people)
+        labels = np.where(people == largest(people), labels, 0)
+    return image, labels
+
+
+def labelled_sha256(layout: Layout, folder: Path, files: Sequence[Labelled]) -> str:
+    """Of photographs and labels, and of the label map."""
+    digest = hashlib.sha256(label_map_sha256(layout.labels).encode())
+    for entry in progress(files, "hash", unit="images"):
+        for path in (entry.image, entry.labels, *([entry.people] if entry.people else [])):
+            digest.update(f"{path.relative_to(folder).as_posix()} {file_sha256(path)}\n".encode())
+    return digest.hexdigest()
 
 
 def largest(people: np.ndarray) -> int:

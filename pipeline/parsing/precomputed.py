@@ -1,4 +1,5 @@
-"""Precomputed parses in a parser's place: label PNGs (SCHP, LIP), DensePose's IUV PNGs and its JSON results.
+"""Precomputed parses in a parser's place: label PNGs (SCHP, LIP), DensePose's IUV PNGs and its JSON results, BPBreID's
+confidence fields, KPR's key points.
 
 | labels | source | what |
 |---|---|---|
@@ -6,16 +7,17 @@
 | iuv | folder | as DensePose's tools wrote IUV through OpenCV: a reader of RGB finds I in blue, U in green, V in red |
 | iuv-rgb | folder | I in red, U in green, V in blue |
 | json | file | DensePose's results (pipeline/parsing/densepose_json.py) |
+| a label map of `fields` | folder | .npy of confidences (pipeline/parsing/confidence_fields.py) |
+| keypoints | folder | KPR's JSON (pipeline/parsing/keypoint_json.py), drawn (keypoint_fields.py) and read as pifpaf36 |
 
-The PNG of the image `query/0001.jpg` is `query/0001.png` or `query/0001.jpg.png` in the folder, for iuv also
-`query/0001_IUV.png`. It is as large as its picture, `scale` times as large where that is said.
+Which file is whose says pipeline/parsing/find_parses.py. A PNG is as large as its picture, `scale` times as large where
+that is said; fields have its proportions; key points lie in it.
 """
 
 import hashlib
 import os
-import stat
-from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -25,12 +27,18 @@ from torch import Tensor
 from pipeline.base.body_parts import TAXONOMIES
 from pipeline.base.errors import InputError
 from pipeline.base.images import image_size, nearest, read_bytes
+from pipeline.parsing.confidence_fields import fit_fields, no_fields, read_fields, read_fields_header
 from pipeline.parsing.densepose_json import Detection, match_pictures, out_of_frame, read_detections, surest
+from pipeline.parsing.find_parses import find_files, strangers
+from pipeline.parsing.keypoint_fields import draw_fields
+from pipeline.parsing.keypoint_json import outside, read_target
 from pipeline.parsing.label_map import LabelMap, read_label_map
 from pipeline.parsing.lip_to_parts import parts_of
 from pipeline.parsing.parse_png import no_iuv, no_labels, read_header, read_iuv, read_label_png
 
 IUV = ("iuv", "iuv-rgb", "json")
+KEYPOINTS = "keypoints"
+DRAWN = "pifpaf36"  # the label map of what is drawn of key points
 SHOWN = 3  # parses that an error names
 
 Size = tuple[int, int]  # height, width
@@ -40,9 +48,9 @@ class Precomputed:
     """Looks parses up by an image's path; called like any parser (pipeline/parsing/engine.py: Forward).
 
     source, labels: see the table above; raw: the images' folder, paths: all images (relative to it); height, width: of
-    what is returned; min_score: the least score of a JSON's detections; scale: the pixels of the pictures that the tool
-    saw over those of the images here. Of several detections in an image the surest is taken, and an image without any
-    has nobody.
+    what is returned; min_score: the least score of a JSON's detections, or of a key point that counts; scale: the
+    pixels of the pictures that the tool saw over those of the images here (fields have their own). Of several
+    detections in an image the surest is taken, and an image without any has nobody.
 
     At once, before anything is parsed, each image's parse is looked for and what its header says is compared with the
     image: InputError names how many are missing or none of theirs, the first of them, and the remedy.
@@ -53,18 +61,22 @@ class Precomputed:
         self.source, self.labels, self.raw = Path(source), labels, Path(raw)
         self.paths = list(dict.fromkeys(paths))  # one file may stand in two rows of the index
         self.height, self.width, self.min_score, self.scale = height, width, min_score, scale
-        self.map: LabelMap | None = None if labels in IUV else read_label_map(labels)
+        self.map: LabelMap | None = None if labels in IUV else read_label_map(DRAWN if labels == KEYPOINTS else labels)
+        self.kind = (KEYPOINTS if labels == KEYPOINTS else "iuv" if not self.map else
+                     "fields" if self.map.fields else "labels")
         self.taxonomy = self.map.taxonomy if self.map else "densepose24"
         self.uv = self.map is None
 
         self.sizes: dict[str, Size | None] = {path: _size(self.raw / path) for path in self.paths}  # None: unreadable
         self.files: dict[str, Path] = {}
         self.detections: dict[str, list[Detection]] = {}
-        self.strangers: list[str] = []  # names in a JSON that are of no image here
+        self.strangers: list[str] = []  # names in a JSON, or files, that are of no image here
         if labels == "json":
             self._match()
         else:
-            self.files = find_files(self.source, self.paths, raw=self.raw, iuv=self.uv)
+            self.files = find_files(self.source, self.paths, raw=self.raw, kind=self.kind)
+            if self.kind in ("fields", KEYPOINTS):
+                self.strangers = [str(place) for place in strangers(self.source, self.files, self.kind)]
         self._check()
 
     def __call__(self, images: Tensor, paths: list[str]) -> dict[str, Tensor]:
@@ -73,11 +85,9 @@ class Precomputed:
         return {name: torch.from_numpy(np.stack([row[name] for row in rows])).to(images.device) for name in rows[0]}
 
     def remark(self) -> str:
-        """What a user should hear of a JSON: names of other pictures, pictures without a detection; "" of PNGs."""
-        if self.labels != "json":
-            return ""
-        nobody = sum(not any(one.score >= self.min_score for one in self.detections.get(path, []))
-                     for path in self.paths)
+        """What a user should hear: names of other pictures, pictures without a detection; "" where there are none."""
+        nobody = 0 if self.labels != "json" else sum(
+            not any(one.score >= self.min_score for one in self.detections.get(path, [])) for path in self.paths)
         said = []
         if nobody:
             said.append(f"{nobody} of {len(self.paths)} images have no detection of score {self.min_score:g} or more, "
@@ -102,9 +112,10 @@ class Precomputed:
         wrong = [why for path in self.paths if (size := self.sizes[path]) and (why := self._wrong(path, size))]
         if wrong:
             more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+            scaled = "" if self.kind == "fields" else (", and where the tool saw them larger or smaller say by `scale` "
+                                                       f"how much (it is {self.scale:g})")
             raise InputError(f"{str(self.source)!r}: {len(wrong)} of {len(self.paths)} parses are not their images': "
-                             f"{'; '.join(wrong[:SHOWN])}{more}; make them of these images, and where the tool saw "
-                             f"them larger or smaller say by `scale` how much (it is {self.scale:g})")
+                             f"{'; '.join(wrong[:SHOWN])}{more}; make them of these images{scaled}")
 
     def _wrong(self, path: str, size: Size) -> str:
         """Why an image of this size cannot have its parse, or ""; headers are read, no pixels."""
@@ -114,6 +125,13 @@ class Precomputed:
 
         place = self.files[path]
         try:
+            if self.kind == KEYPOINTS:
+                target, _ = read_target(place)
+                why = outside(target, *self._seen(size)) if target is not None else ""
+                return f"{str(place)!r}: {why}, and {path!r} is {size[0]}x{size[1]}" if why else ""
+            if self.map and self.map.fields:
+                why = no_fields(place, read_fields_header(place), len(self.map.names), size)
+                return f"{str(place)!r} {why}, those of {path!r}" if why else ""
             header = read_header(place)
         except InputError as error:
             return str(error)
@@ -133,6 +151,8 @@ class Precomputed:
                    for one, other in zip(parse, image, strict=True))
 
     def _maps(self, path: str) -> dict[str, np.ndarray]:
+        if self.map and self.map.fields:
+            return self._field_maps(self.map, path)
         native, uv = self._native(path)
         shares = label_shares(native, len(TAXONOMIES[self.taxonomy]), self.height, self.width)
         fitted = shares.argmax(0).astype(np.uint8)
@@ -140,12 +160,37 @@ class Precomputed:
         maps = {"native": fitted, "parts8": parts8, "parts4": parts4}
         return maps | {"uv": fit_uv(native, uv, fitted)} if self.uv else maps
 
-    def _native(self, path: str) -> tuple[np.ndarray, np.ndarray]:
-        """Labels (h, w) and u,v x 255 (h, w, 2), uint8, at the parse's own size; nobody for padding."""
+    def _field_maps(self, label_map: LabelMap, path: str) -> dict[str, np.ndarray]:
+        """From confidences or key points; nobody for padding, and where an image cannot be read."""
+        size, others = self._readable(path), None
+        fields = np.zeros((len(label_map.names), self.height, self.width), np.float32)
+        if size and self.kind == KEYPOINTS:
+            target, people = read_target(self.files[path])
+            if target is not None:
+                fields = self._drawn(target, size)
+                others = np.max([self._drawn(points, size).max(0) for points in people], axis=0) if people else None
+        elif size:
+            fields = fit_fields(read_fields(self.files[path], len(label_map.names)), self.height, self.width)
+
+        native, parts8, parts4 = label_map.field_parts(fields, others)
+        return {"native": native, "parts8": parts8, "parts4": parts4}
+
+    def _drawn(self, points: np.ndarray, size: Size) -> np.ndarray:
+        """Fields (36, height, width) of a person in an image of this size; drawn at the image's own proportions."""
+        points = points / [self.scale, self.scale, 1]
+        return fit_fields(draw_fields(points, *size, least=self.min_score), self.height, self.width)
+
+    def _readable(self, path: str) -> Size | None:
+        """An image's size; None for padding, or an image that cannot be read, which is the engine's to say."""
         size = self.sizes[path] if path else None
         if path and size is None and _size(self.raw / path):
             raise InputError(f"{str(self.raw / path)!r}: could not be read before and now it can; run again")
-        if size is None:  # padding, or an image that cannot be read: that is the engine's to say
+        return size
+
+    def _native(self, path: str) -> tuple[np.ndarray, np.ndarray]:
+        """Labels (h, w) and u,v x 255 (h, w, 2), uint8, at the parse's own size; nobody for padding."""
+        size = self._readable(path)
+        if size is None:
             return np.zeros((self.height, self.width), np.uint8), np.zeros((self.height, self.width, 2), np.uint8)
 
         if self.labels == "json":
@@ -181,59 +226,6 @@ def _size(path: Path) -> Size | None:
 def _same(place: Path, image: Path) -> bool:
     """Whether a parse has its image's bytes."""
     return os.path.getsize(place) == os.path.getsize(image) and read_bytes(place) == read_bytes(image)
-
-
-def find_files(source: Path, paths: Sequence[str], *, raw: Path, iuv: bool) -> dict[str, Path]:
-    """Each image's PNG in a folder. InputError where one is missing, could be another's, or is an image itself."""
-    files: dict[str, Path] = {}
-    owners: dict[Path, str] = {}
-    missing = []
-    images: dict[tuple[int, int] | None, str] = {}
-    for path in paths:
-        if number := _file_number(raw / path):
-            images[number] = path
-
-    for path in paths:
-        places = [place for place in _places(source, path, iuv=iuv) if _file_number(place)]
-        if not places:
-            missing.append(path)
-            continue
-
-        place = places[0]
-        if len(places) > 1:
-            raise InputError(f"{str(place)!r}: and {str(places[1])!r} could both be the parse of {path!r}; take one "
-                             "away")
-        if other := images.get(_file_number(place)):
-            raise InputError(f"{str(place)!r}: is the image {other!r} itself, and is looked for as the parse of "
-                             f"{path!r}; put the parses into a folder of their own")
-        if place in owners:
-            raise InputError(f"{str(place)!r}: could be the parse of {owners[place]!r} and of {path!r}; call it after "
-                             f"its image's whole name, as {str(source / path) + '.png'!r}, and have one for each")
-        owners[place], files[path] = path, place
-
-    if missing:
-        raise InputError(f"{str(source)!r}: holds no parse of {missing[0]!r} ({len(missing)} of {len(paths)} are "
-                         f"missing; looked for {str(next(_places(source, missing[0], iuv=iuv)))!r}); add them, or drop "
-                         "the images from the index")
-    return files
-
-
-def _places(source: Path, path: str, *, iuv: bool) -> Iterator[Path]:
-    """Where an image's parse may lie."""
-    place = (source / path).with_suffix(".png")
-    yield place
-    if iuv:
-        yield place.with_stem(f"{place.stem}_IUV")
-    yield source / PurePosixPath(f"{path}.png")
-
-
-def _file_number(path: Path) -> tuple[int, int] | None:
-    """The disk's own number of a file, whatever name leads to it, or None if there is none."""
-    try:
-        found = os.stat(path)
-    except (OSError, ValueError):  # ValueError: no name of a file
-        return None
-    return (found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) else None
 
 
 def label_shares(labels: np.ndarray, count: int, height: int, width: int) -> np.ndarray:

@@ -23,6 +23,7 @@ from pipeline.base.seeds import rng
 from pipeline.datasets.scan import image_names, locate, named, read_lines
 from pipeline.parsing.parse_png import read_label_png
 
+NON_COMMERCIAL = "non-commercial research"
 HELD_OUT = 5  # one of so many photographs, where nobody published a split
 
 
@@ -38,13 +39,15 @@ class Labelled:
 @dataclass(frozen=True)
 class Layout:
     """`files`: a folder and a part (train | val) -> its photographs, by name; `read`: a labels file -> ids (h, w) of
-    the label map `labels`; `crop`: whether the person is to be cut out; `published`: photographs of each part."""
+    the label map `labels`; `crop`: whether the person is to be cut out; `published`: photographs of each part;
+    `licence`: its terms."""
 
     files: Callable[[Path, str], list[Labelled]]
     read: Callable[[Path], np.ndarray]
     labels: str
     crop: bool
     published: dict[str, int]
+    licence: str
 
 
 def pick_labelled(name: str) -> Layout:
@@ -79,7 +82,11 @@ def files_ccp(root: Path, part: str) -> list[Labelled]:
     images = _inside(root, "photos", "the repository bearpaw/clothing-co-parsing")
     annotations = _child(images.parent, "annotations", "the same repository")
     labels = _child(annotations, "pixel-level", "the same repository")
-    pairs = _pairs(images, labels, sorted(path.stem for path in labels.glob("*.mat")), suffix=".mat")
+    names = sorted(path.stem for path in labels.glob("*.mat"))
+    if not names:
+        raise InputError(f"{os.fspath(labels)!r}: holds no .mat, so no photograph has labels of its pixels; unpack "
+                         "bearpaw/clothing-co-parsing there, or change `raw`")
+    pairs = _pairs(images, labels, names, suffix=".mat")
 
     order = rng(0, "labelled", "ccp", "split").permutation(len(pairs))
     chosen = order[:len(pairs) // HELD_OUT] if part == "val" else order[len(pairs) // HELD_OUT:]
@@ -148,7 +155,8 @@ def _pairs(images: Path, labels: Path, names: list[str] | None, suffix: str = ".
 
 
 LAYOUTS = {
-    "lip": Layout(files_lip, read_label_png, "lip20", False, {"train": 30462, "val": 10000}),
-    "cihp": Layout(files_cihp, read_label_png, "cihp20", True, {"train": 28280, "val": 5000}),
-    "ccp": Layout(files_ccp, read_ccp, "ccp59", True, {"train": 804, "val": 200}),
+    "lip": Layout(files_lip, read_label_png, "lip20", False, {"train": 30462, "val": 10000}, NON_COMMERCIAL),
+    "cihp": Layout(files_cihp, read_label_png, "cihp20", True, {"train": 28280, "val": 5000}, NON_COMMERCIAL),
+    # the LICENSE file of bearpaw/clothing-co-parsing, the repository that holds photographs and labels
+    "ccp": Layout(files_ccp, read_ccp, "ccp59", True, {"train": 804, "val": 200}, "Apache-2.0"),
 }

@@ -1,6 +1,7 @@
 """Rendered parsing set (images and labels.h5) as a parser's samples, and what any set of them has to give."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,10 +18,13 @@ from pipeline.base.hdf5 import HeldError, open_h5
 from pipeline.base.images import fit, nearest, read_image
 from pipeline.base.progress import progress
 from pipeline.base.seeds import rng
-from pipeline.parsing.augmentation import AUGMENTATIONS, Sample
+from pipeline.parsing.augmentation import UNKNOWN, Sample, erase, maybe_flip, vary
+from pipeline.parsing.surveillance import surveil
 
 HIDDEN = 0.1
 LABEL_ARRAYS = {"densepose24": "index", "lip20": "lip"}
+AUGMENTATIONS: dict[str, Callable[[Sample, str, np.random.Generator], Sample]] = {
+    "flip": maybe_flip, "all": vary, "erase": erase, "surveillance": surveil}
 
 
 class LabelledSet(Protocol):
@@ -121,9 +125,10 @@ class ParsingSet:
 
 def label_shares(labelled: LabelledSet, most: int = 500) -> np.ndarray:
     """Each native label's share of the pixels, float64, over the first so many images."""
-    counts = np.zeros(len(TAXONOMIES[labelled.taxonomy]))
+    counts = np.zeros(UNKNOWN + 1)
     for place in range(min(most, len(labelled))):
         counts += np.bincount(labelled.sample(place)[1].ravel(), minlength=len(counts))
+    counts = counts[:len(TAXONOMIES[labelled.taxonomy])]
     return counts / counts.sum()
 
 

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from pipeline.base.progress import progress
 from pipeline.loading.collate import batches_or_error, collate
-from pipeline.parsing.rendered_set import InOrder, LabelledSet, Shuffled
+from pipeline.parsing.augmentation import UNKNOWN
+from pipeline.parsing.rendered_set import InOrder, LabelledSet
 from pipeline.training.optimizers import Optimizer, Together, adam_update, muon_update
 
 WARMUP = 0.05  # share of training
@@ -32,7 +33,8 @@ class Objective(nn.Module):
     the true label's u,v over the body.
 
     Labels are compared at half the input's size, u,v at the head's. A coarser cell's middle lies between two pixels;
-    which one is read changes from step to step, so that nothing is shifted by half a pixel.
+    which one is read changes from step to step, so that nothing is shifted by half a pixel. Pixels of UNKNOWN label
+    count nowhere.
     shares (C,): each native label's share of the pixels, from which the cross-entropies' weights come.
     """
 
@@ -47,21 +49,27 @@ class Objective(nn.Module):
         self.register_buffer("part_weights", rarity_weights(groups @ shares), persistent=False)
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """image (B,3,H,W), labels (B,H,W) and, read by a u,v head, uv (B,2,H,W); all uint8."""
+        """image (B,3,H,W), labels (B,H,W) and, read by a u,v head, uv (B,2,H,W); all uint8. has_uv (B,) bool: which
+        images have u,v; without it all."""
         logits, uv = self.parser.coarse(batch["image"])
         before = int(torch.randint(2, ()))  # 0 | 1: the pixel after or before a cell's middle
         size = (batch["labels"].shape[1] // 2, batch["labels"].shape[2] // 2)
         labels = at_cells(batch["labels"], size, before).long()
         logits = F.interpolate(logits.contiguous(), size=size, mode="bilinear")
-        loss = F.cross_entropy(logits, labels, weight=self.label_weights)
-        right = logits.gather(1, labels[:, None])[:, 0] >= logits.amax(1)  # a tenth of the time argmax takes
-        scalars = {"label_loss": loss.detach(), "accuracy": right.float().mean()}
+        known = labels != UNKNOWN
+        loss = F.cross_entropy(logits, labels, weight=self.label_weights, ignore_index=UNKNOWN)
+        of_label = logits.gather(1, (labels * known)[:, None])[:, 0]
+        right = (of_label >= logits.amax(1)) & known  # a tenth of the time argmax takes
+        scalars = {"label_loss": loss.detach(), "accuracy": right.sum() / known.sum()}
 
         if self.parser.to_parts8 is not None:
             error = parts_loss(logits, labels, self.parser.to_parts8, self.part_weights)
             loss, scalars["part_loss"] = loss + error, error.detach()
         if uv is not None:
             parts = at_cells(batch["labels"], uv.shape[-2:], before).long()
+            parts = parts * (parts != UNKNOWN)
+            if "has_uv" in batch:
+                parts = parts * batch["has_uv"][:, None, None]
             error = uv_loss(uv, parts, at_cells(batch["uv"], uv.shape[-2:], before).float() / 255)
             loss, scalars["uv_loss"] = loss + error, error.detach()
 
@@ -70,9 +78,11 @@ class Objective(nn.Module):
 
 def parts_loss(logits: Tensor, labels: Tensor, to_parts: Tensor, weights: Tensor) -> Tensor:
     """Weighted cross-entropy of groups of labels: logits (B,C,h,w), labels (B,h,w), to_parts (G,C) ones and zeros,
-    weights (G,). A label and its group agree early; which side of the body it is comes late."""
+    weights (G,). A label and its group agree early; which side of the body it is comes late. UNKNOWN stays unknown."""
     probabilities = torch.einsum("gc,bchw->bghw", to_parts, logits.softmax(1)).contiguous()
-    return F.nll_loss(probabilities.clamp(min=1e-6).log(), to_parts.argmax(0)[labels], weight=weights)
+    groups = to_parts.new_full((UNKNOWN + 1,), UNKNOWN, dtype=torch.long)
+    groups[:to_parts.shape[1]] = to_parts.argmax(0)
+    return F.nll_loss(probabilities.clamp(min=1e-6).log(), groups[labels], weight=weights, ignore_index=UNKNOWN)
 
 
 def at_cells(maps: Tensor, size: Sequence[int], before: int) -> Tensor:
@@ -121,11 +131,12 @@ def make_optimizer(parser: nn.Module, *, dtype: torch.dtype = torch.float32) -> 
     return Together([Optimizer(groups, adam_update(BETAS, decoupled=True), weight_decay=WEIGHT_DECAY), muon])
 
 
-def training_batches(labelled: LabelledSet, *, seed: int, batch: int, start: int, stop: int, workers: int,
-                     augment: str = "all") -> Iterator[dict[str, Tensor]]:
-    """The batches of steps start .. stop - 1; each has exactly `batch` images, whatever came before."""
-    loader = DataLoader(Shuffled(labelled, seed=seed, augment=augment), batch_size=batch,
-                        sampler=range(start * batch, stop * batch), num_workers=workers, collate_fn=collate)
+def training_batches(sequence: Dataset, *, batch: int, start: int, stop: int, workers: int
+                     ) -> Iterator[dict[str, Tensor]]:
+    """The batches of steps start .. stop - 1 of an endless training sequence, such as `Shuffled`; each has exactly
+    `batch` images, whatever came before."""
+    loader = DataLoader(sequence, batch_size=batch, sampler=range(start * batch, stop * batch), num_workers=workers,
+                        collate_fn=collate)
     yield from batches_or_error(loader)
 
 
@@ -173,7 +184,8 @@ def tally(parsed: Iterable[tuple[dict[str, Tensor], dict[str, Tensor]]], classes
     for truth, output in parsed:
         true, native = truth["labels"].long(), output["native"].cpu().long()
         cells = (truth["hidden"].long()[:, None, None] * classes + true) * classes + native
-        counts += torch.bincount(cells.flatten(), minlength=counts.size).reshape(counts.shape).numpy()
+        known = cells[true != UNKNOWN]
+        counts += torch.bincount(known, minlength=counts.size).reshape(counts.shape).numpy()
         if "uv" in output:
             right = (true == native) & (true > 0)
             difference = output["uv"].cpu() - truth["uv"].permute(0, 2, 3, 1) / 255

@@ -8,6 +8,7 @@ import pandas as pd
 
 from pipeline.reporting import html_page
 from pipeline.reporting.paper_tables import Own, OwnKey, mean_agreement
+from pipeline.reporting.protocol import parsers, protocol_line, start
 from pipeline.reporting.results import Table
 from pipeline.reporting.table_formats import DATASETS, Shown, as_html, data_name, signs
 
@@ -70,6 +71,8 @@ def remarks(own: Mapping[OwnKey, Own], provenance: Mapping[str, Mapping[str, Any
         yield ("not here: a data set is not on this machine. Do what the mark says, compose the profile again and run "
                "`dvc repro`.")
 
+    if provenance:
+        yield protocol_line(list(provenance.values()))
     budgets: dict[str, list[str]] = {}
     for name, made in provenance.items():
         budgets.setdefault(_budget(made), []).append(name)
@@ -98,25 +101,7 @@ def _joined(names: Collection[str]) -> str:
     return f"{', '.join(others)} and {last}" if others else last
 
 
-def _budget(provenance: Mapping[str, Any]) -> str:
-    init = provenance["init"]
-    start = ("random weights" if init == "none" else f"the weights of {init.removeprefix('run:')}"
-             if init.startswith("run:") else f"weights {init}")
-    return (f"trained on {data_name(provenance['train_on'])} with {provenance['image_steps']:,} image steps from "
-            f"{start}, seed {provenance['seed']}{_masks_by(provenance.get('caches') or {})}")
-
-
-def _masks_by(caches: Mapping[str, Mapping[str, Any]]) -> str:
-    """Which parser made what a run read, in words; empty where it read no cache.
-
-    >>> _masks_by({"a/parts.h5": {"maker": {"parser": "deeplabv3", "source_sha256": "01ab" * 16, "exact": False}}})
-    ', masks by deeplabv3 (weights 01ab01ab01ab, its 8 parts approximate)'
-    """
-    makers = []
-    for cache in caches.values():
-        maker = cache["maker"].get("parts", cache["maker"])  # a warp's is that of the u,v it was made by
-        weights = str(maker.get("source_sha256", "unknown"))[:12]
-        said = f"{maker.get('parser')} (weights {weights}{'' if maker.get('exact') else ', its 8 parts approximate'})"
-        if said not in makers:
-            makers.append(said)
-    return f", masks by {_joined(makers)}" if makers else ""
+def _budget(made: Mapping[str, Any]) -> str:
+    masks = parsers([made])
+    return (f"trained on {data_name(made['train_on'])} with {made['image_steps']:,} image steps from "
+            f"{start(made['init'])}, seed {made['seed']}{f', masks by {_joined(masks)}' if masks else ''}")

@@ -12,11 +12,10 @@ from typing import Any
 import pandas as pd
 
 from pipeline.base.errors import InputError
+from pipeline.reporting.protocol import protocol_line
 
 METRICS = {"rank1": "rank-1", "rank5": "rank-5", "rank10": "rank-10", "mAP": "mAP", "mINP": "mINP"}
 COUNTS = ("queries", "skipped", "gallery")
-PROTOCOLS = {"market": "Market-1501's rule: gallery images of the query's person and camera are removed, a query with "
-                       "no match left is skipped, AP is the step sum"}
 CONTROLS = ("histogram", "untrained", "baseline")  # what methods are compared with, in this order before them
 LISTS = ["dataset", "query", "position", "gallery", "distance", "match"]
 CURVES = ["run", "dataset", "rank", "cmc"]
@@ -173,10 +172,7 @@ def _note(dataset: str, results: Sequence[Result], *, rendered: Collection[str],
     for key in sorted({result.provenance["train_on"] for result in results if _learned(result)} & trained.keys()):
         sentences.append(f"The training part of {key} has {trained[key][0]:,} images of {trained[key][1]:,} people.")
 
-    for protocol in sorted({str(result.provenance["protocol"]) for result in results}):
-        rule = f": {PROTOCOLS[protocol]}" if protocol in PROTOCOLS else ""
-        sentences.append(f"Protocol {protocol}{rule}.")
-
+    sentences.append(protocol_line([result.provenance for result in results]))
     sentences.append("Metrics are percent. Image steps count the images seen in training; start is what the backbone's "
                      "weights were before it.")
     return " ".join(sentences)

@@ -7,6 +7,7 @@
     sizes (P,)                                                     optional: D_p of P parts that lie side by side in D
     query_visibility (Q, P), gallery_visibility (G, P)             optional: 0..1, all 1 where absent
     query_occlusion (Q,)                                           optional: hidden share of each query's body, 0..1
+    query_name (Q,), gallery_name (G,)                             optional: text that names each picture once a side
 
 .mat, as Person_reID_baseline_pytorch saves pytorch_result.mat: query_f, query_label, query_cam, gallery_f,
 gallery_label, gallery_cam; one part.
@@ -20,15 +21,17 @@ import numpy as np
 
 from pipeline.base.errors import InputError
 from pipeline.base.matlab import read_mat
+from pipeline.retrieval.features import Embedded
 from pipeline.retrieval.matching import Matching, Side
 
 MAT = {"features": "f", "pid": "label", "camid": "cam"}
 FLOATS = (np.float16, np.float32, np.float64)
 
 
-def read_external(path: str | os.PathLike, *, distance: str, reduction: str) -> tuple[Side, Side, Matching]:
-    """Query, gallery and how they are compared: the part `distance` (cosine | euclidean) and `reduction` (mean | sum).
+def read_external(path: str | os.PathLike, *, distance: str, reduction: str) -> Embedded:
+    """Query and gallery, compared by the part `distance` (cosine | euclidean) and `reduction` (mean | sum).
 
+    Keys are the file's names, or where it has none "query row 0", "gallery row 0"; nothing is known of what made them.
     InputError names a file that is missing, damaged or of another layout, and what in it does not fit.
     """
     name = repr(os.fspath(path))
@@ -45,7 +48,12 @@ def read_external(path: str | os.PathLike, *, distance: str, reduction: str) -> 
                          "and sum to the columns")
 
     query, gallery = (_side(arrays, part, sizes, name) for part in ("query", "gallery"))
-    return query, gallery, Matching(sizes, distance, reduction)
+    keys = [_names(arrays, part, len(side), name) for part, side in (("query", query), ("gallery", gallery))]
+    if ("query_name" in arrays) != ("gallery_name" in arrays):
+        here, absent = ("query", "gallery") if "query_name" in arrays else ("gallery", "query")
+        raise InputError(f"{name}: has {here}_name and no {absent}_name; give both or none")
+    return Embedded(query, gallery, keys[0], keys[1], Matching(sizes, distance, reduction), {},
+                    named="query_name" in arrays)
 
 
 def _read_npz(path: str | os.PathLike, name: str) -> dict[str, np.ndarray]:
@@ -93,7 +101,7 @@ def _named(arrays: Mapping[str, np.ndarray], name: str, *, mat: bool) -> dict[st
         raise InputError(f"{name}: features of queries have {widths[0]} columns and those of the gallery {widths[1]}; "
                          "compute both with one network")
 
-    optional = ("sizes", "query_visibility", "gallery_visibility", "query_occlusion")
+    optional = ("sizes", "query_visibility", "gallery_visibility", "query_occlusion", "query_name", "gallery_name")
     return named | {key: np.asarray(arrays[key]) for key in optional if not mat and key in arrays}
 
 
@@ -122,6 +130,22 @@ def _side(arrays: dict[str, np.ndarray], part: str, sizes: tuple[int, ...], name
         raise InputError(f"{name}: {part}_occlusion must hold numbers within 0..1, NaN where it is not known")
 
     return Side(features, visibility, pid, camid, occlusion)
+
+
+def _names(arrays: Mapping[str, np.ndarray], part: str, count: int, name: str) -> np.ndarray:
+    """What each image is called, (N,) str."""
+    names = arrays.get(f"{part}_name")
+    if names is None:
+        return np.array([f"{part} row {row}" for row in range(count)])
+    if names.dtype.kind != "U" or names.shape != (count,):
+        raise InputError(f"{name}: {part}_name is {names.dtype} of shape {names.shape}, and there are {count} {part} "
+                         "images; it must hold a text for each")
+
+    seen, counts = np.unique(names, return_counts=True)
+    if counts.max() > 1:
+        raise InputError(f"{name}: {part}_name has {str(seen[counts.argmax()])!r} {counts.max()} times; name each "
+                         "picture once")
+    return names
 
 
 def _numbers(values: np.ndarray, column: str, name: str) -> np.ndarray:

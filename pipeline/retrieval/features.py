@@ -64,6 +64,7 @@ class Embedded:
     """Query and gallery with their index keys, how they are compared, and the `provenance` that the file carries.
 
     query_trial (Q,), gallery_trial (G,): which of several trials an image belongs to, where the index says so.
+    named: whether the keys are names of pictures and not numbers of rows.
     """
     query: Side
     gallery: Side
@@ -73,6 +74,7 @@ class Embedded:
     provenance: dict[str, Any]
     query_trial: np.ndarray | None = None
     gallery_trial: np.ndarray | None = None
+    named: bool = True
 
     def trials(self) -> list["Embedded"]:
         """Each trial by itself, in ascending order; the whole where there are no trials or one."""
@@ -82,7 +84,7 @@ class Embedded:
         numbers = np.union1d(self.query_trial, self.gallery_trial)
         if len(numbers) == 1:
             return [self]
-        return [self._rows(np.flatnonzero(self.query_trial == number), np.flatnonzero(self.gallery_trial == number))
+        return [self.take(np.flatnonzero(self.query_trial == number), np.flatnonzero(self.gallery_trial == number))
                 for number in numbers]
 
     def protocol(self) -> str:
@@ -92,10 +94,13 @@ class Embedded:
         alone = self.query_trial is not None and {number} == {str(trial) for trial in self.query_trial.tolist()}
         return name if alone else self.provenance["dataset"]
 
-    def _rows(self, query: np.ndarray, gallery: np.ndarray) -> "Embedded":
+    def take(self, query: np.ndarray, gallery: np.ndarray) -> "Embedded":
+        """Some of its images, by rows."""
+        trials = [None if trial is None else trial[rows] for trial, rows in
+                  ((self.query_trial, query), (self.gallery_trial, gallery))]
         return replace(self, query=self.query.take(query), gallery=self.gallery.take(gallery),
-                       query_key=self.query_key[query], gallery_key=self.gallery_key[gallery], query_trial=None,
-                       gallery_trial=None)
+                       query_key=self.query_key[query], gallery_key=self.gallery_key[gallery], query_trial=trials[0],
+                       gallery_trial=trials[1])
 
 
 @torch.inference_mode()

@@ -40,6 +40,9 @@ class CacheParser:
 def open_parser(cache: CacheParams, plan: ParsePlan, index: pd.DataFrame, device: torch.device, *, key: str
                 ) -> CacheParser:
     """The parser of a cache. InputError, with the parameter or file, where it is not what is asked for."""
+    if cache.parser == "oracle" and cache.fit != "stretch":
+        raise InputError(f"caches.{key}.fit: is {cache.fit!r}, and the oracle sees no images: its labels are of whole "
+                         "ones already; take it out")
     if cache.parser in EXTERNAL:
         forward, taxonomy, uv, made = _external(cache, plan, index, device, key)
     else:
@@ -48,7 +51,7 @@ def open_parser(cache: CacheParams, plan: ParsePlan, index: pd.DataFrame, device
     maker = {"parser": cache.parser, "taxonomy": taxonomy, "height": cache.height, "width": cache.width,
              "batch": cache.batch, "threads": cache.threads, "machine": machine(device),
              "torch": torch.__version__, "opencv": cv2.__version__, "zlib": zlib.ZLIB_RUNTIME_VERSION,
-             "format": FORMAT, **made}
+             "format": FORMAT, **({} if cache.fit == "stretch" else {"fit": cache.fit}), **made}
     return CacheParser(forward, taxonomy, uv, maker)
 
 
@@ -60,7 +63,8 @@ def parse_index(parser: CacheParser, cache: CacheParams, index: pd.DataFrame, *,
     """
     job = Job(keys=index["image"].tolist(), paths=index["path"].tolist(), raw=Path(raw),
               maker=json.dumps(parser.maker, sort_keys=True), taxonomy=parser.taxonomy, uv=parser.uv,
-              height=cache.height, width=cache.width, batch=cache.batch, device=str(device), boxes=boxes)
+              height=cache.height, width=cache.width, batch=cache.batch, device=str(device), boxes=boxes,
+              fit=cache.fit)
     failed = parse_images(job, parser.forward, target, scratch=scratch, rank=int(os.environ.get("RANK", 0)),
                           world=int(os.environ.get("WORLD_SIZE", 1)))
     if failed:
@@ -90,12 +94,12 @@ def _external(cache: CacheParams, plan: ParsePlan, index: pd.DataFrame, device: 
     """The same of a parser from outside, and what else the maker says of it."""
     from stages.shared.external_parsers import external_parser  # only here: other caches do not depend on that code
     options = {name: value for name, value in dataclasses.asdict(cache).items()
-               if name in ("labels", "boxes", "input_height", "input_width", "min_score", "scale")}
+               if name in ("labels", "boxes", "input_height", "input_width", "min_score", "scale", "side", "border")}
     described = plan.description if isinstance(plan, DescribedParsePlan) else ""
     if cache.parser == "densepose":
         options["config"] = described
-    elif options["labels"].endswith((".yaml", ".yml")) and options["labels"] != described:
-        raise InputError(f"external.{key}.labels: is {options['labels']!r}, and plan.yaml has {described!r}; change it "
+    elif (labels := options.get("labels", "")).endswith((".yaml", ".yml")) and labels != described:
+        raise InputError(f"external.{key}.labels: is {labels!r}, and plan.yaml has {described!r}; change it "
                          "in the profile and compose again")
 
     parser = external_parser(cache.parser, source=plan.source, raw=Path(plan.raw), paths=index["path"].tolist(),

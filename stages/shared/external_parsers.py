@@ -1,4 +1,4 @@
-"""Parsers from outside the pipeline as the parsing engine calls them: densepose, huggingface, precomputed.
+"""Parsers from outside the pipeline as the parsing engine calls them: bodypix, densepose, huggingface, precomputed.
 
 What makes each is imported only when it is asked for.
 """
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.parsers.bodypix import load_bodypix
 from models.parsers.densepose import load_densepose
 from models.parsers.huggingface import HuggingFace, load_huggingface, resolve_checkpoint
 from pipeline.base.body_parts import DENSEPOSE24_TO_PARTS8, PARTS8
@@ -22,9 +23,9 @@ from pipeline.base.errors import InputError
 from pipeline.caches.parts_layout import READING
 from pipeline.parsing.engine import Forward
 from pipeline.parsing.label_map import LabelMap, label_map_sha256, read_label_map
-from pipeline.parsing.precomputed import IUV, Precomputed, source_sha256
+from pipeline.parsing.precomputed import IUV, KEYPOINTS, Precomputed, source_sha256
 
-NAMES = ("densepose", "huggingface", "precomputed")
+NAMES = ("bodypix", "densepose", "huggingface", "precomputed")
 
 
 @dataclass(frozen=True)
@@ -42,15 +43,19 @@ class External:
 
 def external_parser(name: str, *, source: str, raw: Path, paths: Sequence[str], height: int, width: int, device: str,
                     labels: str = "", config: str = "", boxes: str = "whole", input_height: int = 0,
-                    input_width: int = 0, min_score: float = 0.5, scale: float = 1) -> External:
-    """The parser `name` (densepose | huggingface | precomputed).
+                    input_width: int = 0, min_score: float = 0.5, scale: float = 1, side: int = 257,
+                    border: float = 0.1) -> External:
+    """The parser `name` (bodypix | densepose | huggingface | precomputed).
 
-    source: weights, checkpoint or parses; labels: a label map, for precomputed also iuv | iuv-rgb | json (densepose
-    needs none); config: densepose's configuration; boxes: its whole | detect; input_height, input_width: the network's
-    input, 0 its own choice (densepose takes the smaller one as its short side); min_score: of detections; scale: of
-    the pictures that precomputed parses were made of. InputError names the file and the remedy.
+    source: weights, checkpoint or parses; labels: a label map, for precomputed also iuv | iuv-rgb | json |
+    keypoints (densepose needs none); config: densepose's configuration; boxes: its whole | detect; input_height,
+    input_width: the network's input, 0 its own choice (densepose takes the smaller one as its short side); min_score:
+    of detections; scale: of the pictures that precomputed parses were made of; side, border: of BodyPix's input.
+    InputError names the file and the remedy.
     """
     try:
+        if name == "bodypix":
+            return _bodypix(source, height, width, side, border)
         if name == "densepose":
             return _densepose(source, config, height, width, boxes, input_height, input_width, min_score, device)
         if name == "huggingface":
@@ -68,18 +73,29 @@ def external_parser(name: str, *, source: str, raw: Path, paths: Sequence[str], 
         print(remark, file=sys.stderr)
     made: dict[str, Any] = {"labels": labels, "scale": scale, "reading": READING}
     if parser.map:
-        made["labels_sha256"] = label_map_sha256(labels)
-    if labels == "json":
+        made["labels_sha256"] = label_map_sha256(parser.map.path)
+    if labels in ("json", KEYPOINTS):
         made["min_score"] = min_score
     return External(parser, parser.taxonomy, parser.uv, labels in IUV, source_sha256(source), made)
 
 
+def _bodypix(source: str, height: int, width: int, side: int, border: float) -> External:
+    parser = load_bodypix(source, to_parts8=_densepose24_to_parts8(), height=height, width=width, side=side,
+                          border=border, threads=torch.get_num_threads())
+    made = {"side": side, "border": border, "input": list(parser.input),
+            "onnxruntime": import_module("onnxruntime").__version__}
+    return External(lambda images, paths: parser.parse(images), "densepose24", False, True, source_sha256(source), made)
+
+
+def _densepose24_to_parts8() -> Tensor:
+    """(8, 25) ones and zeros."""
+    return torch.eye(len(PARTS8))[:, torch.from_numpy(DENSEPOSE24_TO_PARTS8.astype(np.int64))]
+
+
 def _densepose(source: str, config: str, height: int, width: int, boxes: str, input_height: int, input_width: int,
                min_score: float, device: str) -> External:
-    table = torch.from_numpy(DENSEPOSE24_TO_PARTS8.astype(np.int64))
-    to_parts8 = torch.eye(len(PARTS8))[:, table]
-    parser = load_densepose(source, config=config, to_parts8=to_parts8, height=height, width=width, boxes=boxes,
-                            short=min(input_height, input_width), min_score=min_score, device=device)
+    parser = load_densepose(source, config=config, to_parts8=_densepose24_to_parts8(), height=height, width=width,
+                            boxes=boxes, short=min(input_height, input_width), min_score=min_score, device=device)
     made = {"config_sha256": hashlib.sha256(parser.config.encode()).hexdigest(), "boxes": boxes,
             "input": list(parser.input), "detectron2": import_module("detectron2").__version__}
     return External(lambda images, paths: parser.parse(images), "densepose24", True, True, source_sha256(source), made)

@@ -1,13 +1,16 @@
-"""Training of a human parser, what stages train_parser and train_photographs share: learn, measure, write."""
+"""Training of a human parser, what train_parser, train_photographs and train_taught share: learn, measure, write."""
 
 import functools
 import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import Dataset
 
 from models.parsers.torchvision_parsers import Parser, build_parser, save_parser
 from pipeline.base.body_parts import DENSEPOSE24_TO_PARTS8, LIP20, LIP20_TO_PARTS4, PARTS4, PARTS8, PARTS8_TO_PARTS4
@@ -15,17 +18,18 @@ from pipeline.base.errors import InputError
 from pipeline.base.files import writable, write_json, writing
 from pipeline.base.seeds import torch_seed
 from pipeline.config import paths
-from pipeline.config.schema import Params, ParserParams, PhotographsParams, without_neutral
-from pipeline.parsing.rendered_set import LabelledSet, label_shares
+from pipeline.config.schema import Params, ParserParams, PhotographsParams, TaughtParams, without_neutral
+from pipeline.parsing.rendered_set import LabelledSet, Shuffled, label_shares
 from pipeline.parsing.training import Objective, evaluate, learning_rate, make_optimizer, training_batches
 from pipeline.training import loop
 from pipeline.training.loop import Stepper, fingerprint, fit
 from stages.shared.device import choose_device, choose_precision, machine
+from stages.shared.parser_licences import origin
 
 SCRATCH = paths.SCRATCH / "train-parser"
 EVALUATION_BATCH = 32
 SGAM_RATE: dict[str, Any] = {"milestones": (0.5,), "gamma": 0.1}  # 0.1, after 40 of 80 epochs 0.01 (SGAM, L490-492)
-Settings = ParserParams | PhotographsParams
+Settings = ParserParams | PhotographsParams | TaughtParams
 GROUPS: dict[str, tuple[np.ndarray, tuple[str, ...]]] = {  # what the held-out IoU is told for
     "densepose24": (DENSEPOSE24_TO_PARTS8, PARTS8), "lip20": (np.arange(len(LIP20)), LIP20)}
 
@@ -36,30 +40,56 @@ def check_outputs(key: str) -> None:
         writable(path)
 
 
-def learn(params: Params, settings: Settings, learned: LabelledSet, held_out: LabelledSet, *, key: str,
-          coarser: tuple[np.ndarray, tuple[str, ...]] | None = None) -> None:
-    """Train a new parser on `learned`, measure it on `held_out` (`coarser`: see `evaluate`) and write both files."""
+@dataclass(frozen=True)
+class Lesson:
+    """What a parser learns from: an endless sequence of augmented samples, the names of the pictures that they are made
+    of, each label's share of the pixels, the pictures' SHA-256, and the terms of each source."""
+
+    sequence: Dataset
+    paths: Sequence[str]
+    shares: np.ndarray
+    sha256: str
+    taxonomy: str
+    uv: bool
+    licences: Mapping[str, str]
+
+
+def lesson_of(learned: LabelledSet, settings: ParserParams | PhotographsParams, licences: Mapping[str, str]) -> Lesson:
+    """A set in random order."""
+    return Lesson(Shuffled(learned, seed=settings.seed, augment=settings.augment), learned.paths, label_shares(learned),
+                  learned.sha256(), learned.taxonomy, learned.uv, licences)
+
+
+def learn(params: Params, settings: Settings, lesson: Lesson, held_out: LabelledSet, *, key: str,
+          coarser: tuple[np.ndarray, tuple[str, ...]] | None = None, beside: Mapping[str, LabelledSet] | None = None
+          ) -> None:
+    """Train a new parser on a lesson, measure it on `held_out` (`coarser`: see `evaluate`) and on others `beside` it,
+    by name, and write both files."""
     device = choose_device(params.device, threads=params.threads)
-    parser = build(settings, taxonomy=learned.taxonomy, uv=learned.uv, key=key)
+    parser = build(settings, taxonomy=lesson.taxonomy, uv=lesson.uv, key=key)
     if settings.image_steps < settings.batch:
         raise InputError(f"parsers.{key}: image_steps is {settings.image_steps} and batch {settings.batch}; a step "
                          "takes at least 2 images, and there is at least one step")
-    made: dict[str, Any] = {"parameters": recorded(settings), "data_sha256": learned.sha256(), "images": len(learned),
+    made: dict[str, Any] = {"parameters": recorded(settings), "data_sha256": lesson.sha256, "images": len(lesson.paths),
             "versions": {name: version(name) for name in ("torch", "torchvision", "numpy", "opencv-python-headless")}}
+    made |= origin(settings.init, lesson.licences)
     # a CPU's depthwise convolutions are slower in bfloat16
     made["precision"] = choose_precision("float32" if device.type == "cpu" else params.precision, device)
     made["muon_precision"] = choose_precision(params.precision, device)
     scratch = SCRATCH / fingerprint({**made, "threads": params.threads, "machine": machine(device)})
-    steps = train(parser, learned, settings, key=key, device=device, precision=made["precision"],
+    steps = train(parser, lesson, settings, key=key, device=device, precision=made["precision"],
                   muon_precision=made["muon_precision"], scratch=scratch)
-    groups, names = GROUPS[learned.taxonomy]
-    scores = evaluate(parser, held_out, groups=groups, names=names, batch=EVALUATION_BATCH, device=device,
-                      coarser=coarser)
+    groups, names = GROUPS[lesson.taxonomy]
+    score = functools.partial(evaluate, parser, groups=groups, names=names, batch=EVALUATION_BATCH, device=device)
+    scores = score(held_out, coarser=coarser)
     scores |= {"architecture": settings.architecture, "image_steps": steps * settings.batch}
+    others = {name: score(labelled) for name, labelled in (beside or {}).items()}
     with writing(paths.parser_weights(key)):
         save_parser(parser, paths.parser_weights(key), made=made)
     mean = next(name for name in scores if name.startswith("miou"))
-    write_json(paths.parser_scores(key), {"mIoU": scores[mean], "details": [scores]})  # DVC shows no lists
+    write_json(paths.parser_scores(key), {  # DVC shows no lists
+        "mIoU": scores[mean], **{f"mIoU_{name}": other[mean] for name, other in others.items()},
+        "details": [scores, *({"held_out": name} | other for name, other in others.items())]})
     shutil.rmtree(scratch, ignore_errors=True)
 
 
@@ -82,14 +112,14 @@ def sums(table: np.ndarray, groups: int) -> torch.Tensor:
     return torch.from_numpy(np.eye(groups, dtype=np.float32)[table].T.copy())
 
 
-def train(parser: Parser, learned: LabelledSet, settings: Settings, *, key: str, device: torch.device,
+def train(parser: Parser, lesson: Lesson, settings: Settings, *, key: str, device: torch.device,
           precision: str, muon_precision: str, scratch: Path) -> int:
     """Train in place; the number of steps, enough for at least `image_steps` images."""
     steps = -(-settings.image_steps // settings.batch)
     parser.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    objective = Objective(parser, shares=label_shares(learned))
-    print(f"{key}: {len(learned)} pictures, {steps * settings.batch} image-steps on {device.type} in {precision}, "
-          f"backbone's start: {settings.init}")
+    objective = Objective(parser, shares=lesson.shares)
+    print(f"{key}: {len(lesson.paths)} pictures, {steps * settings.batch} image-steps on {device.type} in {precision}, "
+          f"start: {settings.init}")
     if settings.optimizer == "sgd":
         optimizer = sgam_optimizer(parser, pretrained=settings.init != "none")
         rate = functools.partial(loop.learning_rate, lr=settings.lr, warmup=0.0, warmup_start=1.0, **SGAM_RATE)
@@ -97,10 +127,10 @@ def train(parser: Parser, learned: LabelledSet, settings: Settings, *, key: str,
         optimizer = make_optimizer(parser, dtype=getattr(torch, muon_precision))
         rate = functools.partial(learning_rate, lr=settings.lr)
 
-    batches = functools.partial(training_batches, learned, seed=settings.seed, batch=settings.batch, stop=steps,
-                                workers=settings.workers, augment=settings.augment)
+    batches = functools.partial(training_batches, lesson.sequence, batch=settings.batch, stop=steps,
+                                workers=settings.workers)
     fit(objective, optimizer, steps=steps, batch_size=settings.batch, rate=rate, seed=settings.seed, device=device,
-        precision=precision, scratch=scratch, live=scratch / "live", keys=learned.paths,
+        precision=precision, scratch=scratch, live=scratch / "live", keys=lesson.paths,
         batches=lambda start: batches(start=start))
     return steps
 

@@ -1,10 +1,12 @@
 """Scores of features that someone else computed: python -m stages.tools.score pytorch_result.mat
 
 Reads .npz and .mat files (docs/evaluation.md has their layouts) and features.h5 files of this project. Prints rank-k,
-mAP, mINP and PR-AUC with 95 % intervals; needs neither params.yaml nor a data set.
+mAP, mINP and PR-AUC with 95 % intervals, and the protocol they were made by; needs neither params.yaml nor a data set.
+--ignore leaves listed pictures out (docs/trust.md).
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,14 +16,15 @@ import torch
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import writable, write_json
+from pipeline.reporting.protocol import protocol_line
 from pipeline.retrieval.distances import save_distances
-from pipeline.retrieval.external_features import read_external
-from pipeline.retrieval.features import read_features
-from pipeline.retrieval.matching import Matching, Side
+from pipeline.retrieval.features import Embedded
+from pipeline.retrieval.opening import open_features, zeros
 from pipeline.retrieval.ranking import evaluate
 from pipeline.retrieval.reranking import Reranking, evaluate_reranked
 from pipeline.retrieval.scores import INTERVALS, LEVELS, Scores, data_set_metrics
 from stages import sentences
+from stages.shared.ignoring import add_ignore_options, leave_out
 
 RERANKED = {"k1": "k1", "k2": "k2", "lambda": "weight"}  # option: what it is in `Reranking`
 NAMES = {"mAP": "mAP", "mINP": "mINP", "PR_AUC": "PR-AUC"}
@@ -37,37 +40,43 @@ def run(given: argparse.Namespace) -> None:
         raise InputError("--device: is cuda, and torch finds no GPU here; leave it out")
     for path in filter(None, (given.json, given.save_distances)):
         writable(path)
-    trials = _read(given)
+    embedded, excluded = leave_out(open_features(given.file, distance=given.distance, reduction=given.reduction), given)
+    for sentence in zeros(embedded, given.file):
+        print(sentence, file=sys.stderr)
+    trials = embedded.trials()
     if given.save_distances is not None:
         if len(trials) > 1:
             raise InputError(f"{str(given.file)!r}: has {len(trials)} trials, and --save-distances writes one matrix; "
                              "leave it out")
-        save_distances(given.save_distances, *trials[0], device=given.device)
-    scores = [_score(*trial, given) for trial in trials]
+        save_distances(given.save_distances, embedded.query, embedded.gallery, embedded.matching, device=given.device)
+    scores = [_score(trial, given) for trial in trials]
     metrics = data_set_metrics(scores)
     cmc = np.mean([trial.cmc(max(given.ranks)) for trial in scores], axis=0)
     metrics |= {f"rank{rank}": round(100 * float(cmc[rank - 1]), 2) for rank in given.ranks}
 
     print("\n".join(_lines(metrics | metrics["details"][0], given.ranks)))
+    if excluded is not None:
+        print(excluded.sentence())
+    print(_protocol(embedded, given))
     if given.json is not None:
-        write_json(given.json, metrics | _how(trials[0][2], given))
+        write_json(given.json, metrics | _how(embedded, given)
+                   | ({} if excluded is None else {"ignored": excluded.content()}))
 
 
-def _read(given: argparse.Namespace) -> list[tuple[Side, Side, Matching]]:
-    """Query, gallery and matching of each trial."""
-    if given.file.suffix.lower() not in (".h5", ".hdf5"):
-        return [read_external(given.file, distance=given.distance or "cosine", reduction=given.reduction or "mean")]
-    if given.distance or given.reduction:
-        raise InputError(f"{str(given.file)!r}: says itself how its features are compared; leave --distance and "
-                         "--reduction out")
-    return [(trial.query, trial.gallery, trial.matching) for trial in read_features(given.file).trials()]
-
-
-def _score(query: Side, gallery: Side, matching: Matching, given: argparse.Namespace) -> Scores:
+def _score(trial: Embedded, given: argparse.Namespace) -> Scores:
     options: dict[str, Any] = {"device": given.device, "trapezoid": given.trapezoid, "pairs": True}
     if given.rerank:
-        return evaluate_reranked(query, gallery, matching, _reranking(given), **options)
-    return evaluate(query, gallery, matching, **options)
+        return evaluate_reranked(trial.query, trial.gallery, trial.matching, _reranking(given), **options)
+    return evaluate(trial.query, trial.gallery, trial.matching, **options)
+
+
+def _protocol(embedded: Embedded, given: argparse.Namespace) -> str:
+    matching, reranking = embedded.matching, _reranking(given)
+    return protocol_line(
+        [embedded.provenance | {"distance": matching.distance, "reduction": matching.reduction}],
+        average_precision="trapezoid" if given.trapezoid else "step sum",
+        reranking=f"k-reciprocal (k1 {reranking.k1}, k2 {reranking.k2}, lambda {reranking.weight})" if given.rerank
+        else "none")
 
 
 def _reranking(given: argparse.Namespace) -> Reranking:
@@ -76,13 +85,14 @@ def _reranking(given: argparse.Namespace) -> Reranking:
     return Reranking(**{field: value for field, value in said.items() if value is not None})
 
 
-def _how(matching: Matching, given: argparse.Namespace) -> dict[str, Any]:
+def _how(embedded: Embedded, given: argparse.Namespace) -> dict[str, Any]:
     """What the metrics rest on, for the JSON."""
+    matching = embedded.matching
     reranking = {option: getattr(_reranking(given), field) for option, field in RERANKED.items()} \
         if given.rerank else None
     return {"distance": matching.distance, "reduction": matching.reduction, "sizes": list(matching.sizes),
             "average_precision": "trapezoid" if given.trapezoid else "step", "reranking": reranking,
-            "intervals": INTERVALS}
+            "intervals": INTERVALS, "protocol": _protocol(embedded, given)}
 
 
 def _lines(metrics: dict[str, float | int], ranks: Sequence[int]) -> list[str]:
@@ -117,6 +127,7 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--k2", type=int, help="its neighbours averaged over (6)")
     parser.add_argument("--lambda", type=float, help="share of the old distance in it, 0..1 (0.3)")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where products are computed (cpu)")
+    add_ignore_options(parser)
     parser.add_argument("--save-distances", type=Path, metavar="FILE.npy",
                         help="write all distances, before re-ranking, queries by gallery, float32")
     return parser.parse_args(words)

@@ -13,12 +13,12 @@ from pipeline.base.errors import InputError
 from pipeline.config.compose import Composed, compose, outputs
 from pipeline.config.loader import load_experiment, parse
 from pipeline.config.plan import Plan
-from pipeline.config.schema import Params
+from pipeline.config.schema import Params, without_neutral
 from pipeline.config.writer import params_text, plan_text
 from tests.config.conftest import ROOT, experiments
 from tests.helpers.bare_params import by_data_set
 
-WORKSPACE = ("default", "ci", "seeds", "tables", "sweeps-sgsfa", "market", "study-market", "figures")
+WORKSPACE = ("default", "ci", "seeds", "tables", "sweeps-sgsfa", "market", "study-market", "figures", "starts")
 CROPS = ("parse_crops", "parse_crops_external", "parse_crops_described")
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
@@ -58,8 +58,8 @@ def test_each_stage_has_an_entry_of_parameters_and_the_plan_s_names_hang_togethe
     plan, params = every[name].plan["plan"], every[name].params
     assert set(STAGES) == {key for key, value in plan.items() if key in STAGES}
     for stage, section in (("render", "render"), ("prepare", "datasets"), ("occlude", "occlude"),
-                           ("train_parser", "parsers"), ("train_photographs", "photographs"), ("parse", "caches"),
-                           ("warp", "warps")):
+                           ("train_parser", "parsers"), ("train_photographs", "photographs"),
+                           ("train_taught", "taught"), ("parse", "caches"), ("warp", "warps")):
         assert list(plan[stage]) == list(params[section]), stage
     assert sorted([*plan["train"], *plan["train_from"]]) == sorted(params["runs"])
     assert set(plan["parse_external"]) | set(plan["parse_described"]) == set(params["external"])
@@ -76,19 +76,19 @@ def test_each_stage_has_an_entry_of_parameters_and_the_plan_s_names_hang_togethe
     made = {f"data/index/{key}.csv" for key in whole["prepare"]}
     made |= {f"data/raw/{key}" for key in [*whole.get("occlude", {}), *rendered(every, name)]}
     made |= {f"data/raw/{key}/labels.h5" for key in rendered(every, name)}
-    made |= {f"data/parsers/{key}/weights.safetensors" for stage in ("train_parser", "train_photographs")
-             for key in whole[stage]}
+    made |= {f"data/parsers/{key}/weights.safetensors"
+             for stage in ("train_parser", "train_photographs", "train_taught") for key in whole[stage]}
     made |= {f"data/cache/{key}/parts.h5" for stage in ("parse", "parse_external", "parse_described")
              for key in whole[stage]}
     made |= {f"data/cache/{key}/crops.h5" for stage in CROPS for key in whole[stage]}
     made |= {f"data/cache/{key}/dsap.h5" for key in whole["warp"]}
     made |= {f"data/runs/{key}/weights.safetensors" for stage in ("train", "train_from") for key in whole[stage]}
     given = set(every[name].folders.values())
-    for stage in ("prepare", "occlude", "train_parser", "train_photographs", "parse", *CROPS, "warp", "train",
-                  "train_from", "embed"):
+    for stage in ("prepare", "occlude", "train_parser", "train_photographs", "train_taught", "parse", *CROPS, "warp",
+                  "train", "train_from", "embed"):
         for key, entry in (by_data_set(plan) if stage == "embed" else plan[stage]).items():
-            for field in ("raw", "index", "source", "parts", "train_index", "train_parts", "reads", "weights",
-                          "seen_by"):
+            for field in ("raw", "rendered", "teacher", "index", "source", "parts", "train_index", "train_parts",
+                          "reads", "weights", "seen_by"):
                 assert field not in entry or entry[field] in made | given, (stage, key, field)
 
 
@@ -194,53 +194,14 @@ figures:
         "b-z": ["here"], "a": ["here", "there", "hidden", "synth-partial"], "c": ["there"]}
 
 
-MASKS = """
+def test_held_out_people_are_a_parameter_of_their_data_set(project):
+    Path("profiles/mine.yaml").write_text("""
 include: [small]
 on: [default]
-datasets: {here: {layout: market, raw: data/raw/here}, there: {layout: market, raw: data/raw/there}}
-parsers:
-  lip: {architecture: deeplabv3, layout: lip, raw: data/raw/lip, init: none, height: 320, width: 320, image_steps: 8,
-        batch: 8, lr: 0.1, optimizer: sgd, augment: flip, seed: 0, workers: 1}
-caches:
-  lip: {datasets: [here, there], parser: deeplabv3, weights: lip, height: 320, width: 320, batch: 8, threads: 1}
-  here: {like: parse, dataset: here}
-  there: {like: parse, dataset: there}
-runs:
-  a: {like: small-sgam, train_on: here, eval_on: [here, there], masks: [lip]}
-  b: {like: small-sorn, train_on: there, eval_on: [here], masks: [lip]}
-  c: {of: a, eval_on: [there]}
-"""
-
-
-def test_masks_are_of_one_kind_in_training_and_in_matching(project):
-    """SGAM reads masks in both; with the parser's photographs left out both are the data sets' own caches."""
-    Path("profiles/mine.yaml").write_text(MASKS)
-    for kept, kind in ((("here", "there", "lip"), "-lip"), (("here", "there"), "")):
-        plan = compose("mine", kept).plan["plan"]
-        assert ("here-lip" in plan["parse"]) == ("lip" in plan["train_photographs"]) == bool(kind)
-        assert plan["train"]["a"]["cache"] == f"here{kind}" and plan["train"]["b"]["cache"] == f"there{kind}"
-        for name, dataset in (("a-on-here", "here"), ("a-on-there", "there"), ("c-on-there", "there")):
-            assert by_data_set(plan)[name]["reads"] == f"data/cache/{dataset}{kind}/parts.h5"
-        assert by_data_set(plan)["b-on-here"]["reads"] == "data/raw/here"
-
-
-@pytest.mark.parametrize(("old", "new", "message"), [
-    ("masks: [lip]}\n  b", "masks: [lap]}\n  b", "runs.a.masks: lap: 'here-lap' is no cache"),
-    ("masks: [lip]}\n  b", "cache: here-lip}\n  b",
-     "runs.a.cache: is 'here-lip', and sgam reads masks in matching too"),
-    ("masks: [lip]}\n  b", "masks: [lip], cache: here}\n  b", "runs.a.cache: is 'here', and `masks` names one too"),
-    ("c: {of: a, eval_on: [there]}", "c: {like: small-baseline, train_on: here, eval_on: [there], cache: here}",
-     "runs.c.cache: is 'here', and baseline with these parameters reads none; take it out"),
-    ("c: {of: a, eval_on: [there]}", "c: {like: small-baseline, train_on: here, eval_on: [there], masks: [lap]}",
-     "runs.c.masks: lap: 'here-lap' is no cache"),
-    ("{datasets: [here, there],", "{datasets: [here, there], dataset: here,", "caches.lip: with `datasets`"),
-    ("  here: {like: parse", "  here-lip: {like: parse", "caches.lip: with `datasets` it makes 'here-lip'"),
-    ("datasets: [here, there], p", "datasets: [here, their], p", "'their' is no data set.*there"),
-])
-def test_wrong_masks_are_named(project, old, new, message):
-    Path("profiles/mine.yaml").write_text(MASKS.replace(old, new))
-    with pytest.raises(InputError, match=message):
-        compose("mine")
+datasets: {here: {layout: market, raw: data/raw/here, hold_out: 9}, whole: {layout: market, raw: data/raw/here}}
+""")
+    assert compose("mine").params["datasets"] == {"here": {"layout": "market", "hold_out": 9},
+                                                  "whole": {"layout": "market"}}
 
 
 def test_a_dropped_name_drops_nothing_of_another_kind(project):
@@ -279,6 +240,7 @@ def test_a_run_says_what_it_reads_and_another_experiment_s_run_whose_it_is(every
 def test_parsers_from_outside_and_parsers_of_photographs_have_their_own_sections(every):
     for name, source, stage, description in (
             ("precomputed", "data/raw/parses", "parse_external", None),
+            ("bodypix", "data/raw/bodypix/MobileNetV1-x050-stride8.onnx", "parse_external", None),
             ("huggingface", "data/raw/checkpoint", "parse_external", None),
             ("densepose", "data/raw/densepose/model_final_162be9.pkl", "parse_described",
              "data/raw/densepose/densepose_rcnn_R_50_FPN_s1x.yaml")):
@@ -314,74 +276,22 @@ caches:
     assert plan["parse_described"]["c"]["description"] == "my.yaml"
 
 
-TRIALS = """
-include: [default]
-datasets:
-  cuhk01: {layout: cuhk01-100, raw: data/raw/cuhk01, trials: 3}
-  cuhk01-more: {layout: market, raw: data/raw/m}
-caches: {cuhk01: {like: parse, dataset: cuhk01}}
-warps:
-  cuhk01: {like: warp, dataset: cuhk01}
-  cuhk01-csa: {like: warp, dataset: cuhk01, parts: cuhk01, alignment: csa}
-runs:
-  few: {like: small-dsa, train_on: cuhk01, eval_on: [cuhk01]}
-  few-fused: {of: few, match: {features: z}}
-  few-csa: {like: small-dsa, train_on: cuhk01, eval_on: [cuhk01], cache: cuhk01-csa}
-  sorn: {eval_on: [cuhk01, synth-occluded]}
-"""
-
-
-def test_trials_of_a_protocol_are_so_many_runs_of_one_result(project):
-    Path("profiles/few.yaml").write_text(TRIALS)
-    composed = compose("few")
-    params, plan = parse(Params, composed.params, ""), parse(Plan, composed.plan["plan"], "")
-    for trial in range(3):
-        data = f"cuhk01-{trial}"
-        assert params.datasets[data].layout == f"cuhk01-100-{trial}" and plan.prepare[data].raw == "data/raw/cuhk01"
-        assert plan.parse[data].dataset == plan.warp[data].dataset == data
-        assert plan.warp[data].parts == plan.warp[f"cuhk01-csa-{trial}"].parts == f"data/cache/{data}/parts.h5"
-        assert plan.train[f"few-csa-{trial}"].reads == f"data/cache/cuhk01-csa-{trial}/dsap.h5"
-        run, embed = plan.train[f"few-{trial}"], plan.embed[f"few-{trial}"]
-        assert run.train_on == data and run.reads == f"data/cache/{data}/dsap.h5"
-        assert (embed.run, embed.result, embed.sets[0].dataset) == (f"few-{trial}", "few", data)
-        fused = plan.embed[f"few-fused-{trial}"]
-        test = fused.sets[0]
-        assert (fused.run, fused.result, test.protocol) == (f"few-{trial}", "few-fused", f"cuhk01-100-{trial}")
-        assert test.reads == f"data/cache/{data}/dsap.h5" and params.results["few-fused"].match.features == "z"
-    every_trial = tuple(f"cuhk01-{trial}" for trial in range(3))
-    for result in ("few", "few-fused", "few-csa"):
-        assert plan.evaluate[result].datasets == every_trial
-        assert plan.evaluate[result].features == f"data/features/{result}"
-    assert plan.evaluate["sorn"].datasets == (*every_trial, "synth-occluded")
-    plain = compose("default")
-    assert set(params.runs) - set(plain.params["runs"]) == {f"{name}-{trial}" for name in ("few", "few-csa")
-                                                            for trial in range(3)}
-    assert set(plan.evaluate) - set(plain.plan["plan"]["evaluate"]) == {"few", "few-fused", "few-csa"}
-
-
-def test_trials_are_kept_by_their_data_set_s_name(project):
-    Path("profiles/few.yaml").write_text(TRIALS)
-    assert compose("few").folders == {"cuhk01": "data/raw/cuhk01", "cuhk01-more": "data/raw/m"}
-    without = compose("few", ("cuhk01-more",)).plan["plan"]
-    assert [name for name in without["prepare"] if "cuhk" in name] == ["cuhk01-more"]
-    assert not [name for name in without["train"] if "few" in name]
-    assert without["evaluate"]["sorn"]["datasets"] == ["synth-occluded"]
-    assert [name for name in compose("few", ("cuhk01",)).plan["plan"]["prepare"] if "cuhk" in name] == [
-        "cuhk01-0", "cuhk01-1", "cuhk01-2"]
-
-
-@pytest.mark.parametrize(("old", "new", "said"), [
-    ("eval_on: [cuhk01]}", "eval_on: [synth-partial]}", "runs.few.eval_on: few is trained once for each trial of .*"
-     "'synth-partial' has no such trials"),
-    ("runs:", "runs:\n  few-1: {like: small-sorn}", "runs.few-1: is one of the trials of 'few'; choose another name"),
-    ("cuhk01-more:", "cuhk01-2:", "datasets.cuhk01-2: there is a data set of that name already"),
-    ("trials: 3", "trials: 101", "datasets.cuhk01.trials: is 101; it is 1 to 100"),
-    ("few-fused: {of: few", "few-fused: {of: fw", "runs.few-fused.of: 'fw' is no run"),
-])
-def test_trials_that_cannot_be(project, old, new, said):
-    Path("profiles/few.yaml").write_text(TRIALS.replace(old, new, 1))
-    with pytest.raises(InputError, match=said):
-        compose("few")
+def test_what_sees_no_images_cannot_keep_their_proportions(project):
+    """The oracle and parses made elsewhere; where nothing is said of `fit`, params.yaml says nothing either."""
+    entry = "include: [small]\non: [default]\ncaches: {{a: {{like: parse, dataset: synth-partial, {}}}}}\n"
+    profile = Path("profiles/mine.yaml")
+    profile.write_text(entry.format("fit: keep"))
+    assert compose("mine").params["caches"]["a"]["fit"] == "keep"
+    profile.write_text(entry.format("fit: stretch"))
+    assert "fit" not in without_neutral(parse(Params, compose("mine").params, ""))["caches"]["a"]
+    profile.write_text(entry.format("fit: keep, parser: oracle"))
+    with pytest.raises(InputError, match="caches.a.fit: is 'keep', and the oracle sees no images.*take it out"):
+        compose("mine")
+    profile.write_text("include: [small]\non: [default]\ncaches: {a: {dataset: synth-partial, parser: precomputed, "
+                       "source: maps, labels: lip20, min_score: 0.5, height: 128, width: 64, batch: 16, threads: 2, "
+                       "fit: keep}}\n")
+    with pytest.raises(InputError, match=r"external.a.fit: is 'keep'.*stretch"):
+        parse(Params, compose("mine").params, "")
 
 
 @pytest.mark.parametrize(("run", "said"), [

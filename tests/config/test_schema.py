@@ -29,8 +29,8 @@ def trees() -> dict[str, Any]:
     """What params.yaml holds, of experiments that together have an entry of every kind."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
-        names = ("default", "market", "photographs", "folder-densepose", "folder-huggingface", "folder-precomputed",
-                 "figures")
+        names = ("default", "market", "photographs", "folder-bodypix", "folder-densepose", "folder-huggingface",
+                 "folder-precomputed", "figures")
         return {name: compose(name).params for name in names}
 
 

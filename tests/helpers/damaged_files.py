@@ -147,9 +147,9 @@ def make_features(name: str) -> Callable[[Path], Path]:
 
 
 def check_features(path: Path) -> None:
-    query, gallery, matching = read_external(path, distance="cosine", reduction="mean")
-    for side in (query, gallery):
-        assert side.features.shape == (len(side.pid), sum(matching.sizes)) and np.isfinite(side.features).all()
+    found = read_external(path, distance="cosine", reduction="mean")
+    for side in (found.query, found.gallery):
+        assert side.features.shape == (len(side.pid), sum(found.matching.sizes)) and np.isfinite(side.features).all()
         assert side.pid.dtype == side.camid.dtype == np.int64 and side.camid.shape == side.pid.shape
         assert ((side.visibility >= 0) & (side.visibility <= 1)).all()
 

@@ -1,5 +1,6 @@
 """The audit's metrics against loops and against rendered people whose labels are right, and made wrong on purpose."""
 
+import hashlib
 import json
 import math
 import sys
@@ -13,7 +14,6 @@ from scipy.stats import ks_2samp
 
 from pipeline.base.body_parts import DENSEPOSE24_FLIP, DENSEPOSE24_TO_PARTS8, PARTS8, parts8_from_native
 from pipeline.base.errors import InputError
-from pipeline.base.images import write_image
 from pipeline.caches.cache import Cache, compress, write_cache
 from pipeline.caches.parts_layout import parts_arrays, parts_columns
 from pipeline.datasets.joints import COCO18, read_joints
@@ -26,13 +26,22 @@ from pipeline.inspection.audit import (
     oddness,
     outliers,
     part_overlap,
+    random_keys,
     survey,
 )
+from pipeline.inspection.contact_sheets import part_legend
 from stages.tools.audit_cache import cache_path, main
 from tests.helpers.rendered_people import people
 
 COUNT = 12
 PATHS = [f"query/{number:04d}_c1s1_000000_00.jpg" for number in range(COUNT)]
+
+
+def jpeg(number: int) -> bytes:
+    return cv2.imencode(".jpg", cv2.cvtColor(people(COUNT)[number].image, cv2.COLOR_RGB2BGR))[1].tobytes()
+
+
+HASHES = [hashlib.sha256(jpeg(number)).hexdigest() for number in range(COUNT)]
 
 
 def write(path: Path, natives: list[np.ndarray], taxonomy="densepose24", failed: tuple[int, ...] = ()) -> Cache:
@@ -44,7 +53,7 @@ def write(path: Path, natives: list[np.ndarray], taxonomy="densepose24", failed:
     for number, native in enumerate(natives):
         labels = parts8_from_native(native, taxonomy)
         status = "failed: no" if number in failed else "parsed" if labels.any() else "no person"
-        rows.append({"key": PATHS[number], "image_sha256": "0" * 64, "status": status,
+        rows.append({"key": PATHS[number], "image_sha256": HASHES[number], "status": status,
                      "visibility": np.zeros(8, np.uint8), **empty, "native": compress(native),
                      "labels": compress(labels)})
     maker = {"parser": "test", "taxonomy": taxonomy, "height": height, "width": width, "exact": taxonomy != "lip20"}
@@ -194,16 +203,27 @@ def test_figures_tell_faults_from_truth(caches, truth):
 def test_outliers_are_the_faulty_ones(caches, truth):
     seen = survey(Cache(caches / "faulty.h5"), other=Cache(caches / "right.h5"))
     found = dict(outliers(seen, survey(Cache(caches / "right.h5")), most=5))
-    assert [key for key, _ in found["no person (1)"]] == [PATHS[2]]
-    upright = next(part for title, part in found.items() if title.startswith("head not above"))
-    assert [key for key, _ in upright] == [PATHS[1]]
-    sides = next(part for title, part in found.items() if title.startswith("left and right"))
+    assert [key for key, _ in found["without a person (1)"]] == [PATHS[2]]
+    assert not any(title.startswith("without") and "person" not in title for title in found)  # who is nobody: once
+    assert [key for key, _ in found["with head, torso and feet out of order (1)"]] == [PATHS[1]]
+    sides = next(part for title, part in found.items() if title.startswith("with left and right"))
     assert {PATHS[number] for number in sided(truth)[:2]} <= {key for key, _ in sides}
     assert len(found["unusual part areas"]) == 5
     assert {key for key, _ in found["least agreement with the other parser"][:2]} == {PATHS[1], PATHS[2]}
     assert not any("joints" in title for title in found)
     assert all(PATHS[2] != key for key, _ in found["unusual part areas"])
     assert all(PATHS[3] != key for part in found.values() for key, _ in part)  # failed: nothing to look at
+
+
+def test_those_without_a_part_are_shown_and_random_ones_are_of_all_that_were_parsed(truth, tmp_path):
+    changed = [native.copy() for native in truth]
+    for number in (4, 7, 9):
+        changed[number][DENSEPOSE24_TO_PARTS8[changed[number]] == PARTS8.index("head")] = 0
+    seen = survey(write(tmp_path / "heads.h5", changed, failed=(3,)))
+    assert dict(outliers(seen, None, most=2))["without a head (3)"] == [(PATHS[4], ""), (PATHS[9], "")]
+    drawn = random_keys(seen, 5)
+    assert len(set(drawn)) == 5 and drawn == sorted(drawn) == random_keys(seen, 5) and set(drawn) <= set(seen.keys)
+    assert random_keys(seen, 99) == [path for path in PATHS if path != PATHS[3]]
 
 
 def test_a_sample_is_spread_evenly(caches):
@@ -254,28 +274,96 @@ def test_a_cache_of_other_images_is_refused(caches, truth, tmp_path):
 
 def test_the_command_writes_figures_and_a_contact_sheet(caches, monkeypatch, capsys):
     monkeypatch.chdir(caches)
-    lines = ["image,path,pid,camid,split"] + [f"query/{Path(path).name},{path},{number},1,query"
-                                              for number, path in enumerate(PATHS)]
-    Path("index.csv").write_text("\n".join(lines) + "\n")
-    for path, person in zip(PATHS, people(COUNT), strict=True):
-        Path("raw/query").mkdir(parents=True, exist_ok=True)
-        write_image(Path("raw") / path, person.image)
+    write_csv(Path("index.csv"))
+    write_pictures(Path("raw"))
     write_joints(Path("labels.h5"))
     arguments = ["audit", "faulty.h5", "--reference", "right.h5", "--other", "right.h5", "--index", "index.csv",
                  "--images", "raw", "--joints", "labels.h5", "--out", "seen", "--most", "4"]
     monkeypatch.setattr(sys, "argv", arguments)
     main()
-    said = capsys.readouterr().out
+    said, warned = capsys.readouterr()
     assert f"{COUNT} images: 8.3% no person, 8.3% failed" in said and "agreement with right.h5" in said
+    assert f"of the {COUNT - 2} of {COUNT} that can be judged" in said and "height / width 1.5 to 2.5" in said
+    assert said.splitlines()[-2].startswith("verdict: ") and not warned
     told = json.loads(Path("seen/audit.json").read_text())
-    assert told["maker"]["parser"] == "test" and told["outliers"]["no person (1)"] == [PATHS[2]]
-    first = Path("seen/outliers.png").read_bytes()
-    assert cv2.imdecode(np.frombuffer(first, np.uint8), 1).std() > 20
+    assert told["maker"]["parser"] == "test" and told["outliers"]["without a person (1)"] == [PATHS[2]]
+    assert told["by_proportions"]["1.5 to 2.5"]["images"] == COUNT and "by_split" not in told
+    assert told["faults"]["no_person"] == {"judged": COUNT - 1, "share": round(1 / (COUNT - 1), 4)}
+    assert told["people"] == "whole" and len(told["random"]) == COUNT - 1
+    sheets = [Path("seen/outliers.png").read_bytes(), Path("seen/random.png").read_bytes()]
+    for data in sheets:
+        picture = cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), 1), cv2.COLOR_BGR2RGB)
+        assert all((picture[:60] == colour).all(-1).sum() >= 18 * 18 for colour in part_legend().values())
     main()
-    assert Path("seen/outliers.png").read_bytes() == first
+    assert [Path("seen/outliers.png").read_bytes(), Path("seen/random.png").read_bytes()] == sheets
     monkeypatch.setattr(sys, "argv", ["audit", "none.h5"])
     with pytest.raises(SystemExit, match="2"):
         main()
     monkeypatch.setattr(sys, "argv", ["audit", "right.h5"])
     main()
     assert Path("scratch/audit/right/audit.json").exists()
+
+
+def write_csv(path: Path) -> None:
+    lines = ["image,path,pid,camid,split"] + [f"{name},{name},{number},1,query" for number, name in enumerate(PATHS)]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def write_pictures(folder: Path) -> None:
+    (folder / "query").mkdir(parents=True)
+    for number, path in enumerate(PATHS):
+        (folder / path).write_bytes(jpeg(number))
+
+
+@pytest.fixture
+def audited(caches, monkeypatch, capsys):
+    """`audit_cache right.h5` in a folder with an index: exit status, stdout, stderr."""
+    monkeypatch.chdir(caches)
+    write_csv(Path("index.csv"))
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["audit", "right.h5", "--index", "index.csv", *arguments])
+        try:
+            main()
+            status = 0
+        except SystemExit as done:
+            status = int(done.code or 0)
+        return status, *capsys.readouterr()
+
+    return call
+
+
+def test_images_that_are_not_there_are_one_sentence(audited):
+    status, said, error = audited("--images", "nowhere")
+    assert status == 2 and not said and error.count("\n") == 1
+    assert error.startswith("error: 'nowhere': no such folder of images")
+    Path("empty/query").mkdir(parents=True)
+    status, said, error = audited("--images", "empty")
+    assert status == 2 and not said and error.count("\n") == 1
+    assert f"'empty': holds none of the {COUNT} images of 'index.csv', such as '{PATHS[0]}'" in error
+    write_pictures(Path("raw"))
+    Path("index.csv").write_text(Path("index.csv").read_text().replace("query/", "query/x"))
+    status, said, error = audited("--images", "raw")
+    assert status == 2 and "'index.csv': shares no image with 'right.h5'" in error
+    assert not Path("scratch/audit/right/audit.json").exists()
+
+
+def test_images_that_are_not_the_caches_are_not_shown_beside_its_parses(audited):
+    write_pictures(Path("raw"))
+    Path("raw", PATHS[1]).write_bytes(jpeg(2))
+    status, _, warned = audited("--images", "raw")
+    assert status == 0 and f"'raw/{PATHS[1]}': is not the image that 'right.h5' was made from" in warned
+    assert f"1 of {COUNT} parses are shown without their image" in warned
+    for number, path in enumerate(PATHS):
+        Path("raw", path).write_bytes(jpeg((number + 1) % COUNT))
+    status, _, error = audited("--images", "raw")
+    assert status == 2 and f"'raw/{PATHS[0]}': is not the image that 'right.h5' was made from" in error
+
+
+def test_splits_are_told_apart(audited):
+    text = Path("index.csv").read_text()
+    Path("index.csv").write_text(text.replace(",1,query", ",1,gallery", 3))
+    status, said, _ = audited()
+    assert status == 0 and "split gallery" in said and "height / width" not in said
+    told = json.loads(Path("scratch/audit/right/audit.json").read_text())
+    assert {name: group["images"] for name, group in told["by_split"].items()} == {"gallery": 3, "query": COUNT - 3}

@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 
 from pipeline.base.errors import InputError
+from pipeline.base.images import read_image
 from pipeline.caches.cache import FORMAT, Cache
 from pipeline.caches.warp import warp_images
 from pipeline.datasets.index import read_index, write_index
+from pipeline.inspection.contact_sheets import framed, native_legend, part_legend
 from pipeline.inspection.soundness import inspect_cache
 from pipeline.parsing.engine import Job, parse_images
 from pipeline.parsing.oracle import Oracle
@@ -280,7 +282,7 @@ def command(root, monkeypatch, capsys):
     return call
 
 
-def test_the_command_exits_with_0_1_or_2_and_draws_maps(root, command):
+def test_the_command_exits_with_0_1_or_2(root, command):
     status, said, _ = command("parts.h5", "--index", "index.csv")
     assert status == 0 and "1 failed" in said
     write_index(read_index(root / "index.csv").iloc[1:], root / "fewer.csv")
@@ -297,8 +299,56 @@ def test_the_command_exits_with_0_1_or_2_and_draws_maps(root, command):
         process.communicate()
     status, _, error = command("none.h5")
     assert status == 2 and error.startswith("error: 'none.h5': no such cache")
-    status, _, error = command("parts.h5", "--export", "nobody", "--out", "maps.png")
-    assert status == 2 and "holds no image 'nobody'" in error and not (root / "maps.png").exists()
-    assert command("parts.h5", "--export", keys(root)[1], "--out", "maps.png")[0] == 0
-    picture = cv2.imread(str(root / "maps.png"))
-    assert picture.shape[0] > 300 and picture.std() > 20
+
+
+def exported(folder: Path) -> dict[str, np.ndarray]:
+    return {path.name: cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB) for path in sorted(folder.iterdir())}
+
+
+def holds(picture: np.ndarray, part: np.ndarray) -> bool:
+    """Whether an image stands somewhere on a picture, pixel by pixel."""
+    match = cv2.matchTemplate(picture, part, cv2.TM_SQDIFF)
+    y, x = np.unravel_index(match.argmin(), match.shape)
+    return bool((picture[y:y + part.shape[0], x:x + part.shape[1]] == part).all())
+
+
+def test_rows_are_drawn_beside_their_images(root, command):
+    names = keys(root)
+    arguments = ("parts.h5", "--index", "index.csv", "--images", "raw", "--export", "maps")
+    assert command(*arguments, "--keys", names[1], names[3])[0] == 0
+    drawn = exported(root / "maps")
+    assert list(drawn) == [f"{row:06d}-{names[row].replace('/', '+')}.png" for row in (1, 3)]
+    pictures = [framed(read_image(root / "raw" / read_index(root / "index.csv")["path"][row])) for row in (1, 3)]
+    for number, picture in enumerate(drawn.values()):
+        assert [holds(picture, image) for image in pictures] == [number == 0, number == 1]
+        assert all((picture[:40] == colour).all(-1).any() for colour in part_legend().values())
+        native = Cache(root / "parts.h5").read("native", (1, 3)[number])
+        for colour in native_legend(native, "densepose24").values():
+            assert (picture == colour).all(-1).sum() > 18 * 18  # in the legend, and on the map
+    assert command("parts.h5", "--export", "alone", "--count", "3")[0] == 0
+    alone = exported(root / "alone")
+    assert [int(name[:6]) for name in alone] == [1, 3, 5] and not holds(alone[next(iter(alone))], pictures[0])
+
+
+def test_what_cannot_be_exported_is_one_sentence(root, command):
+    names = keys(root)
+    status, said, error = command("parts.h5", "--export", "maps", "--keys", names[0], "nobody")
+    assert status == 2 and not said and "holds no image 'nobody'" in error and error.count("\n") == 1
+    arguments = ("parts.h5", "--index", "index.csv", "--export", "maps")
+    status, _, error = command(*arguments, "--images", "nowhere")
+    assert status == 2 and error.startswith("error: 'nowhere': no such folder of images")
+    (root / "empty").mkdir()
+    status, _, error = command(*arguments, "--images", "empty")
+    assert status == 2 and f"'empty': holds none of the {COUNT} images of 'index.csv'" in error
+    paths = read_index(root / "index.csv")["path"]
+    (root / "raw" / paths[1]).write_bytes((root / "raw" / paths[0]).read_bytes())
+    status, _, error = command(*arguments, "--images", "raw", "--keys", names[0], names[1])
+    assert status == 2 and error.startswith(f"error: 'raw/{paths[1]}': is not the image that 'parts.h5' was made from")
+    (root / "raw" / paths[1]).unlink()
+    status, _, error = command(*arguments, "--images", "raw", "--keys", names[0], names[1])
+    assert status == 2 and f"'raw/{paths[1]}': cannot be read (No such file" in error and error.count("\n") == 1
+    write_index(read_index(root / "index.csv").iloc[2:], root / "index.csv")
+    status, _, error = command(*arguments, "--images", "raw", "--keys", names[0])
+    assert status == 2 and f"holds '{names[0]}', and the index has no such image" in error
+    assert not (root / "maps").exists()  # nothing of any of these
+    assert command("parts.h5", "--keys", names[0])[0] == 2

@@ -12,6 +12,7 @@ from pipeline.base.body_parts import (
     LIP20,
     LIP20_FLIP,
     LIP20_TO_PARTS4,
+    PARTS4,
     PARTS8,
     PARTS8_TO_PARTS4,
     TAXONOMIES,
@@ -23,16 +24,18 @@ from pipeline.parsing.label_map import SHIPPED, label_map_sha256, read_label_map
 from pipeline.parsing.lip_to_parts import OPEN, close_labels, close_probabilities, open_labels, parts_of
 from tests.helpers.rendered_people import people
 
-COUNTS = {"lip20": 20, "cihp20": 20, "atr18": 18, "pascal7": 7, "ccp59": 59}
+COUNTS = {"lip20": 20, "cihp20": 20, "atr18": 18, "pascal7": 7, "ccp59": 59, "fashn18": 18, "sapiens28": 28}
+FIELDS = {"pifpaf36": 36, "pifpaf8": 8, "pifpaf5": 5}
 SKIN, ARM, LEG, SHOE = range(20, 24)
 
 
 def test_every_shipped_map_is_whole():
-    assert {path.stem for path in SHIPPED.glob("*.yaml")} == COUNTS.keys()
-    for name, count in COUNTS.items():
+    assert {path.stem for path in SHIPPED.glob("*.yaml")} == COUNTS.keys() | FIELDS.keys()
+    for name, count in (COUNTS | FIELDS).items():
         label_map = read_label_map(name)
         assert len(label_map.names) == len(set(label_map.names)) == count
-        assert label_map.targets[0] == 0 and len(label_map_sha256(name)) == 64
+        assert (0 in label_map.targets) != (name in FIELDS) == label_map.fields and len(label_map_sha256(name)) == 64
+        assert name in FIELDS or label_map.targets[0] == 0
     assert read_label_map("lip20").names == LIP20 and read_label_map("lip20").targets == tuple(range(20))
 
 
@@ -50,6 +53,31 @@ def test_torso_skin_is_upper_body():
     label_map = read_label_map("cihp20")
     native = label_map.native(np.full((2, 2), 10, np.uint8))
     assert set(LIP20_TO_PARTS4[native].ravel()) == {2}
+
+
+@pytest.mark.parametrize(("name", "parts4"), [
+    ("fashn18", "background head head upper-body upper-body lower-body lower-body upper-body background head "
+                "upper-body head upper-body upper-body lower-body shoes upper-body"),
+    ("sapiens28", "background background head head shoes upper-body upper-body lower-body shoes shoes upper-body "
+                  "lower-body lower-body shoes upper-body upper-body lower-body shoes shoes upper-body lower-body "
+                  "upper-body upper-body head head head head head")])
+def test_fashn_and_sapiens_give_the_four_parts(name, parts4):
+    """Each of its labels alone, but the one that may be worn anywhere."""
+    label_map = read_label_map(name)
+    wanted = parts4.split()
+    for label, part in enumerate(wanted):
+        native = label_map.native(np.full((2, 2), label, np.uint8))
+        assert {PARTS4[four] for four in LIP20_TO_PARTS4[native].ravel()} == {part}, label_map.names[label]
+    assert label_map.names[len(wanted):] in ((), ("jewelry",))
+
+
+@pytest.mark.parametrize("tree", [
+    {"fields": "yes"}, {"fields": True, "void": [9]}, {"fields": True, "labels": [["a", "background"]]}])
+def test_fields_have_no_background(tmp_path, tree):
+    path = tmp_path / "map.yaml"
+    path.write_text(yaml.safe_dump({"taxonomy": "lip20", "labels": [["a", "hat"]]} | tree))
+    with pytest.raises(InputError, match="map.yaml'.*`fields` is true or false"):
+        read_label_map(str(path))
 
 
 def test_pascal_gives_the_eight_parts_but_feet():
@@ -210,7 +238,8 @@ def test_bad_label_maps_are_refused(tmp_path, content, words):
 
 
 def test_an_unknown_map_lists_the_known(tmp_path):
-    with pytest.raises(InputError, match=r"'lip'.*atr18, ccp59, cihp20, lip20, pascal7, or a \.yaml file"):
+    with pytest.raises(InputError, match=r"'lip'.*atr18, ccp59, cihp20, fashn18, lip20, pascal7, pifpaf36, "
+                                         r"pifpaf5, pifpaf8, sapiens28, or a \.yaml file"):
         read_label_map("lip")
 
 

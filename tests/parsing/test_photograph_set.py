@@ -18,6 +18,7 @@ from pipeline.base.images import read_image, write_image
 from pipeline.parsing.label_map import read_label_map
 from pipeline.parsing.photograph_set import MARGIN, Photographs, largest, person_box
 from pipeline.parsing.published_sets import files_ccp, pick_labelled, read_ccp
+from pipeline.parsing.rendered_set import Shuffled
 from pipeline.parsing.training import training_batches
 from tests.helpers.bare_params import bare_experiment
 from tests.helpers.plain_resize import plain_resize
@@ -237,7 +238,7 @@ def test_a_damaged_annotation_is_one_sentence_from_a_loading_process_too(tmp_pat
     found = pictures(tmp_path, "ccp")
     found.files[0].labels.write_bytes(b"no annotation")
     with pytest.raises(InputError) as caught:
-        list(training_batches(found, seed=0, batch=2, start=0, stop=len(found), workers=1))
+        list(training_batches(Shuffled(found, seed=0, augment="all"), batch=2, start=0, stop=len(found), workers=1))
     assert str(found.files[0].labels) in str(caught.value) and "\n" not in str(caught.value)
 
 

@@ -11,7 +11,8 @@ from models.parsers.torchvision_parsers import build_parser
 from pipeline.base.body_parts import DENSEPOSE24_TO_PARTS8, PARTS8
 from pipeline.base.errors import InputError
 from pipeline.base.images import write_image
-from pipeline.parsing.rendered_set import ParsingSet, label_shares
+from pipeline.parsing.augmentation import UNKNOWN
+from pipeline.parsing.rendered_set import ParsingSet, Shuffled, label_shares
 from pipeline.parsing.training import (
     Objective,
     at_cells,
@@ -41,8 +42,9 @@ def trained(folder, scratch, *, steps=4, batch=4, lr=1e-3, augment="all", stop_a
     parser = new_parser()
 
     def batches(start):
-        for step, content in enumerate(training_batches(pictures, seed=0, batch=batch, start=start, stop=steps,
-                                                        workers=0, augment=augment), start):
+        sequence = Shuffled(pictures, seed=0, augment=augment)
+        for step, content in enumerate(training_batches(sequence, batch=batch, start=start, stop=steps, workers=0),
+                                       start):
             if step == stop_at:
                 raise KeyboardInterrupt
             yield content
@@ -54,9 +56,9 @@ def trained(folder, scratch, *, steps=4, batch=4, lr=1e-3, augment="all", stop_a
 
 
 def test_batches_do_not_depend_on_start_or_workers(folder):
-    pictures = pictures_of(folder)
-    whole = list(training_batches(pictures, seed=3, batch=3, start=0, stop=6, workers=0, augment="all"))
-    part = list(training_batches(pictures, seed=3, batch=3, start=4, stop=6, workers=1, augment="all"))
+    sequence = Shuffled(pictures_of(folder), seed=3, augment="all")
+    whole = list(training_batches(sequence, batch=3, start=0, stop=6, workers=0))
+    part = list(training_batches(sequence, batch=3, start=4, stop=6, workers=1))
     assert len(whole) == 6 and len(part) == 2
     for one, other in zip(whole[4:], part, strict=True):
         assert all(torch.equal(one[name], other[name]) for name in one)
@@ -90,6 +92,46 @@ def test_parts_loss_is_the_cross_entropy_of_summed_probabilities():
         share = odds[torch.from_numpy(part == DENSEPOSE24_TO_PARTS8)].sum() / odds.sum()
         total, weight = total - weights[part] * share.log(), weight + weights[part]
     torch.testing.assert_close(parts_loss(logits, labels, sums(DENSEPOSE24_TO_PARTS8, 8), weights), total / weight)
+
+
+def test_pixels_of_unknown_label_and_rows_without_uv_teach_nothing(folder):
+    """The loss is that of the known pixels, whatever the others look like in the labels."""
+    shares = label_shares(pictures_of(folder))
+    batch = next(training_batches(Shuffled(pictures_of(folder), seed=0, augment="flip"), batch=4, start=0, stop=1,
+                                  workers=0))
+    objective = Objective(new_parser().eval(), shares=shares)
+
+    def scalars(batch):
+        torch.manual_seed(1)
+        return {name: value.item() for name, value in objective(batch)[1].items()}
+
+    plain = scalars(batch)
+    assert scalars(batch | {"has_uv": torch.ones(4, dtype=torch.bool)}) == plain
+    without = scalars(batch | {"has_uv": torch.tensor([True, True, False, False])})
+    half = {name: value[:2] for name, value in batch.items()}
+    assert without["uv_loss"] == pytest.approx(scalars(half)["uv_loss"], rel=1e-5)
+    assert without["label_loss"] == plain["label_loss"]
+    assert scalars(batch | {"has_uv": torch.zeros(4, dtype=torch.bool)})["uv_loss"] == 0
+
+    labels = batch["labels"].clone()
+    labels[2:] = UNKNOWN
+    found, expected = scalars(batch | {"labels": labels}), scalars(half)
+    assert found == pytest.approx(expected, rel=1e-5)
+    labels[0, 20:] = UNKNOWN
+    changed = scalars(batch | {"labels": labels})
+    assert all(np.isfinite(value) for value in changed.values()) and changed["label_loss"] != found["label_loss"]
+
+
+def test_unknown_pixels_are_not_scored(folder):
+    held_out = pictures_of(folder, "val")
+    image, labels, uv = held_out.sample(0)
+    true = labels.copy()
+    true[:20] = UNKNOWN
+    held_out.sample = lambda place: (image, true, uv)
+    wrong = np.where(true == UNKNOWN, 7, labels).astype(np.uint8)  # right wherever anybody knows
+    scores = evaluate(Said([(wrong, uv / np.float32(255))] * 5), held_out, groups=DENSEPOSE24_TO_PARTS8, names=PARTS8,
+                      batch=5, device=torch.device("cpu"))
+    assert scores["miou8"] == scores["pixel_accuracy"] == 1 and scores["uv_error"] == pytest.approx(0, abs=1e-4)
 
 
 class Said:

@@ -18,7 +18,7 @@ DOORS = {
     ("parsing", "loading"): {"collate"},
     ("parsing", "training"): {"optimizers"},
     ("inspection", "caches"): {"cache", "parts_layout"},
-    ("inspection", "datasets"): {"joints"},
+    ("inspection", "datasets"): {"joints", "protocol"},
     ("inspection", "reporting"): {"plots"},
 }
 

@@ -173,12 +173,12 @@ def test_damaged_features_are_two_sides_or_refused(tmp_path, features, name, cha
 def check_features(path: Path) -> None:
     try:
         with within(SECONDS):
-            query, gallery, matching = read_external(path, distance="cosine", reduction="mean")
+            found = read_external(path, distance="cosine", reduction="mean")
     except InputError as error:
         sentence(error, path.name)
         return
-    for side in (query, gallery):
-        assert side.features.shape == (len(side.pid), sum(matching.sizes)) and np.isfinite(side.features).all()
+    for side in (found.query, found.gallery):
+        assert side.features.shape == (len(side.pid), sum(found.matching.sizes)) and np.isfinite(side.features).all()
         assert side.pid.dtype == side.camid.dtype == np.int64 and side.camid.shape == side.pid.shape
         assert ((side.visibility >= 0) & (side.visibility <= 1)).all()
 
@@ -193,7 +193,7 @@ VALUES = st.one_of(st.none(), st.integers(-2**70, 2**70), st.floats(), st.text(m
 @FEW
 @pytest.mark.filterwarnings("ignore")
 @given(name=st.sampled_from(["query_features", "query_pid", "gallery_camid", "sizes", "query_visibility",
-                             "query_occlusion"]), value=VALUES)
+                             "query_occlusion", "query_name"]), value=VALUES)
 @example("query_visibility", np.zeros((0, 1)))
 @example("query_pid", np.full(12, 1e300))
 @example("query_pid", np.full(12, 2**63, np.uint64))

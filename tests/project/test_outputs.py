@@ -1,5 +1,6 @@
 """Outputs that cannot be written: one sentence from every command, before it reads anything, and no half of a file."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from tests.helpers.forks import Told, fork, forking
 from tests.helpers.tiny_set import write_set
 from tests.helpers.trees import tree, write_tree
 from tests.parsing.test_photograph_set import WRITE
+from tests.parsing.test_taught_set import write_teacher
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,11 +29,14 @@ COMMANDS: dict[str, tuple[list[str], list[str], list[str]]] = {
     "compose": (["figures", "--force"], ["experiments/figures/params.yaml", "experiments/figures/plan.yaml",
                                          "experiments/figures/dvc.yaml"], []),
     "render": (["people"], [], ["data/raw/people"]),
+    "fetch": (["hub"], [], ["data/checkpoints/hub"]),
+    "joints": (["tiny"], ["data/cache/tiny/joints.h5"], []),
     "prepare": (["people"], ["data/index/people.csv", "data/index/people.txt"], []),
     "occlude": (["people-hidden"], [], ["data/raw/people-hidden"]),
     "train_parser": (["small"], ["data/parsers/small/weights.safetensors", "data/results/parsers/small.json"], []),
     "train_photographs": (["photos"], ["data/parsers/photos/weights.safetensors", "data/results/parsers/photos.json"],
                           []),
+    "train_taught": (["taught"], ["data/parsers/taught/weights.safetensors", "data/results/parsers/taught.json"], []),
     "parse": (["tiny"], ["data/cache/tiny/parts.h5", "scratch/parse-tiny/units"], []),
     "parse_crops": (["tiny-crops"], ["data/cache/tiny-crops/crops.h5", "scratch/parse-crops-tiny-crops/units"], []),
     "warp": (["tiny"], ["data/cache/tiny/dsap.h5", "scratch/warp-tiny/units"], []),
@@ -43,15 +48,18 @@ COMMANDS: dict[str, tuple[list[str], list[str], list[str]]] = {
     "paper_tables": (["all"], [], ["data/reports/default/tables"]),
     "paper_figure": (["lists"], [], ["data/reports/default/figures/lists"]),
     "sweep": (["swept"], [], ["data/reports/default/sweeps/swept"]),
-    "tools.audit_cache": (["tiny", "--out", "audit/out"], ["audit/out/audit.json", "audit/out/outliers.png"], []),
-    "tools.inspect_cache": (["data/cache/tiny/parts.h5", "--export", "query/0000_c1s1_000000_00.jpg", "--out",
-                             "inspect/out/maps.png"], ["inspect/out/maps.png"], []),
+    "tools.audit_cache": (["tiny", "--out", "audit/out"], ["audit/out/audit.json", "audit/out/outliers.png",
+                                                           "audit/out/random.png"], []),
+    "tools.inspect_cache": (["data/cache/tiny/parts.h5", "--export", "inspect/out"], [], ["inspect/out"]),
+    "tools.release_parser": (["data/parsers/small/weights.safetensors", "released/out/small.safetensors"],
+                             ["released/out/small.safetensors"], []),
     "tools.score": ([f"data/features/baseline/{DATA}.h5", "--json", "score/out/m.json", "--save-distances",
                      "score/out/d.npy"], ["score/out/m.json", "score/out/d.npy"], []),
     "tools.search": ([f"{RAW}/query/0030_c1s1_000000_00.png", f"{RAW}/gallery", "baseline", "--out", "search/out"],
                      ["search/out/ranks.png", "search/out/ranks.csv"], []),
 }
-LIKELY = [name for name in COMMANDS if name not in ("compose", "parse_crops", "report", "paper_tables", "paper_figure")]
+LIKELY = [name for name in COMMANDS if name not in ("compose", "fetch", "parse_crops", "report", "paper_tables",
+                                                   "paper_figure")]
 
 
 def sections() -> tuple[Entry, Entry]:
@@ -68,14 +76,19 @@ def sections() -> tuple[Entry, Entry]:
         "occlude": {"people-hidden": {"stream": "hidden", "seed": 0, "low": 0.2, "high": 0.5}},
         "parsers": {"small": {**parser, "labels": "densepose24", "uv": True}},
         "photographs": {"photos": {**parser, "layout": "lip"}},
+        "taught": {"taught": {**parser, "layout": "ccp", "share": 0.5}},
         "caches": {"tiny": {"parser": "oracle", **size, "batch": 4, "threads": 1}},
         "crops": {"tiny-crops": {"thresholds": [0.2] * 4, "scores": "normalised"}},
-        "warps": {"tiny": {**size, "texels": 8, "alignment": "dsap"}}}
+        "warps": {"tiny": {**size, "texels": 8, "alignment": "dsap"}},
+        "joints": {"tiny": {"estimator": "coco"}}}
     tiny = {"dataset": "tiny", "index": "tiny/index.csv", "raw": "tiny/raw"}
     plan |= {
+        "fetch": {"hub": {"repository": "owner/name", "revision": "0" * 40}},
+        "joints": {"tiny": {**tiny, "source": "tiny/points.json"}},
         "prepare": {"people": {"raw": "market"}},
         "occlude": {"people-hidden": {"index": shown["index"], "raw": RAW}},
         "train_parser": {"small": {"raw": "parsing"}}, "train_photographs": {"photos": {"raw": "photographs"}},
+        "train_taught": {"taught": {"rendered": "parsing", "raw": "clothes", "teacher": "clothes.h5"}},
         "parse": {"tiny": {**tiny, "source": "tiny/raw/labels.h5"}},
         "parse_crops": {"tiny-crops": {**tiny, "source": "weights.safetensors", "cache": "tiny", "owner": "default",
                                        "parts": "data/cache/tiny/parts.h5", "train_index": "tiny/index.csv",
@@ -202,10 +215,13 @@ def made(server, tmp_path_factory) -> Path:
     folder = write_project(tmp_path_factory.mktemp("made"))
     frame = write_fake_set(folder / RAW, folder / paths.index(DATA), ids=30)
     write_fake_caches(folder / f"data/cache/{DATA}", folder / RAW, frame)
-    write_set(folder / "tiny", 12)
+    images = write_set(folder / "tiny", 12)["path"]
+    people = [{"image_id": path, "keypoints": [1.0] * 51} for path in images]
+    (folder / "tiny/points.json").write_text(json.dumps(people))
     render_dataset(Plan(key="parsing", kind="parsing", seed=0, height=HEIGHT, width=WIDTH, train_ids=2, train_images=3,
                         test_ids=2, query_images=1, gallery_images=2), folder / "parsing", 1)
     WRITE["lip"](folder / "photographs")
+    write_teacher(WRITE["ccp"](folder / "clothes"), folder / "clothes.h5")
     shots = [shot for pid in range(1, 40) for shot in (("train", 100 + pid, 1), ("query", pid, 1), ("gallery", pid, 2))]
     write_tree(folder / "market", tree("market", shots))
     for command in LIKELY:

@@ -120,7 +120,8 @@ def test_the_table_is_the_same_on_the_page_in_markdown_and_in_csv(folder):
               if line.startswith("|") and "---" not in line]
     assert marked == cells == read_page(html_page.table_html(table)).tables[0]
     for sentence in ("4 queries scored, 1 skipped, against 5 gallery images", "has 5 images of 5 people",
-                     "Data set people (rendered people)", "Market-1501's rule"):
+                     "Data set people (rendered people)", "Protocol market: Market-1501's camera rule",
+                     "start: random weights or weights imagenet; pictures seen: 640; seeds 0, 1; last epoch"):
         assert sentence in table.note, sentence
 
 
@@ -130,8 +131,9 @@ def test_who_is_rendered_is_said_and_not_guessed(folder):
     write_result(folder / "a", {"market": metrics(2)}, PROVENANCE | {"protocol": "occluded-duke"})
     notes = {result.dataset: dataset_table(result.dataset, [result], rendered=("market",), trained={}).note
              for result in read_results(folder, ["a"])}
-    assert "synth-real (a data set of real people)" in notes["synth-real"] and "Market-1501's" in notes["synth-real"]
-    assert "market (rendered people)" in notes["market"] and "Protocol occluded-duke." in notes["market"]
+    assert "synth-real (a data set of real people)" in notes["synth-real"]
+    assert "Protocol market: " in notes["synth-real"]
+    assert "market (rendered people)" in notes["market"] and "Protocol occluded-duke: " in notes["market"]
 
 
 def test_results_made_differently_stand_apart(folder):

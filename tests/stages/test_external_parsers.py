@@ -18,6 +18,7 @@ from stages import parse as stage
 from stages.shared.external_parsers import External, external_parser
 from tests.helpers import fake_detectron2 as fake
 from tests.helpers.bare_params import Entry, bare_experiment
+from tests.helpers.tiny_bodypix import tiny_bodypix
 from tests.helpers.tiny_set import HEIGHT, WIDTH, write_set
 
 COUNT = 6
@@ -86,6 +87,23 @@ def test_label_pngs_become_a_sound_cache(root, labels, count):
         np.testing.assert_array_equal(np.stack([cache.read("labels", row) for row in range(COUNT)]), maps)
     assert cache.maker["labels"] == labels and len(cache.maker["labels_sha256"]) == 64
     assert len(cache.maker["source_sha256"]) == 64 and "min_score" not in cache.maker
+
+
+@pytest.mark.parametrize(("labels", "end"), [("pifpaf36", ".npy"), ("keypoints", ".jpg_keypoints.json")])
+def test_fields_and_key_points_become_a_sound_cache(root, labels, end):
+    random = np.random.default_rng(0)
+    (root / "maps/query").mkdir(parents=True)
+    for number, path in enumerate(read_index(root / "index.csv")["path"]):
+        place = (root / "maps" / path).with_suffix(end)
+        if labels == "keypoints":
+            points = random.uniform(0, [WIDTH, HEIGHT, 1], (17, 3))
+            place.write_text(json.dumps([{"keypoints": points.tolist(), "is_target": True}] * (number > 0)))
+        else:
+            np.save(place, random.uniform(0, number > 0, (36, HEIGHT // 8 + 1, WIDTH // 8 + 1)).astype(np.float32))
+    cache = parse(precomputed(labels))
+    assert (cache.maker["exact"], cache.maker["taxonomy"], cache.maker["labels"]) == (False, "densepose24", labels)
+    assert len(cache.maker["labels_sha256"]) == 64 and ("min_score" in cache.maker) == (labels == "keypoints")
+    assert "uv" not in cache and cache.column("status").tolist() == ["no person"] + ["parsed"] * (COUNT - 1)
 
 
 def test_a_label_map_of_one_s_own_is_the_plan_s(root):
@@ -196,10 +214,30 @@ def test_a_checkpoint_becomes_a_sound_cache(root):
         make(root, "huggingface", root / "checkpoint", labels="lip20")
 
 
+def test_bodypix_becomes_a_sound_cache_that_says_its_size_and_border(root):
+    for package in ("onnx", "onnxruntime"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    import onnxruntime
+    tiny_bodypix(root / "tiny.onnx")
+    cache = parse(experiment("tiny.onnx", parser="bodypix"))
+    maker = cache.maker
+    assert (maker["taxonomy"], maker["exact"], "uv" in cache) == ("densepose24", True, False)
+    assert (maker["side"], maker["border"], maker["input"]) == (257, 0.1, [257, 129])
+    assert maker["onnxruntime"] == onnxruntime.__version__ and len(maker["source_sha256"]) == 64
+    cache.close()
+    assert "fit" not in maker
+    again = parse(experiment("tiny.onnx", parser="bodypix", side=193, border=0.0, fit="keep"))
+    assert (again.maker["input"], again.maker["fit"]) == ([193, 97], "keep")
+    again.close()
+    with pytest.raises(InputError, match=r"`side`.* is 256 .*choose 241 or 257"):
+        stage.run(experiment("tiny.onnx", parser="bodypix", side=256), "tiny")
+
+
 def test_mistakes_are_one_sentence(root):
     write_maps(root, 20)
-    for name, more, words in (("schp", {}, "unknown parser 'schp'.*densepose, huggingface, precomputed"),
+    for name, more, words in (("schp", {}, "unknown parser 'schp'.*bodypix, densepose, huggingface, precomputed"),
                               ("precomputed", {"labels": "lip"}, "unknown label map 'lip'"),
+                              ("bodypix", {}, "not installed|is damaged or no ONNX file"),
                               ("densepose", {}, "not installed|cannot be read|no configuration"),
                               ("huggingface", {"labels": "lip20"}, "not installed|no semantic segmentation")):
         with pytest.raises(InputError, match=words) as caught:

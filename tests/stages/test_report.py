@@ -90,7 +90,8 @@ def test_the_page_holds_everything_and_loads_nothing(project):
         "parse.png", "dsap-2.png", "dsap-4.png", "cmc-people.svg", "ranks-baseline.png", "ranks-amethod.png"}
     assert "A <toy> & more" in seen.text
     for said in ("4 queries scored, 1 skipped, against 5 gallery images", "5 images of 5 people", "rendered people",
-                 "Market-1501's rule", "NOT all made by the same versions", "amethod: torch 2.14",
+                 "Market-1501's camera rule", "no flip at test time; parser: none;",
+                 "NOT all made by the same versions", "amethod: torch 2.14",
                  "parts.h5 0123456789ab..."):
         assert said in seen.text, said
     assert "withdrawn" not in seen.text
@@ -188,4 +189,4 @@ def test_real_and_withdrawn_sets_are_named_so(project, name):
     seen = read_page((FOLDER / "index.html").read_text())
     assert len(seen.tables) == 3 and "withdrawn by its authors" in seen.text
     assert f"{name} (a data set of real people)" in seen.text
-    assert ("Protocol occluded-duke." in seen.text) == (name == "hidden")
+    assert ("Protocol occluded-duke: " in seen.text) == (name == "hidden")

@@ -192,12 +192,12 @@ def test_whole_numbers_in_other_types_are_read(tmp_path):
                    "gallery_features": np.asfortranarray(given["gallery_features"])}
     np.savez(tmp_path / "odd.npz", **odd)
     found = read_external(tmp_path / "odd.npz", distance="cosine", reduction="mean")
-    assert found[0].pid.tolist() == query.pid.tolist() and found[0].pid.dtype == np.int64
-    for side, expected in zip(found[:2], (query, gallery), strict=True):
+    assert found.query.pid.tolist() == query.pid.tolist() and found.query.pid.dtype == np.int64
+    for side, expected in zip((found.query, found.gallery), (query, gallery), strict=True):
         np.testing.assert_array_equal(side.features, expected.features)
         assert side.features.flags["C_CONTIGUOUS"] and side.features.dtype == np.float32
     np.savez(tmp_path / "odd.npz", **given | {"query_features": np.arange(72).reshape(12, 6)})
-    assert read_external(tmp_path / "odd.npz", distance="cosine", reduction="mean")[0].features[1, 0] == 6
+    assert read_external(tmp_path / "odd.npz", distance="cosine", reduction="mean").query.features[1, 0] == 6
 
 
 def test_a_bad_file_is_one_line_and_status_2(tmp_path):

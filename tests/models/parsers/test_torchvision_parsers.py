@@ -143,7 +143,8 @@ def test_other_files_are_refused(tmp_path):
 
 
 def test_what_cannot_be_built_is_refused():
-    for change, words in (({"architecture": "unet"}, "lraspp, deeplabv3"), ({"taxonomy": "lip20", "uv": True}, "u,v"),
+    for change, words in (({"architecture": "unet"}, "lraspp, lraspp-reduced, deeplabv3"),
+                          ({"taxonomy": "lip20", "uv": True}, "u,v"),
                           ({"init": "/nowhere.pth"}, "/nowhere.pth")):
         with pytest.raises(ValueError, match=words):
             parser_of(**change)
@@ -164,3 +165,35 @@ def test_init_takes_a_backbone_from_a_classifier_or_refuses_it(ending, tmp_path)
     write(mobilenet_v3_small(weights=None).state_dict(), path)
     with pytest.raises(ValueError, match=r"backbone\..*holds no backbone of lraspp"):
         parser_of(init=path)
+
+
+def test_a_parser_starts_from_a_finished_one_of_its_kind(tmp_path):
+    path = tmp_path / "start.safetensors"
+    start = parser_of("lraspp-reduced")
+    with torch.no_grad():
+        for value in start.parameters():
+            value.add_(0.01)
+    save_parser(start, path, made={})
+    torch.manual_seed(5)
+    found = build_parser(architecture="lraspp-reduced", taxonomy="densepose24", uv=True, height=2 * HEIGHT, width=WIDTH,
+                         to_parts8=start.to_parts8, to_parts4=start.to_parts4, init=str(path))
+    assert (found.height, found.width) == (2 * HEIGHT, WIDTH)
+    assert all(torch.equal(found.state_dict()[name], value) for name, value in start.state_dict().items())
+    for changes, words in ((("lraspp",), "lraspp-reduced for densepose24 with u,v, and this one lraspp for"),
+                           (("lraspp-reduced", "lip20", False), "and this one lraspp-reduced for lip20 without u,v"),
+                           (("lraspp-reduced", "densepose24", False), "and this one .* without u,v")):
+        with pytest.raises(ValueError, match=words) as caught:
+            parser_of(*changes, init=str(path))
+        assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_reduced_network_is_the_paper_s_and_small():
+    """Howard et al. 2019, Section 6.4: the last stage has half the channels; and 4 MB hold its weights in 16 bits."""
+    parser = parser_of("lraspp-reduced")
+    widths = [block.out_channels for block in list(parser.backbone.values())]
+    assert widths == [16, 16, 24, 24, 40, 40, 40, 80, 80, 80, 80, 112, 112, 80, 80, 80, 480]
+    assert sum(value.numel() for value in parser.state_dict().values()) * 2 < 3_900_000
+    logits, uv = parser.coarse(pictures())
+    assert logits.shape == (3, 25, HEIGHT // 4, WIDTH // 4) and uv.shape == (3, 24, 2, HEIGHT // 4, WIDTH // 4)
+    with pytest.raises(ValueError, match="torchvision has no such weights of lraspp-reduced"):
+        parser_of("lraspp-reduced", init="imagenet")

@@ -1,0 +1,123 @@
+"""Files that are compared: a result's JSON, or features of ours or of others, as scores of the same queries."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.base.errors import InputError
+from pipeline.reporting.results import read_json
+from pipeline.retrieval.exclusions import Excluded
+from pipeline.retrieval.features import Embedded
+from pipeline.retrieval.opening import OURS, open_features, zeros
+from pipeline.retrieval.paired import identity_sums, means
+from pipeline.retrieval.ranking import JUNK, evaluate
+from pipeline.retrieval.scores import Scores, sums_of
+from stages.shared.ignoring import given_index, in_order, leave_out
+
+NAMES = {"rank1": "rank-1", "mAP": "mAP"}
+ROUNDED = 0.011  # percent: what a result's two decimals and its features' may differ by
+
+
+@dataclass(frozen=True)
+class Seed:
+    """One file: the `sums` (T, I, 3) of whom `asked` says; its trials and their scores where it has features."""
+    path: Path
+    made: dict[str, Any]
+    asked: list[tuple[int, int, int]]
+    sums: np.ndarray
+    trials: list[Embedded] = field(default_factory=list)
+    scores: list[Scores] = field(default_factory=list)
+    excluded: Excluded | None = None
+
+
+def read_seed(path: Path, given: argparse.Namespace) -> Seed:
+    """A file's scores, or of a result whose features are gone what it holds of each person."""
+    if path.suffix.lower() != ".json":
+        return _scored(path, path, given)
+
+    content = read_json(path)
+    try:
+        made = dict(content["provenance"][0])
+        shown = {name: float(content[name]) for name in NAMES}
+    except (LookupError, TypeError, ValueError) as error:
+        raise InputError(f"{str(path)!r}: is no result of `evaluate`; give a DATASET.json under data/results, or "
+                         "features") from error
+
+    folder = path.absolute().parent
+    file = folder.parents[2] / "features" / folder.name / f"{path.stem}.h5" if len(folder.parents) > 2 else Path("none")
+    if file.is_file():
+        seed = _scored(path, file, given)
+        numbers = dict(zip(NAMES, (100 * means(seed.sums)).tolist(), strict=True))
+        off = [name for name in NAMES if abs(numbers[name] - shown[name]) > ROUNDED]
+        if off and seed.excluded is None:
+            raise InputError(f"{str(path)!r}: has a {NAMES[off[0]]} of {shown[off[0]]}, and the features {str(file)!r} "
+                             f"give {numbers[off[0]]:.2f}; run `dvc repro evaluate@{folder.name}`")
+        return seed
+
+    if given.ignore is not None:
+        raise InputError(f"{str(path)!r}: its features {str(file)!r} are gone, and --ignore needs them; make them with "
+                         "`dvc repro` or leave --ignore out")
+    if not content.get("by_identity"):
+        raise InputError(f"{str(path)!r}: its features {str(file)!r} are gone, and it does not hold its people "
+                         "(by_identity); make both with `dvc repro`")
+    return Seed(path, made, *sums_of(content["by_identity"]))
+
+
+def _scored(path: Path, file: Path, given: argparse.Namespace) -> Seed:
+    ours = file.suffix.lower() in OURS
+    embedded = open_features(file, distance=None if ours else given.distance,
+                             reduction=None if ours else given.reduction)
+    embedded, excluded = leave_out(in_order(embedded, given_index(given.index)), given)
+    for sentence in zeros(embedded, file):
+        print(sentence, file=sys.stderr)
+
+    trials = [trial.take(np.flatnonzero(trial.query.pid != JUNK), np.arange(len(trial.gallery)))
+              for trial in embedded.trials()]
+    try:
+        scores = [evaluate(trial.query, trial.gallery, trial.matching) for trial in trials]
+    except InputError as error:
+        raise InputError(f"{str(file)!r}: {error}") from error
+    made = embedded.provenance | {"distance": embedded.matching.distance, "reduction": embedded.matching.reduction}
+    return Seed(path, made, *identity_sums(scores), trials, scores, excluded)
+
+
+def same_queries(seeds: Sequence[Seed]) -> None:
+    """InputError names the first query or gallery image in which a file differs from the first one."""
+    first, *others = seeds
+    for seed in others:
+        if len(seed.sums) != len(first.sums):
+            raise InputError(f"{str(seed.path)!r}: has {len(seed.sums)} trials, and {str(first.path)!r} has "
+                             f"{len(first.sums)}; compare results of one protocol")
+        for one, other in zip(first.trials, seed.trials, strict=False):
+            for part in ("query", "gallery"):
+                _same_images(part, (first.path, one), (seed.path, other))
+
+        if seed.asked != first.asked:
+            place = next((place for place, (one, other) in enumerate(zip(first.asked, seed.asked, strict=False))
+                          if one != other), min(len(first.asked), len(seed.asked)))
+            told = [f"{asked[place][2]} queries of person {asked[place][1]}" if place < len(asked) else "nobody more"
+                    for asked in (first.asked, seed.asked)]
+            raise InputError(f"{str(seed.path)!r}: was asked for {told[1]} where {str(first.path)!r} was for "
+                             f"{told[0]}; compare results on the same queries")
+
+
+def _same_images(part: str, first: tuple[Path, Embedded], second: tuple[Path, Embedded]) -> None:
+    sides = [getattr(embedded, part) for _, embedded in (first, second)]
+    keys = [getattr(embedded, f"{part}_key") for _, embedded in (first, second)]
+    length = min(map(len, sides))
+    same = (sides[0].pid[:length] == sides[1].pid[:length]) & (sides[0].camid[:length] == sides[1].camid[:length])
+    if first[1].named and second[1].named:
+        same &= keys[0][:length] == keys[1][:length]
+    if same.all() and len(sides[0]) == len(sides[1]):
+        return
+
+    row = length if same.all() else int(np.argmin(same))
+    told = [f"{str(names[row])!r} (person {side.pid[row]}, camera {side.camid[row]})" if row < len(side) else "none"
+            for side, names in zip(sides, keys, strict=True)]
+    raise InputError(f"{str(second[0])!r}: {part} {row} is {told[1]}, and in {str(first[0])!r} it is {told[0]}; "
+                     "compare features of the same images in the same order")

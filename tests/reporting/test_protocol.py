@@ -1,0 +1,45 @@
+"""The protocol's line says what made the metrics, and what nobody knows."""
+
+import doctest
+
+from pipeline.reporting import protocol
+from pipeline.reporting.paper_page import remarks
+from pipeline.reporting.protocol import protocol_line
+
+MAKER = {"parser": "lraspp", "source_sha256": "ab" * 32, "exact": True}
+MADE = {"model": "sorn", "seed": 1, "image_steps": 8000, "init": "none", "distance": "cosine", "reduction": "mean",
+        "protocol": "market", "caches": {"data/cache/people/parts.h5": {"maker": MAKER, "sha256": "0"}}}
+
+
+def test_every_rule_is_said_once_in_one_line():
+    warped = MADE | {"model": "dsa", "seed": 0, "init": "run:sorn", "distance": "euclidean",
+                     "caches": {"data/cache/people/dsap.h5": {"maker": {"parts": MAKER | {"exact": False}}}}}
+    line = protocol_line([MADE, warped, MADE], reranking="k-reciprocal (k1 20, k2 6, lambda 0.3)", seeds=(2,))
+    assert line == (
+        "Protocol market: Market-1501's camera rule (gallery images of the query's person and camera are removed, a "
+        "query with no match left is skipped); distance cosine, mean over parts by visibility or euclidean, mean over "
+        "parts by visibility; AP: step sum; re-ranking: k-reciprocal (k1 20, k2 6, lambda 0.3); no flip at test time; "
+        "parser: lraspp (weights abababababab) or lraspp (weights abababababab, its 8 parts approximate); start: "
+        "random weights or the weights of sorn; pictures seen: 8,000; seeds 0, 1, 2; last epoch, nothing picked on the "
+        "test set.")
+
+
+def test_what_is_trained_nowhere_and_what_is_not_known():
+    histogram = MADE | {"model": "histogram", "image_steps": 0, "caches": {}}
+    assert "parser: none; nothing trained." in protocol_line([histogram])
+    assert "pictures seen: 8,000; seed 1; last epoch" in protocol_line([histogram, MADE])
+    others = protocol_line([{"distance": "euclidean", "reduction": "sum"}], average_precision="trapezoid")
+    assert "distance euclidean, sum over parts by visibility; AP: trapezoid" in others and "last epoch" not in others
+    assert "not said by the file" in others and "not said by the file" in protocol_line([MADE, {"distance": "cosine"}])
+
+
+def test_a_paper_s_table_says_its_protocol_and_its_budgets():
+    made = MADE | {"train_on": "people"}
+    said = list(remarks({}, {"sorn": made, "sorn-s0": made | {"seed": 0}}, rendered=[]))
+    assert said[0] == protocol_line([made, made | {"seed": 0}])
+    assert said[1] == ("Here: sorn: trained on people with 8,000 image steps from random weights, seed 1, masks by "
+                       "lraspp (weights abababababab).")
+
+
+def test_doctests():
+    assert doctest.testmod(protocol).failed == 0
