@@ -14,7 +14,7 @@ from tests.helpers.bare_params import bare_experiment, embed_entry, train_entry
 from tests.helpers.fake_runs import DATA, RAW, fake_sections
 from tests.helpers.fake_set import write_fake_set
 
-PARSER = {"parser": "lraspp", "height": 32, "width": 32, "batch": 4, "threads": 1}
+PARSER = {"parser": "lraspp", "height": 32, "width": 32, "batch": 4, "threads": 1, "fit": "keep"}
 
 
 def parsed_experiment() -> Experiment:
