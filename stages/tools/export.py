@@ -12,6 +12,7 @@ requirements-export.txt. A minute.
 
 import argparse
 import json
+import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,6 +72,8 @@ def run(embedder: Embedder, out: Path, *, opset: int | None, card: dict[str, Any
     """Write OUT and its card beside it. InputError, and nothing is written, if the network cannot be exported, the
     runtime lacks the opset or finds other numbers than torch."""
     _packages()
+    if opset is not None:
+        check_opset(opset)
     for path in (out, out.with_suffix(".md")):
         writable(path)
     inputs = {count: check_inputs(embedder, count) for count in (TRACED, *BATCHES)}
@@ -95,9 +98,35 @@ def _packages() -> None:
         raise InputError(f"the export needs {error.name}, which is not installed; {INSTALL}") from error
 
 
+def check_opset(opset: int) -> None:
+    """InputError, before a network is traced, if the runtime cannot load a graph of this opset."""
+    import onnx
+    import onnxruntime
+
+    make = onnx.helper
+    given, made = (make.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ("given", "made"))
+    graph = make.make_graph([make.make_node("Identity", ["given"], ["made"])], "opset", [given], [made])
+    try:
+        model = make.make_model(graph, opset_imports=[make.make_opsetid("", opset)], ir_version=8)
+        _session(model.SerializeToString())
+    except Exception as error:  # the runtime's own kinds
+        raise InputError(f"--opset: is {opset}, which onnxruntime {onnxruntime.__version__} has not; give one that it "
+                         "has, or leave it out") from error
+
+
+def _session(data: bytes) -> Any:
+    """onnxruntime's, which says nothing but by raising."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
 def traced(embedder: Embedder, inputs: dict[str, Tensor], opset: int | None) -> Any:
     """The network as an ONNX program, batch free: torch fails where it would fix the batch to that of `inputs`."""
     torch.set_deterministic_debug_mode("default")  # it is run by another runtime
+    logging.getLogger("onnxscript").setLevel(logging.CRITICAL)  # which opset is written is looked at below
     batch = torch.export.Dim("batch", min=1)
     try:
         graph = torch.export.export(Graph(embedder.network).eval(), (inputs,), strict=True,
@@ -122,10 +151,8 @@ def check(file: Path, graph: Graph, batches: Sequence[dict[str, Tensor]]) -> flo
     above 1. InputError if it is above TOLERANCE, or the runtime cannot load the file."""
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
     try:
-        session = onnxruntime.InferenceSession(file.read_bytes(), options, providers=["CPUExecutionProvider"])
+        session = _session(file.read_bytes())
     except Exception as error:  # the runtime's own kinds
         raise InputError(f"the graph is not written, because onnxruntime {onnxruntime.__version__} cannot load it "
                          f"({_reason(error)}); give an --opset that it has") from error
