@@ -179,8 +179,8 @@ def _table(table: Table, work: Path) -> str:
 
 
 def _parser(plan: ReportPlan, work: Path) -> Section:
-    scores = read_parser_scores(paths.parser_scores(plan.parser))
-    table = parser_table(scores, parser=plan.parser, data=plan.parsed_on)
+    path = Path(plan.scores)
+    table = parser_table(read_parser_scores(path), parser=path.stem, data=plan.parsed_on)
     return "parser", "The parser", _table(table, work)
 
 

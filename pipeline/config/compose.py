@@ -114,7 +114,7 @@ def add_links(made: Composition, bases: dict[str, Composed]) -> None:
     made_here = {path.as_posix() for path in (paths.PARSERS, paths.CACHE, paths.CHECKPOINTS)}
     for name, path in given.items():
         mine = path.startswith(f"{paths.DATA.as_posix()}/") and not path.startswith(tuple(made_here))
-        if mine and path not in taken:
+        if mine and not any(f"{path}/".startswith(f"{other}/") for other in taken):  # nor in a folder that is linked
             made.plan["link"][name] = {"path": path}
             taken.add(path)
 

@@ -59,13 +59,21 @@ def add_reports(made: Composition) -> None:
         place = f"report.{name}"
         pictures, parser, title = (take(entry, field, place) for field in ("pictures", "parser", "title"))
         cache = find(made.known, "warps", pictures, f"{place}.pictures")
-        trained = find(made.known, "parsers", parser, f"{place}.parser")
-        if cache is None or trained is None or not made.plan["evaluate"]:
+        scores, learned = _parser_scores(made, parser, f"{place}.parser")
+        if cache is None or scores is None or not made.plan["evaluate"]:
             continue
         dataset = made.known.warps[cache]
-        made.plan["report"][name] = {"title": title, "parser": trained, "parsed_on": made.known.parsers[trained],
-                                     "cache": cache, "dataset": dataset, "index": paths.index(dataset).as_posix(),
+        made.plan["report"][name] = {"title": title, "scores": scores, "parsed_on": learned, "cache": cache,
+                                     "dataset": dataset, "index": paths.index(dataset).as_posix(),
                                      "raw": made.known.datasets[dataset].raw}
+
+
+def _parser_scores(made: Composition, parser: str, place: str) -> tuple[str | None, str]:
+    """Where a parser's scores stand and what it learned from: of one of `parsers`, or of a released weights' file."""
+    if parser.endswith(".safetensors"):
+        return parser, "what its provenance names"
+    trained = find(made.known, "parsers", parser, place)
+    return (paths.parser_scores(trained).as_posix(), made.known.parsers[trained]) if trained else (None, "")
 
 
 def add_papers(made: Composition, rows: Entry | None) -> None:

@@ -151,8 +151,8 @@ class EvaluatePlan:
 @dataclass(frozen=True)
 class ReportPlan:
     title: str
-    parser: str  # the parser whose scores are shown
-    parsed_on: str  # the rendered set that it was trained on
+    scores: str  # a parser's scores: its metrics file, or the released weights that carry them
+    parsed_on: str  # what it learned from
     cache: str  # the cache whose images, maps and warps are shown
     dataset: str
     index: str

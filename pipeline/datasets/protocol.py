@@ -92,7 +92,7 @@ def _in_training_and_test(train: pd.DataFrame, query: pd.DataFrame, gallery: pd.
 def _twice(frame: pd.DataFrame, raw: Path, remarks: list[str]) -> list[str]:
     """Faults of pictures that are the same to the byte; what harms nobody is added to `remarks`."""
     leaked, found, removed, repeated = Pairs(), Pairs(), Pairs(), Pairs()
-    for group in _alike(frame, raw):
+    for group in alike(frame, raw):
         parts = {split: part["path"].tolist() for split, part in group.groupby("split")}
         tests = [paths for split, paths in parts.items() if split != "train"]
         if "train" in parts and tests:
@@ -114,7 +114,7 @@ def _twice(frame: pd.DataFrame, raw: Path, remarks: list[str]) -> list[str]:
     return [f"{_pictures(pairs)} {wrong}" for pairs, wrong in faults if pairs]
 
 
-def _alike(frame: pd.DataFrame, raw: Path) -> list[pd.DataFrame]:
+def alike(frame: pd.DataFrame, raw: Path) -> list[pd.DataFrame]:
     """Rows of the same picture, to the byte. Files whose size no other one has are not read, nor are empty ones."""
     sizes = {path: _size(raw / path) for path in frame["path"]}
     shared = {size for size, count in Counter(sizes.values()).items() if size and count > 1}

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.datasets.protocol import _alike as alike
+from pipeline.datasets.protocol import alike
 
 NOBODY = (-1, 0)  # identities of what the detector got wrong, and of distractors
 

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from pipeline.base.errors import InputError
-from pipeline.base.files import new_file
+from pipeline.base.files import write_bytes
 from pipeline.parsing.densepose_json import match_pictures
 from pipeline.parsing.find_parses import find_files
 from pipeline.parsing.keypoint_json import COCO17, outside, read_people, read_target
@@ -93,11 +93,15 @@ def coco18(points: np.ndarray) -> np.ndarray:
 
 def write_joints(path: Path, sizes: Sizes, points: np.ndarray, maker: Mapping[str, Any]) -> None:
     """Images with their sizes and points (M, 17, 3) -> joints.h5, whole or not at all."""
-    with new_file(path) as temporary, h5py.File(temporary, "w", libver="latest") as file:
+    # In memory first, a few hundred bytes an image: HDF5 ends the process where a full disk does not take a file's end.
+    with h5py.File("joints.h5", "w", driver="core", backing_store=False, libver="latest") as file:
         file.create_dataset("path", data=list(sizes), dtype=h5py.string_dtype("utf-8"))
         file.create_dataset("joints", data=coco18(points))
         file.create_dataset("size", data=np.array(list(sizes.values()), np.int32))
         file.attrs["maker"] = json.dumps(maker, sort_keys=True)
+        file.flush()
+        data = file.id.get_file_image()
+    write_bytes(path, data)
 
 
 def batches(paths: Sequence[str], size: int) -> list[list[str]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from safetensors import SafetensorError, safe_open
 
 from pipeline.base.errors import InputError
 from pipeline.reporting.protocol import protocol_line
@@ -179,11 +180,23 @@ def _note(dataset: str, results: Sequence[Result], *, rendered: Collection[str],
 
 
 def read_parser_scores(path: Path) -> dict[str, Any]:
-    """A parser's scores on held-out people. InputError if the file is missing, damaged or holds none."""
+    """A parser's scores on held-out people, from its metrics file or released weights. InputError if the file is
+    missing, damaged or holds none."""
+    if path.suffix == ".safetensors":
+        return _released_scores(path)
     try:
         return dict(read_json(path)["details"][0])
     except (LookupError, TypeError, ValueError) as error:
         raise InputError(f"{str(path)!r}: has no scores of a parser; run `dvc repro train_parser` again") from error
+
+
+def _released_scores(path: Path) -> dict[str, Any]:
+    try:
+        with safe_open(path, "np") as file:
+            return dict(json.loads(file.metadata()["semalign"])["scores"])
+    except (SafetensorError, OSError, LookupError, TypeError, ValueError) as error:
+        raise InputError(f"{str(path)!r}: is no released parser with its scores ({type(error).__name__}); "
+                         "`dvc pull` it again, or name one that stages.tools.release_parser wrote") from error
 
 
 def parser_table(scores: Mapping[str, Any], *, parser: str, data: str) -> Table:

@@ -43,9 +43,9 @@ class Excluded:
     def sentence(self) -> str:
         """
         >>> Excluded("ignore.csv", "", 4, 1, 2, 1, {"wrong person": 3}).sentence()
-        'left out by ignore.csv: 1 query and 2 gallery images (wrong person 3); 1 more of its 4 is elsewhere'
+        'left out by ignore.csv: 1 query and 2 gallery images (3 wrong person); 1 more of its 4 is elsewhere'
         """
-        why = ", ".join(f"{reason} {count}" for reason, count in self.reasons.items())
+        why = "; ".join(f"{count} {reason}" for reason, count in self.reasons.items())
         more = f"; {self.elsewhere} more of its {self.listed} {'are' if self.elsewhere > 1 else 'is'} elsewhere"
         return (f"left out by {self.file}: {self.query} quer{'y' if self.query == 1 else 'ies'} and {self.gallery} "
                 f"gallery image{'s' * (self.gallery != 1)} ({why}){more * bool(self.elsewhere)}")

@@ -7,10 +7,13 @@ that learned from data whose terms do not allow it are refused.
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from models.parsers.parser_files import read_parser, save_released
 from pipeline.base.errors import InputError
 from pipeline.base.files import file_sha256, writable, writing
+from pipeline.config import paths
+from pipeline.reporting.results import read_parser_scores
 from stages import sentences
 from stages.shared.parser_licences import FREE, licences_of
 
@@ -28,11 +31,16 @@ def run(source: Path, target: Path) -> None:
                              "without it")
         with writing(target):
             save_released(source, target, made={"released_from_sha256": file_sha256(source),
-                                                "licences": licences_of(made)})
+                                                "licences": licences_of(made), "scores": _scores(source)})
     except ValueError as error:
         raise error if isinstance(error, InputError) else InputError(str(error)) from error
 
     print(json.dumps({"weights": str(target), "bytes": target.stat().st_size, "sha256": file_sha256(target)}))
+
+
+def _scores(source: Path) -> dict[str, Any]:
+    """What the parser reached on held-out people: data/results/parsers/KEY.json of data/parsers/KEY/weights..."""
+    return read_parser_scores(paths.parser_scores(source.parent.name))
 
 
 def main() -> None:

@@ -39,6 +39,9 @@ def test_sorn_s_row_reads_the_joints_that_a_profile_makes(project):
     profile("more", on=["mine"], datasets={}, caches={}, runs=more, joints={
         "there-points": {"dataset": "there", "estimator": "coco", "source": "data/raw/all.json", "scale": 2.0}})
     assert compose("more").plan["plan"]["embed_seen"]["sorn-p"]["seen_by"] == "data/cache/there-points/joints.h5"
+    profile(joints={"inside": {"dataset": "here", "estimator": "kpr", "source": "data/raw/here/points"}})
+    links = compose("mine").plan["plan"]["link"]
+    assert [link["path"] for link in links.values()] == ["data/raw/here", "data/raw/there"]  # DVC has no output in one
     left = compose("mine", ("there",)).plan["plan"]
     assert left["joints"] == left["embed_seen"] == {}
 

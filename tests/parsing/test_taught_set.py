@@ -19,6 +19,7 @@ from pipeline.parsing.augmentation import UNKNOWN
 from pipeline.parsing.rendered_set import label_shares
 from pipeline.parsing.taught_set import TALL, Mixture, TaughtPhotographs
 from pipeline.parsing.training import training_batches
+from pipeline.reporting.results import read_parser_scores
 from stages.tools.release_parser import run as release
 from stages.train_taught import run
 from tests.helpers.bare_params import bare_experiment
@@ -122,6 +123,7 @@ def test_the_stage_trains_measures_both_and_what_came_out_may_be_given_on(folder
     release(source, Path("data/parsers/small.safetensors"))
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert told["bytes"] < 4_000_000 and told["sha256"] == file_sha256("data/parsers/small.safetensors")
+    assert read_parser_scores(Path("data/parsers/small.safetensors")) == rendered
     whole, half = load_parser(source), load_parser("data/parsers/small.safetensors")
     for name, value in whole.state_dict().items():
         assert half.state_dict()[name].dtype == value.dtype, name

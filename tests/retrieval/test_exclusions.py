@@ -30,7 +30,7 @@ def test_what_is_listed_is_left_out_and_counted(tmp_path):
         np.testing.assert_array_equal(getattr(kept.gallery, name), np.delete(getattr(whole.gallery, name), 4, axis=0))
     assert (told.listed, told.query, told.gallery, told.elsewhere) == (4, 2, 1, 1)
     assert told.reasons == {"wrong person": 2, "blurred, dark": 1}
-    assert told.sentence().endswith("2 queries and 1 gallery image (wrong person 2, blurred, dark 1); 1 more of its 4 "
+    assert told.sentence().endswith("2 queries and 1 gallery image (2 wrong person; 1 blurred, dark); 1 more of its 4 "
                                     "is elsewhere")
 
 
@@ -51,7 +51,7 @@ def test_score_takes_a_list(tmp_path, capsys):
     assert expected.items() <= found.items()
     assert (found["ignored"]["query"], found["ignored"]["gallery"], len(found["ignored"]["sha256"])) == (1, 2, 64)
     shown = capsys.readouterr().out
-    assert "1 query and 2 gallery images (someone else 2, two people 1)" in shown
+    assert "1 query and 2 gallery images (2 someone else; 1 two people)" in shown
     assert "distance cosine, mean over parts by visibility; AP: step sum; re-ranking: none; not said" in shown
     assert found["protocol"] in shown
 

@@ -221,7 +221,7 @@ def test_exclusions_are_left_out_on_both_sides_and_counted(files, tmp_path, caps
     (tmp_path / "ignore.csv").write_text(f'path,reason\n{keys[0]},"two people, one box"\n{keys[3]},wrong person\n')
     text = call(capsys, files["good"], files["bad"], "--ignore", tmp_path / "ignore.csv", "--out", tmp_path / "out")
     assert "percent; 18 queries of 18 people" in text
-    assert "2 queries and 0 gallery images (two people, one box 1, wrong person 1)" in text
+    assert "2 queries and 0 gallery images (1 two people, one box; 1 wrong person)" in text
     ignored = json.loads((tmp_path / "out/compare.json").read_text())["B"][0]["ignored"]
     assert (ignored["query"], ignored["listed"], ignored["elsewhere"]) == (2, 2, 0)
 

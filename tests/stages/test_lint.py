@@ -100,7 +100,7 @@ def test_what_is_listed_is_left_out_and_counted(made, capsys):
                          "--json", folder / "out.json")
     left = {str(embedded.query_key[3]), str(embedded.gallery_key[1])}
     assert (content["metrics"]["rank1"], content["metrics"]["mAP"]) == pytest.approx(metrics(embedded, left), abs=1e-4)
-    assert "1 query and 1 gallery image (wrong label 3); 1 more of its 3 is elsewhere" in text
+    assert "1 query and 1 gallery image (3 wrong label); 1 more of its 3 is elsewhere" in text
     assert content["ignored"]["elsewhere"] == 1
 
 

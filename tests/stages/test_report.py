@@ -10,12 +10,14 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.numpy import save_file
 
 from pipeline.base.errors import InputError
 from pipeline.base.images import write_image
 from pipeline.config import paths
 from pipeline.config.loader import Experiment
 from pipeline.datasets.index import write_index
+from pipeline.reporting.results import read_parser_scores
 from stages import report as stage
 from tests.helpers.bare_params import bare_experiment
 from tests.helpers.results import write_result
@@ -72,9 +74,22 @@ def toy(*more: str, datasets: tuple[str, ...] = (DATA,)) -> Experiment:
     """The experiment of the four results and `more` of them; the first data set's people are rendered."""
     evaluate = {name: {"features": f"data/features/{name}", "datasets": datasets, "rendered": [DATA]}
                 for name in (*RUNS, *more)}
-    report = {"title": "A <toy> & more", "parser": "lraspp", "parsed_on": "parsing", "cache": DATA, "dataset": DATA,
-              "index": paths.index(DATA).as_posix(), "raw": "raw"}
+    report = {"title": "A <toy> & more", "scores": paths.parser_scores("lraspp").as_posix(), "parsed_on": "parsing",
+              "cache": DATA, "dataset": DATA, "index": paths.index(DATA).as_posix(), "raw": "raw"}
     return bare_experiment(NAME, plan={"evaluate": evaluate, "report": {KEY: report}})
+
+
+def test_a_released_parser_carries_its_scores(tmp_path):
+    path = tmp_path / "people.safetensors"
+    save_file({"a": np.zeros(1, np.float32)}, path, metadata={"semalign": json.dumps({"scores": PARSER})})
+    assert read_parser_scores(path) == PARSER
+
+    save_file({"a": np.zeros(1, np.float32)}, path, metadata={"semalign": json.dumps({"kind": "parser"})})
+    with pytest.raises(InputError, match=r"people.safetensors': is no released parser with its scores \(KeyError\)"):
+        read_parser_scores(path)
+    path.write_bytes(b"no weights")
+    with pytest.raises(InputError, match="people.safetensors': is no released parser"):
+        read_parser_scores(path)
 
 
 def test_the_page_holds_everything_and_loads_nothing(project):
