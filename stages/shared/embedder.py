@@ -144,7 +144,7 @@ class Embedder:
         parser = by.parser
         job = Job(keys=frame["image"].tolist(), paths=frame["path"].tolist(), raw=Path(), maker="{}",
                   taxonomy=parser.taxonomy, uv=parser.uv, height=parser.height, width=parser.width,
-                  batch=by.made["batch"], device=str(self.device), boxes=boxes)
+                  batch=by.made["batch"], device=str(self.device), boxes=boxes, fit=by.made.get("fit", "stretch"))
         failed = parse_images(job, network_forward(parser), target, scratch=target.with_suffix(".units"))
         if failed:
             number, status = failed[0]
@@ -230,10 +230,10 @@ def _parsed_by(file: str, opened: OpenRun, given: str | os.PathLike | None, *, k
 
 
 def _parser_beside(weights: Path, made: dict[str, Any], *, key: str, file: str) -> Path:
-    """The parser of data/parsers, of where the weights lie or of here, that made the parses of a run's training."""
+    """The parser in data/parsers, of where the weights lie or of here, that made the parses of a run's training."""
     folders = [*(above / paths.PARSERS.name for above in weights.absolute().parents[2:3]), paths.PARSERS]
     for folder in folders:
-        for source in sorted(folder.glob("*/weights.safetensors")):
+        for source in sorted([*folder.glob("*/weights.safetensors"), *folder.glob("*.safetensors")]):
             if file_sha256(source) == made.get("source_sha256"):
                 return source
     raise InputError(f"{str(weights)!r}: {key} reads a {file} at test time, so that images are parsed first, and the "

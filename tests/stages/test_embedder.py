@@ -10,71 +10,29 @@ import pytest
 import torch
 import yaml
 
-from models.parsers.torchvision_parsers import build_parser, save_parser
-from pipeline.base.body_parts import DENSEPOSE24_TO_PARTS8, PARTS8_TO_PARTS4
 from pipeline.base.errors import InputError
 from pipeline.base.images import read_image
 from pipeline.config import paths
-from pipeline.config.loader import Experiment
 from pipeline.datasets.index import read_index
 from pipeline.training.checkpoints import read_weights, save_weights
-from stages import embed, parse, parse_crops, train, warp
+from stages import embed
 from stages.shared.embedder import TAU, open_embedder
-from tests.helpers.bare_params import bare_experiment, embed_entry, train_entry
-from tests.helpers.fake_runs import DATA, RAW, fake_sections
-from tests.helpers.fake_set import write_fake_set
+from tests.helpers.fake_runs import DATA, RAW
+from tests.helpers.parsed_runs import make_runs, parsed_experiment, write_parser
 
-PARSER = {"parser": "lraspp", "height": 32, "width": 32, "batch": 4, "threads": 1}
 # What is matched.
 LOOSE = {"baseline": "all", "sorn": "all", "esa": "all", "sgam": "all", "dsa": "z", "sgam-parse": "all"}
-
-
-def write_parser(path: Path, *, seed: int) -> None:
-    """A random LR-ASPP whose labels depend on the pixels."""
-    torch.manual_seed(seed)
-    table = torch.from_numpy(DENSEPOSE24_TO_PARTS8.astype(np.int64))
-    parser = build_parser(architecture="lraspp", taxonomy="densepose24", uv=True, height=32, width=32,
-                          to_parts8=torch.eye(8)[:, table],
-                          to_parts4=torch.eye(5)[:, torch.from_numpy(PARTS8_TO_PARTS4.astype(np.int64))[table]])
-    with torch.no_grad():
-        parser.head.classifier.weight.mul_(300)  # as drawn, every pixel has one label
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_parser(parser, path, made={"seed": seed})
-
-
-def experiment() -> Experiment:
-    """The made-up runs on caches that a parser makes; `sgam-parse` reads parses of its crops."""
-    params, plan = fake_sections()
-    sgam = params["runs"]["sgam"]
-    params["runs"]["sgam-parse"] = sgam | {"model": sgam["model"] | {"recrop": "parse", "thresholds": [0.0] * 4}}
-    params["results"]["sgam-parse"] = params["results"]["sgam"]
-    plan["train"]["sgam-parse"] = train_entry("sgam", train_on=DATA, raw=RAW, file="crops.h5")
-    plan["embed"]["sgam-parse"] = embed_entry("sgam-parse", model="sgam", dataset=DATA, raw=RAW, file="crops.h5")
-
-    source = {"dataset": DATA, "index": str(paths.index(DATA)), "raw": RAW, "source": str(paths.parser_weights("made"))}
-    parts = str(paths.cache(DATA, "parts.h5"))
-    crops = source | {"cache": DATA, "owner": "default", "parts": parts, "train_parts": parts,
-                      "train_index": str(paths.index(DATA))}
-    params |= {"caches": {DATA: PARSER}, "crops": {DATA: {"thresholds": [0.0] * 4, "scores": "normalised"}},
-               "warps": {DATA: {"height": 32, "width": 16, "texels": 8, "alignment": "dsap"}}}
-    plan |= {"parse": {DATA: source}, "parse_crops": {DATA: crops},
-             "warp": {DATA: {"dataset": DATA, "index": source["index"], "raw": RAW, "parts": parts}}}
-    return bare_experiment(params=params, plan=plan)
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     """A folder where a random parser has parsed the made-up set and networks were trained and have embedded it."""
     folder = tmp_path_factory.mktemp("embedder")
-    write_fake_set(folder / RAW, folder / paths.index(DATA), images=2)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        write_parser(paths.parser_weights("made"), seed=0)
-        for stage in (parse, parse_crops, warp):
-            stage.run(experiment(), DATA)
+        make_runs(folder, *LOOSE)
         for name in LOOSE:
-            train.run(experiment(), name)
-            embed.run(experiment(), name)
+            embed.run(parsed_experiment(), name)
         yield folder
     torch.use_deterministic_algorithms(False)
 
@@ -92,7 +50,7 @@ def test_images_are_embedded_as_the_stage_embeds_them(project, name, tmp_path):
     moved = tmp_path / "moved.safetensors"
     shutil.copy(paths.weights(name), moved)
 
-    for opened in (open_embedder(name, experiment=experiment()), open_embedder(moved, features=LOOSE[name])):
+    for opened in (open_embedder(name, experiment=parsed_experiment()), open_embedder(moved, features=LOOSE[name])):
         torch.set_num_threads(1)
         found = opened.embed(files())
         np.testing.assert_array_equal(found.features, features)
@@ -105,12 +63,12 @@ def test_images_are_embedded_as_the_stage_embeds_them(project, name, tmp_path):
 
 
 def test_no_image_has_no_features(project):
-    found = open_embedder("sorn", experiment=experiment()).embed([])
+    found = open_embedder("sorn", experiment=parsed_experiment()).embed([])
     assert found.features.shape == (0, sum(found.sizes)) and found.visibility.shape == (0, len(found.sizes))
 
 
 def test_what_is_no_image_is_named(project, tmp_path):
-    opened = open_embedder("baseline", experiment=experiment())
+    opened = open_embedder("baseline", experiment=parsed_experiment())
     good = np.zeros((20, 10, 3), np.uint8)
     for bad, said in ((good[..., 0], r"images\[1\]: is an array \(20, 10\) of uint8; give \(H, W, 3\)"),
                       (good.astype(np.float32), r"images\[1\]: .* of float32"), (good[:0], r"\(0, 10, 3\)"),
@@ -119,7 +77,7 @@ def test_what_is_no_image_is_named(project, tmp_path):
             opened.embed([good, bad])
     (tmp_path / "no.png").write_bytes(b"none")
     with pytest.raises(InputError, match="no.png': has no parse .*is not an image.* which sgam needs at test time"):
-        open_embedder("sgam", experiment=experiment()).embed([good, tmp_path / "no.png"])
+        open_embedder("sgam", experiment=parsed_experiment()).embed([good, tmp_path / "no.png"])
 
 
 def test_which_parser(project, tmp_path, capsys):
@@ -150,10 +108,10 @@ def test_what_cannot_be_opened(project, tmp_path):
             ("sgam", {"parser": paths.weights("sgam")}, "sgam/weights.safetensors: holds unknown weights, not"),
             ("sorn", {"features": "z"}, "--features: is 'z', and of sorn .sorn. is matched one of all, global,")]:
         with pytest.raises(InputError, match=said):
-            open_embedder(run, experiment=experiment(), **changes)
+            open_embedder(run, experiment=parsed_experiment(), **changes)
 
     tensors, made = read_weights(paths.weights("sorn"))
-    network = open_embedder("sorn", experiment=experiment()).network
+    network = open_embedder("sorn", experiment=parsed_experiment()).network
     made["parameters"]["model"]["gamma"] = 2
     save_weights(tmp_path / "later.safetensors", network, made)
     with pytest.raises(InputError, match="later.safetensors': parameters.model.gamma: unknown param.* open it with"):
