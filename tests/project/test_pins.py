@@ -13,6 +13,7 @@ import torch
 
 from benchmarks.ci_ranges import DATA, FOLDER, ROWS, SCORED, metrics, outside, pinned_project, score_row, train_row
 from benchmarks.project import ROOT, Project
+from models.parsers.parser_files import parser_provenance
 from pipeline.config import paths
 
 PINS = ROOT / "ci" / "pins"
@@ -32,6 +33,20 @@ def test_the_pins_are_small_and_current(pinned):
     plan = pinned.run("dvc", "repro", "--allow-missing", "--dry", f"{FOLDER}/dvc.yaml").stdout
     assert "Running stage" not in plan, f"the ci experiment is stale: make it again (docs/ci.md)\n{plan}"
     assert len(pd.read_csv(pinned.folder / paths.index(DATA))) <= 400
+
+
+def test_shipped_weights_are_small_and_pulled_by_their_name(tmp_path, programs):
+    """A clone of what git holds; nothing of anyone's own remote."""
+    weights = "data/parsers/people.safetensors"
+    for name in ("ci/shipped", ".dvc/config", f"{weights}.dvc", ".gitignore", ".dvcignore"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, tmp_path / name)
+    project = Project(tmp_path, programs)
+    project.run("git", "init", "-q")
+    project.run("dvc", "pull", weights)
+    assert (tmp_path / weights).stat().st_size <= 4e6
+    made = parser_provenance(tmp_path / weights)
+    assert set(made["licences"].values()) == {"Apache-2.0"} and made["scores"]["miou8"] > 0.5
 
 
 def test_a_push_does_not_reach_the_pins(pinned):
