@@ -74,8 +74,6 @@ def run(embedder: Embedder, out: Path, *, opset: int | None, card: dict[str, Any
     _packages()
     if opset is not None:
         check_opset(opset)
-    for path in (out, out.with_suffix(".md")):
-        writable(path)
     inputs = {count: check_inputs(embedder, count) for count in (TRACED, *BATCHES)}
 
     with warnings.catch_warnings(), new_file(out) as temporary:
@@ -294,6 +292,8 @@ def main(words: Sequence[str] | None = None) -> None:
     with sentences():
         if given.out.suffix != ".onnx":
             raise InputError(f"{str(given.out)!r}: is no name of an ONNX graph; let it end in .onnx")
+        for path in (given.out, given.out.with_suffix(".md")):
+            writable(path)
         experiment = None if named_by_file(given.run) else load_experiment(given.experiment)
         embedder = open_embedder(given.run, experiment=experiment, features=given.features, parser=given.parser,
                                  device="cpu")

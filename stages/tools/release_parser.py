@@ -31,7 +31,7 @@ def run(source: Path, target: Path) -> None:
                              "without it")
         with writing(target):
             save_released(source, target, made={"released_from_sha256": file_sha256(source),
-                                                "licences": licences_of(made), "scores": _scores(source)})
+                                                "licences": licences_of(made), **_scores(source)})
     except ValueError as error:
         raise error if isinstance(error, InputError) else InputError(str(error)) from error
 
@@ -39,8 +39,9 @@ def run(source: Path, target: Path) -> None:
 
 
 def _scores(source: Path) -> dict[str, Any]:
-    """What the parser reached on held-out people: data/results/parsers/KEY.json of data/parsers/KEY/weights..."""
-    return read_parser_scores(paths.parser_scores(source.parent.name))
+    """What the parser of data/parsers/KEY reached on held-out people, if data/results/parsers/KEY.json says it."""
+    path = paths.parser_scores(source.parent.name)
+    return {"scores": read_parser_scores(path)} if path.exists() else {}
 
 
 def main() -> None:

@@ -33,8 +33,6 @@ from stages.shared.embedder import Embedder, named_by_file, open_embedder
 
 def run(embedder: Embedder, *, query: Path, gallery: Path, top: int, out: Path) -> pd.DataFrame:
     """Write OUT/ranks.png and OUT/ranks.csv, say how many images were searched; what the CSV holds."""
-    for name in ("ranks.png", "ranks.csv"):
-        writable(out / name)
     names = _readable(gallery, _names(query, gallery))
     folders = len({name.parent for name in names})
     print(f"{len(names)} image{'s' * (len(names) > 1)} in {folders} folder{'s' * (folders > 1)}")
@@ -123,6 +121,8 @@ def _count(word: str) -> int:
 def main(words: Sequence[str] | None = None) -> None:
     arguments = parse_arguments(words)
     with sentences():
+        for name in ("ranks.png", "ranks.csv"):
+            writable(arguments.out / name)
         experiment = None if named_by_file(arguments.run) else load_experiment(arguments.experiment)
         embedder = open_embedder(arguments.run, experiment=experiment, features=arguments.features,
                                  parser=arguments.parser)

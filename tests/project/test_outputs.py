@@ -51,6 +51,10 @@ COMMANDS: dict[str, tuple[list[str], list[str], list[str]]] = {
     "tools.audit_cache": (["tiny", "--out", "audit/out"], ["audit/out/audit.json", "audit/out/outliers.png",
                                                            "audit/out/random.png"], []),
     "tools.inspect_cache": (["data/cache/tiny/parts.h5", "--export", "inspect/out"], [], ["inspect/out"]),
+    "tools.compare": ([f"data/features/baseline/{DATA}.h5", f"data/features/baseline/{DATA}.h5", "--out",
+                       "compare/out"], ["compare/out/compare.json", "compare/out/changed.csv"], []),
+    "tools.export": (["baseline", "export/out/b.onnx"], ["export/out/b.onnx", "export/out/b.md"], []),
+    "tools.lint": ([DATA, "--json", "lint/out/found.json"], ["lint/out/found.json"], []),
     "tools.release_parser": (["data/parsers/small/weights.safetensors", "released/out/small.safetensors"],
                              ["released/out/small.safetensors"], []),
     "tools.score": ([f"data/features/baseline/{DATA}.h5", "--json", "score/out/m.json", "--save-distances",
@@ -59,7 +63,7 @@ COMMANDS: dict[str, tuple[list[str], list[str], list[str]]] = {
                      ["search/out/ranks.png", "search/out/ranks.csv"], []),
 }
 LIKELY = [name for name in COMMANDS if name not in ("compose", "fetch", "parse_crops", "report", "paper_tables",
-                                                   "paper_figure")]
+                                                   "paper_figure", "tools.compare", "tools.lint")]  # two write little
 
 
 def sections() -> tuple[Entry, Entry]:
@@ -95,7 +99,8 @@ def sections() -> tuple[Entry, Entry]:
                                        "train_parts": "data/cache/tiny/parts.h5"}},
         "warp": {"tiny": {**tiny, "parts": "data/cache/tiny/parts.h5"}},
         "evaluate": {"baseline": {"features": "data/features/baseline", "datasets": [DATA], "rendered": []}},
-        "report": {"page": {"title": "a page", "parser": "small", "parsed_on": "parsing", "cache": "tiny", **shown}},
+        "report": {"page": {"title": "a page", "scores": "data/results/parsers/small.json", "parsed_on": "parsing",
+                            "cache": "tiny", **shown}},
         "paper_tables": {"all": {"rendered": [], "tables": []}},
         "sweep": {"swept": {"paper": "sorn", "figure": "8", "what": "tau", "axis": "linear", "dataset": DATA,
                             "trained_on": DATA, "printed_on": [], "best": [], "values": [0, 1],
