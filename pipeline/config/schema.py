@@ -71,8 +71,8 @@ class TrainedParserParams:
     lr: float = doc("peak learning rate: of AdamW, Muon's is twice that; or of SGD", low=0)
     optimizer: str = doc("muon: Muon and AdamW, cosine; sgd: SGAM's, a tenth from half-way on",
                          choices=("muon", "sgd"), neutral="muon")
-    augment: str = doc("all: flips, moves, light, hidden rectangles, blur, noise, JPEG; erase: flips, random crops, "
-                       "random erasing; surveillance: boxes of a detector, small and cut (docs/parsers.md)",
+    augment: str = doc("all: moves, light, rectangles, blur, noise too; erase: flips, crops, erasing; surveillance: "
+                       "a detector's small, cut boxes",
                        choices=("flip", "all", "erase", "surveillance"))
     seed: int = count("initialisation, order and augmentation", low=0, high=SEED)
     workers: int = count("data loading processes; results do not depend on it", low=0, high=256)

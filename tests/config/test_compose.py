@@ -83,7 +83,8 @@ def test_each_stage_has_an_entry_of_parameters_and_the_plan_s_names_hang_togethe
     made |= {f"data/cache/{key}/crops.h5" for stage in CROPS for key in whole[stage]}
     made |= {f"data/cache/{key}/dsap.h5" for key in whole["warp"]}
     made |= {f"data/runs/{key}/weights.safetensors" for stage in ("train", "train_from") for key in whole[stage]}
-    given = set(every[name].folders.values())
+    shipped = {path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.glob("data/parsers/*.dvc")}
+    given = set(every[name].folders.values()) | shipped
     for stage in ("prepare", "occlude", "train_parser", "train_photographs", "train_taught", "parse", *CROPS, "warp",
                   "train", "train_from", "embed"):
         for key, entry in (by_data_set(plan) if stage == "embed" else plan[stage]).items():
