@@ -27,7 +27,8 @@ from pipeline.loading.dataset import Images, embedding_rows, images_sha256, orde
 from pipeline.retrieval.features import embed_images, read_features, write_features
 from stages import main
 from stages.shared.device import choose_device, machine
-from stages.shared.trained_run import OpenRun, check_cache, check_unseen, open_run, pins, versions
+from stages.shared.trained_on import check_unseen, read_trained_on
+from stages.shared.trained_run import OpenRun, check_cache, open_run, pins, versions
 
 SCRATCH = paths.SCRATCH / "embed"
 
@@ -59,7 +60,7 @@ def embedded(experiment: Experiment, plan: EmbedPlan, test: TestSet, opened: Ope
     """The features file of one data set under scratch, named by all that it depends on; made where it is not there."""
     settings, trained, cache = experiment.params.results[plan.result], experiment.run(plan.run), cache_among(test.reads)
     frame = embedding_rows(read_index(test.index))
-    check_unseen(opened.provenance, frame, test.raw, run=plan.run, dataset=test.dataset)
+    check_unseen(read_trained_on(paths.trained_on(plan.run)), frame, test.raw, run=plan.run, dataset=test.dataset)
 
     provenance = {
         "run": plan.run, "result": plan.result, "dataset": test.dataset, "model": trained.model.name,

@@ -41,9 +41,10 @@ def add_datasets(made: Composition) -> None:
             continue
         for member, numbered in members.items():
             check_new(made.known, "datasets", member, place)
-            _add(made, member, Data(raw, numbered, rendered, joints))
-            if entry.get("hold_out"):
-                made.params["datasets"][member]["hold_out"] = entry["hold_out"]
+            held = entry.get("hold_out") or 0
+            _add(made, member, Data(raw, numbered, rendered, joints, held))
+            if held:
+                made.params["datasets"][member]["hold_out"] = held
 
 
 def add_occluded(made: Composition) -> None:

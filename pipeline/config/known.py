@@ -23,6 +23,7 @@ class Data:
     layout: str
     rendered: bool
     joints: str | None  # the file with its joints, where there is one
+    hold_out: int = 0  # so many of its training people are its queries and gallery
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,11 @@ def train_record(run: str) -> Path:
     return RUNS / run / "train.json"
 
 
+def trained_on(run: str) -> Path:
+    """Which pictures a run, and those whose weights it starts from, were trained on."""
+    return RUNS / run / "trained_on.json"
+
+
 def features(result: str, dataset: str) -> Path:
     return FEATURES / result / f"{dataset}.h5"
 

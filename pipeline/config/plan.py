@@ -112,8 +112,6 @@ class TrainPlan:
 class StartedTrainPlan(TrainPlan):
     start: str  # the run whose weights it starts from
     weights: str  # their file
-    start_index: str  # of the data set that one was trained on, whose people this run is not to be scored on
-    start_raw: str
 
 
 @dataclass(frozen=True)

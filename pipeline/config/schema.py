@@ -213,6 +213,15 @@ def started_from(init: Any) -> str | None:
     return init.removeprefix("run:") if isinstance(init, str) and init.startswith("run:") else None
 
 
+def is_file(init: str) -> bool:
+    """Whether an `init` is the path of a weight file.
+
+    >>> is_file("data/resnet50.pth"), is_file("package"), is_file("run:sorn")
+    (True, False, False)
+    """
+    return init not in ("none", "imagenet", "package") and started_from(init) is None
+
+
 @dataclass(frozen=True)
 class RunParams:
     train_on: str = doc("the data set it is trained on, as plan.yaml has it")
