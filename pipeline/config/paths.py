@@ -56,6 +56,11 @@ def remarks(dataset: str) -> Path:
     return INDEX / f"{dataset}.txt"
 
 
+def ignored(dataset: str) -> Path:
+    """Pictures that scoring leaves out, by their keys."""
+    return DATA / "ignored" / f"{dataset}.csv"
+
+
 def cache(key: str, file: str) -> Path:
     """file: parts.h5 | crops.h5 | dsap.h5 | joints.h5."""
     return CACHE / key / file

@@ -39,6 +39,12 @@ class PreparePlan(FolderPlan):
 
 
 @dataclass(frozen=True)
+class IgnorePlan:
+    index: str
+    list: str  # a CSV of the user's, path and reason: pictures that scoring leaves out
+
+
+@dataclass(frozen=True)
 class LinkPlan:
     path: str  # what a user put or linked under data/
 
@@ -144,6 +150,11 @@ class EvaluatePlan:
     features: str  # the folder of features files
     datasets: tuple[str, ...]  # whose files are scored, DATASET.h5 each
     rendered: tuple[str, ...]  # those of them whose people are rendered
+
+
+@dataclass(frozen=True)
+class ListedEvaluatePlan(EvaluatePlan):
+    listed: tuple[str, ...]  # those of them with pictures that are left out
 
 
 @dataclass(frozen=True)
@@ -285,6 +296,7 @@ class Plan:
     fetch: dict[str, FetchPlan]
     render: tuple[str, ...]
     prepare: dict[str, PreparePlan]
+    ignore: dict[str, IgnorePlan]
     occlude: dict[str, OccludePlan]
     train_parser: dict[str, FolderPlan]
     train_photographs: dict[str, FolderPlan]
@@ -304,6 +316,7 @@ class Plan:
     embed_three: dict[str, EmbedPlan]
     embed_seen: dict[str, SeenEmbedPlan]
     evaluate: dict[str, EvaluatePlan]
+    evaluate_listed: dict[str, ListedEvaluatePlan]
     report: dict[str, ReportPlan]
     paper_tables: dict[str, TablesPlan]
     sweep: dict[str, SweepPlan]
@@ -316,6 +329,11 @@ class Plan:
     def trainings(self) -> dict[str, TrainPlan]:
         """Every run that is trained here, whatever it starts from."""
         return {**self.train, **self.train_from}
+
+    @property
+    def evaluations(self) -> dict[str, EvaluatePlan]:
+        """Every result that is scored here, whole or without listed pictures."""
+        return {**self.evaluate, **self.evaluate_listed}
 
     @property
     def embeddings(self) -> dict[str, EmbedPlan]:
