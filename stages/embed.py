@@ -31,6 +31,8 @@ from stages.shared.trained_on import check_unseen, read_trained_on
 from stages.shared.trained_run import OpenRun, check_cache, open_run, pins, versions
 
 SCRATCH = paths.SCRATCH / "embed"
+ROOT = Path(__file__).resolve().parents[1]
+CODE = ("models", "pipeline", "stages")  # folders there; the same weights are other features by another network's code
 
 
 def run(experiment: Experiment, key: str) -> None:
@@ -73,8 +75,10 @@ def embedded(experiment: Experiment, plan: EmbedPlan, test: TestSet, opened: Ope
 
     seen = file_sha256(plan.seen_by) if isinstance(plan, SeenEmbedPlan) else ""
     images = images_sha256(frame, test.raw, cache)  # a cache belongs to these images
+    code = [part for path in sorted(path for folder in CODE for path in (ROOT / folder).rglob("*.py"))
+            for part in (path.relative_to(ROOT).as_posix(), file_sha256(path))]
     identity = (json.dumps(provenance, sort_keys=True), repr(settings), repr(trained), images, seen,
-                str(experiment.params.threads), machine(device))
+                str(experiment.params.threads), machine(device), *code)
     file = SCRATCH / f"{digest(identity)}.h5"
     if _intact(file):
         return file

@@ -344,7 +344,7 @@ def test_a_stage_embeds_all_data_sets_and_after_a_bad_one_only_what_is_missing(p
 
 
 def test_what_is_unfinished_is_taken_for_what_it_was_made_of(project, monkeypatch):
-    """A damaged file under scratch, and one of other images, are made again."""
+    """A damaged file under scratch, and one of other images or by other code, are made again."""
     params, plan = fake_sections()
     opened_run = open_run(fake_experiment().run("baseline"), key="baseline", weights=weights("baseline"),
                           match=fake_experiment().params.results["baseline"].match)
@@ -365,4 +365,15 @@ def test_what_is_unfinished_is_taken_for_what_it_was_made_of(project, monkeypatc
     assert other != file and other.read_bytes() != expected
     image.write_bytes(whole)
     for made in (file, other):
+        made.unlink()
+
+    monkeypatch.setattr(embed, "ROOT", project / "code")
+    network = project / "code/models/baseline.py"
+    network.parent.mkdir(parents=True)
+    by_code = []
+    for text in ("a = 1\n", "a = 1\n", "a = 2\n"):
+        network.write_text(text)
+        by_code.append(name())
+    assert by_code[0] == by_code[1] != by_code[2]
+    for made in {*by_code}:
         made.unlink()
