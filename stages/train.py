@@ -96,7 +96,8 @@ def _train(begun: OpenRun, settings: RunParams, plan: TrainPlan, *, key: str, fr
                         seed=settings.seed)
         groups = apart if isinstance(plan, StartedTrainPlan) else parameter_groups
         optimizer = make_optimizer(*groups(begun.network), name=recipe.name, weight_decay=recipe.weight_decay,
-                                   pretrained_lr_factor=recipe.pretrained_lr_factor)
+                                   pretrained_lr_factor=recipe.pretrained_lr_factor, layer_decay=recipe.layer_decay,
+                                   layers=begun.network.backbone.steps() if recipe.layer_decay != 1 else ())
     except InputError as error:
         raise InputError(f"runs.{key}: {error}") from error
 

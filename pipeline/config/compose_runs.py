@@ -82,6 +82,9 @@ def _add(made: Composition, key: str, entry: Entry) -> None:
     model = parse(ModelParams, known.runs[base].model, f"{place}.model")
     _check_features(match, model, place)
     cached = model.cache_file(match.get("features"))
+    if cached == "dsap.h5" and match.get("flip", "none") != "none":
+        raise InputError(f"{place}.match.flip: is {match['flip']!r}, and {model.name} matches warps of the body beside "
+                         "the image, whose left and right are told apart; take it out")
     if cached in MASKS and named:
         raise InputError(f"{place}.cache: is {named!r}, and {model.name} reads masks in matching too, of other "
                          f"data sets; name the kind of cache instead, `masks: [KIND]` for DATASET-KIND")
@@ -154,6 +157,10 @@ def _train(made: Composition, key: str, entry: Entry, train_on: str, written: En
             "start_index": paths.index(known.runs[start].train_on).as_posix(),
             "start_raw": known.datasets[known.runs[start].train_on].raw}
 
+    decay = entry.get("optimizer", {}).get("layer_decay", 1.0)
+    if decay != 1.0 and entry.get("init") == "none":
+        raise InputError(f"{place}.optimizer.layer_decay: is {decay}, and with init none no layer is pretrained; take "
+                         "it out, or give the run weights to start from")
     made.params["runs"][key] = {**entry, "model": settings, "train_on": train_on, "cache": cache}
     made.plan[section][key] = {"model": settings["name"], "train_on": train_on, "cache": cache,
                                "index": paths.index(train_on).as_posix(), "raw": raw, "reads": reads, **started}

@@ -68,20 +68,36 @@ def learning_rate(share: float, *, lr: float, warmup: float, warmup_start: float
 
 
 def make_optimizer(pretrained: Sequence[nn.Parameter], new: Sequence[nn.Parameter], *, name: str, weight_decay: float,
-                   pretrained_lr_factor: float) -> Optimizer:
-    """adam (default betas) or sgd (momentum 0.9, Nesterov), both with weight decay as an L2 penalty on everything.
+                   pretrained_lr_factor: float, layers: Sequence[Sequence[nn.Parameter]] = (),
+                   layer_decay: float = 1.0) -> Optimizer:
+    """adam (default betas) or sgd (momentum 0.9, Nesterov), both with weight decay as an L2 penalty on everything, or
+    adamw, which decays weights apart from the gradient.
 
-    Each group's `factor` is its share of the rate: pretrained_lr_factor for pretrained parameters, 1 for new ones.
+    Each group's `factor` is its share of the rate: 1 for new parameters, pretrained_lr_factor for pretrained ones, of
+    those of layer i of n (from the image on, i from 1) times layer_decay^(n + 1 - i), as BEiT has it (Bao et al. 2022).
     """
     groups: list[dict[str, Any]] = [{"params": list(parameters), "factor": factor}
-                                    for parameters, factor in ((pretrained, pretrained_lr_factor), (new, 1.0))
-                                    if parameters]
+                                    for parameters, factor in (*_decayed(pretrained, pretrained_lr_factor, layers,
+                                                                         layer_decay), (new, 1.0)) if parameters]
 
-    if name == "adam":
-        return Optimizer(groups, adam_update(ADAM_BETAS, decoupled=False), weight_decay=weight_decay)
+    if name in ("adam", "adamw"):
+        return Optimizer(groups, adam_update(ADAM_BETAS, decoupled=name == "adamw"), weight_decay=weight_decay)
     if name == "sgd":
         return Optimizer(groups, sgd_update, weight_decay=weight_decay)
-    raise InputError(f"unknown optimiser {name!r}; it is adam or sgd")
+    raise InputError(f"unknown optimiser {name!r}; it is adam, adamw or sgd")
+
+
+def _decayed(pretrained: Sequence[nn.Parameter], factor: float, layers: Sequence[Sequence[nn.Parameter]],
+             layer_decay: float) -> list[tuple[Sequence[nn.Parameter], float]]:
+    """Pretrained parameters with their factors: as one where no layer's differs."""
+    if layer_decay == 1.0:
+        return [(pretrained, factor)]
+
+    place = {id(parameter): number for number, layer in enumerate(layers) for parameter in layer}
+    own: list[list[nn.Parameter]] = [[] for _ in range(len(layers) + 1)]  # the last: what stands in no layer
+    for parameter in pretrained:
+        own[place.get(id(parameter), len(layers))].append(parameter)
+    return [(parameters, factor * layer_decay ** (len(layers) - number)) for number, parameters in enumerate(own)]
 
 
 def fingerprint(provenance: dict[str, Any]) -> str:
