@@ -127,7 +127,7 @@ def all_links(composed: Composed) -> Iterator[Entry]:
 
 
 KINDS = {"rendered or occluded set": ("render", "occlude"), "data set": ("prepare",),
-         "parser": ("train_parser", "train_photographs", "train_taught"),
+         "parser": ("train_parser", "train_parser_from", "train_photographs", "train_taught"),
          "cache": ("parse", "parse_external", "parse_described"),
          "parse of crops": CROPS, "warp": ("warp",), "joints": ("joints",), "checkpoint": ("fetch",),
          "run": ("train", "train_from")}

@@ -27,6 +27,11 @@ class FolderPlan:
 
 
 @dataclass(frozen=True)
+class StartedParserPlan(FolderPlan):
+    start: str  # the weight file that it starts from
+
+
+@dataclass(frozen=True)
 class TaughtPlan:
     rendered: str  # the folder of a rendered set
     raw: str  # the folder of photographs
@@ -289,6 +294,7 @@ class Plan:
     prepare: dict[str, PreparePlan]
     occlude: dict[str, OccludePlan]
     train_parser: dict[str, FolderPlan]
+    train_parser_from: dict[str, StartedParserPlan]
     train_photographs: dict[str, FolderPlan]
     train_taught: dict[str, TaughtPlan]
     parse: dict[str, ParsePlan]

@@ -19,6 +19,7 @@ from tests.config.conftest import ROOT, experiments
 from tests.helpers.bare_params import by_data_set
 
 WORKSPACE = ("default", "ci", "seeds", "tables", "sweeps-sgsfa", "market", "study-market", "figures", "starts")
+TRAINED_PARSERS = ("train_parser", "train_parser_from", "train_photographs", "train_taught")
 CROPS = ("parse_crops", "parse_crops_external", "parse_crops_described")
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
@@ -58,9 +59,10 @@ def test_each_stage_has_an_entry_of_parameters_and_the_plan_s_names_hang_togethe
     plan, params = every[name].plan["plan"], every[name].params
     assert set(STAGES) == {key for key, value in plan.items() if key in STAGES}
     for stage, section in (("render", "render"), ("prepare", "datasets"), ("occlude", "occlude"),
-                           ("train_parser", "parsers"), ("train_photographs", "photographs"),
-                           ("train_taught", "taught"), ("parse", "caches"), ("warp", "warps")):
+                           ("train_photographs", "photographs"), ("train_taught", "taught"), ("parse", "caches"),
+                           ("warp", "warps")):
         assert list(plan[stage]) == list(params[section]), stage
+    assert sorted([*plan["train_parser"], *plan["train_parser_from"]]) == sorted(params["parsers"])
     assert sorted([*plan["train"], *plan["train_from"]]) == sorted(params["runs"])
     assert set(plan["parse_external"]) | set(plan["parse_described"]) == set(params["external"])
     assert sorted(key for stage in CROPS for key in plan[stage]) == sorted(params["crops"])
@@ -77,7 +79,7 @@ def test_each_stage_has_an_entry_of_parameters_and_the_plan_s_names_hang_togethe
     made |= {f"data/raw/{key}" for key in [*whole.get("occlude", {}), *rendered(every, name)]}
     made |= {f"data/raw/{key}/labels.h5" for key in rendered(every, name)}
     made |= {f"data/parsers/{key}/weights.safetensors"
-             for stage in ("train_parser", "train_photographs", "train_taught") for key in whole[stage]}
+             for stage in TRAINED_PARSERS for key in whole[stage]}
     made |= {f"data/cache/{key}/parts.h5" for stage in ("parse", "parse_external", "parse_described")
              for key in whole[stage]}
     made |= {f"data/cache/{key}/crops.h5" for stage in CROPS for key in whole[stage]}
@@ -85,12 +87,12 @@ def test_each_stage_has_an_entry_of_parameters_and_the_plan_s_names_hang_togethe
     made |= {f"data/runs/{key}/weights.safetensors" for stage in ("train", "train_from") for key in whole[stage]}
     shipped = {path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.glob("data/parsers/*.dvc")}
     given = set(every[name].folders.values()) | shipped
-    for stage in ("prepare", "occlude", "train_parser", "train_photographs", "train_taught", "parse", *CROPS, "warp",
-                  "train", "train_from", "embed"):
+    for stage in ("prepare", "occlude", *TRAINED_PARSERS, "parse", *CROPS, "warp", "train", "train_from", "embed"):
         for key, entry in (by_data_set(plan) if stage == "embed" else plan[stage]).items():
             for field in ("raw", "rendered", "teacher", "index", "source", "parts", "train_index", "train_parts",
                           "reads", "weights", "seen_by"):
                 assert field not in entry or entry[field] in made | given, (stage, key, field)
+    assert {entry["start"] for entry in plan["train_parser_from"].values()} <= made | given
 
 
 def rendered(every: dict[str, Composed], name: str) -> list[str]:
@@ -220,7 +222,7 @@ def test_one_experiment_s_threads_device_and_precision_touch_nothing_of_another(
                                           "precision: float32\nruns: {mine: {like: small-sorn}}\n")
     mine = compose("mine")
     assert mine.params["threads"] == 1
-    assert not any(mine.plan["plan"][stage] for stage in ("train_parser", "parse", "warp"))
+    assert not any(mine.plan["plan"][stage] for stage in (*TRAINED_PARSERS, "parse", "warp"))
     assert compose("default").params["threads"] == 2
 
 
