@@ -105,7 +105,7 @@ def _train(begun: OpenRun, settings: RunParams, plan: TrainPlan, *, key: str, fr
     images = Images(frame, raw=plan.raw, cache=cache_among(plan.reads), arrays=begun.arrays, crop=begun.crop,
                     height=settings.height, width=settings.width, chance=chance)
     rate = functools.partial(learning_rate, lr=recipe.lr, warmup=recipe.warmup, warmup_start=recipe.warmup_start,
-                             milestones=recipe.milestones, gamma=recipe.gamma)
+                             milestones=recipe.milestones, gamma=recipe.gamma, cosine=recipe.cosine)
     steps = -(-settings.image_steps // batch)  # at least as many images as were asked for
     history = fit(
         begun.network, optimizer, steps=steps, batch_size=batch, rate=rate, seed=settings.seed, device=device,

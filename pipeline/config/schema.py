@@ -191,6 +191,7 @@ class OptimizerParams:
     warmup_start: float = share("the rate's first value over its peak")
     milestones: tuple[float, ...] = share("shares of training after which the rate is multiplied by gamma")
     gamma: float = doc("that factor", low=0)
+    cosine: bool = doc("after its warm-up the rate falls along half a cosine besides, to 0 at the end", neutral=False)
     layer_decay: float = share("rate of a pretrained layer over that of the next (a transformer's block, a stage)",
                                neutral=1.0)
 

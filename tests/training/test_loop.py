@@ -197,6 +197,11 @@ def test_a_rounded_share_counts_as_reached():
         make_optimizer([], [], name="lion", weight_decay=0, pretrained_lr_factor=1)
 
 
+def test_a_cosine_falls_from_the_warm_up_s_end_to_the_end():
+    rate = functools.partial(learning_rate, lr=2.0, warmup=0.2, warmup_start=0.1, milestones=[], gamma=0.1, cosine=True)
+    assert [rate(share) for share in (0, 0.1, 0.2, 0.6, 1.0)] == pytest.approx([0.2, 1.1, 2.0, 1.0, 0.0])
+
+
 def test_layer_decay_lowers_the_rate_layer_by_layer_towards_the_image():
     first, second, loose, new = (torch.nn.Parameter(torch.zeros(1)) for _ in range(4))
     optimizer = make_optimizer([first, second, loose], [new], name="adamw", weight_decay=0.1, pretrained_lr_factor=0.5,
