@@ -55,8 +55,8 @@ def learning_rate(share: float, *, lr: float, warmup: float, warmup_start: float
                   gamma: float, cosine: bool = False) -> float:
     """The rate after `share` (0 .. 1) of training.
 
-    Linear from warmup_start * lr to lr over the first `warmup`, then lr, times gamma at each milestone reached, and with
-    `cosine` times half a cosine's fall from 1 at the warm-up's end to 0 at the end.
+    Linear from warmup_start * lr to lr over the first `warmup`, then lr, times gamma at each milestone reached, and
+    with `cosine` times half a cosine's fall from 1 at the warm-up's end to 0 at the end.
     Shares are compared with a tolerance of 1e-9, so that 40 of 70 epochs is 40/70 however it was rounded.
 
     >>> learning_rate(0.5, lr=1.0, warmup=0.1, warmup_start=0.1, milestones=[0.5, 0.8], gamma=0.1)

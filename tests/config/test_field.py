@@ -42,7 +42,7 @@ def test_every_method_on_every_backbone_and_training_set_is_planned(command):
         assert run.image_steps == METHODS[method][1] * IMAGES[trained] and run.train_on == trained
         assert list(plan.evaluate[key].datasets) == TRAINED[trained]
         assert run.init == "imagenet" if backbone == "resnet50" else run.init.startswith("data/raw/weights/")
-    assert {runs[key].camera for key in with_cameras} == {"embed"} and {runs[key].stride for key in with_cameras} == {12}
+    assert {(runs[key].camera, runs[key].stride) for key in with_cameras} == {("embed", 12)}
     assert all(run.optimizer.warmup > 0 for key, run in runs.items() if not key.startswith("sgam-resnet50"))
     assert {run.model.neck for key, run in runs.items() if key.startswith("strong")} == {"bn"}
 
