@@ -22,7 +22,7 @@ OVERVIEW = ("here: metrics of the paper's own rows that were made on this machin
             "model: agree or disagree by 95 % intervals of paired differences over three seeds, else undecided.")
 OTHER_PROBES = {"partial-reid": "partial-reid-occluded", "partial-reid-occluded": "partial-reid"}
 FIELD = ("What others print of later methods, for orientation: cited, not made here. Their training data, image sizes "
-         "and what they are given at test time differ from those of the tables below; the source says where a row stands.")
+         "and what they are given at test time differ from those of the tables below; `source` is where a row stands.")
 FIELD_COLUMNS = {"method": "method", "backbone": "backbone", "dataset": "data set", "mAP": "mAP (cited)",
                  "rank1": "rank-1 (cited)", "source": "source", "needs": "needs"}  # docs/papers/field.csv's
 COLUMNS = ["table", "own rows", "here", "tau", "agree", "disagree", "undecided"]
