@@ -216,6 +216,16 @@ def started_from(init: Any) -> str | None:
     return init.removeprefix("run:") if isinstance(init, str) and init.startswith("run:") else None
 
 
+def file_started_from(init: Any) -> str | None:
+    """The weight file that an `init` names; None where it names none.
+
+    >>> file_started_from("data/raw/weights/a.pth"), file_started_from("imagenet"), file_started_from("run:sorn")
+    ('data/raw/weights/a.pth', None, None)
+    """
+    named = isinstance(init, str) and init not in ("none", "imagenet", "package") and started_from(init) is None
+    return init if named else None
+
+
 @dataclass(frozen=True)
 class RunParams:
     train_on: str = doc("the data set it is trained on, as plan.yaml has it")

@@ -46,6 +46,9 @@ def test_every_method_on_every_backbone_and_training_set_is_planned(command):
     assert all(run.optimizer.warmup > 0 for key, run in runs.items() if not key.startswith("sgam-resnet50"))
     assert {run.model.neck for key, run in runs.items() if key.startswith("strong")} == {"bn"}
 
+    assert plan.train.keys() == {key for key in wanted if "resnet50" in key}
+    assert {key: entry.file for key, entry in plan.train_file.items()} == {
+        key: run.init for key, run in runs.items() if "resnet50" not in key}
     made = {name for _, name in outputs(plan)}
     assert runs.keys() <= made
 
