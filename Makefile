@@ -19,7 +19,7 @@ repro: install $(SHIPPED)
 tables: install $(SHIPPED)
 	dvc repro experiments/tables/dvc.yaml
 $(SHIPPED): | install
-	dvc pull --quiet $@ # from the clone itself
+	dvc pull --quiet -r shipped $@ # from the clone itself
 test: .venv/dev
 	OMP_NUM_THREADS=1 pytest -m "not slow" -n 2 --ignore tests/project/test_pins.py
 	pytest -m "not slow" tests/project/test_pins.py # alone: its trainings take both cores
