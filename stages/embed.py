@@ -28,7 +28,7 @@ from pipeline.retrieval.features import embed_images, read_features, write_featu
 from stages import main
 from stages.shared.device import choose_device, machine
 from stages.shared.trained_on import check_unseen, read_trained_on
-from stages.shared.trained_run import OpenRun, check_cache, open_run, pins, versions
+from stages.shared.trained_run import OpenRun, check_cache, check_cameras, open_run, pins, versions
 
 SCRATCH = paths.SCRATCH / "embed"
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,6 +62,7 @@ def embedded(experiment: Experiment, plan: EmbedPlan, test: TestSet, opened: Ope
     """The features file of one data set under scratch, named by all that it depends on; made where it is not there."""
     settings, trained, cache = experiment.params.results[plan.result], experiment.run(plan.run), cache_among(test.reads)
     frame = embedding_rows(read_index(test.index))
+    check_cameras(opened.provenance, frame, run=plan.run, dataset=test.dataset)
     check_unseen(read_trained_on(paths.trained_on(plan.run)), frame, test.raw, run=plan.run, dataset=test.dataset)
 
     provenance = {
@@ -72,6 +73,10 @@ def embedded(experiment: Experiment, plan: EmbedPlan, test: TestSet, opened: Ope
         "caches": opened.provenance["caches"] | pins(cache), "protocol": test.protocol, "versions": versions()}
     if getattr(opened.network, "whole_body", None) is not None:  # by which pairs that share no part are compared
         provenance["whole_body"] = opened.network.whole_body
+    if settings.match.flip != "none":
+        provenance["flip"] = settings.match.flip
+    if "checkpoint" in opened.provenance:  # the file that its backbone started from
+        provenance["checkpoint"] = opened.provenance["checkpoint"]
 
     seen = file_sha256(plan.seen_by) if isinstance(plan, SeenEmbedPlan) else ""
     images = images_sha256(frame, test.raw, cache)  # a cache belongs to these images
@@ -87,7 +92,8 @@ def embedded(experiment: Experiment, plan: EmbedPlan, test: TestSet, opened: Ope
         Images(frame, raw=test.raw, cache=cache, arrays=opened.arrays, crop=opened.crop, height=trained.height,
                width=trained.width), batch=trained.batch, workers=trained.workers, device=device)
     network = seen_by(opened.network, experiment, plan, settings.match, frame, device=device)
-    features, visibility = embed_images(network, batches, count=len(frame), device=device)
+    features, visibility = embed_images(network, batches, count=len(frame), device=device,
+                                        mirrored=settings.match.flip == "mean")
     write_features(file, frame=frame, features=features, visibility=visibility, sizes=network.sizes,
                    provenance=provenance, dtype=settings.dtype)
     return file

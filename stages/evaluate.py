@@ -26,6 +26,7 @@ CURVE = 50  # ranks of the CMC curve
 SHOWN_QUERIES, SHOWN_RANKS = 20, 10
 PROVENANCE = ("run", "model", "seed", "image_steps", "init", "train_on", "caches", "distance", "reduction", "protocol",
               "versions")
+OPTIONAL = ("flip", "checkpoint", "ignored")  # where there is something to say
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,7 @@ def run(experiment: Experiment, key: str) -> None:
     for dataset, parts in sets.items():
         scores = [trial for part in parts for trial in part.scores]
         made = {field: parts[0].provenance.get(field) for field in PROVENANCE} | {"intervals": INTERVALS}
-        if "ignored" in parts[0].provenance:
-            made["ignored"] = parts[0].provenance["ignored"]
+        made |= {field: value for field, value in parts[0].provenance.items() if field in OPTIONAL}
         metrics[dataset] = data_set_metrics(scores) | {"provenance": [made]}  # DVC shows no lists
         cmc = np.mean([trial.cmc(CURVE) for trial in scores], axis=0)
         curves += [(key, dataset, rank, f"{share:.4f}") for rank, share in enumerate(cmc, 1)]

@@ -23,7 +23,7 @@ from pipeline.base.files import writable, write_json, write_text
 from pipeline.config import paths
 from pipeline.config.loader import Experiment, pick
 from pipeline.config.plan import StartedTrainPlan, TrainPlan, cache_among
-from pipeline.config.schema import RunParams, is_file
+from pipeline.config.schema import RunParams, file_started_from
 from pipeline.datasets.index import read_index
 from pipeline.loading.augmentation import Chance
 from pipeline.loading.dataset import Images, training_batches, training_rows
@@ -92,7 +92,7 @@ def _before(settings: RunParams, plan: TrainPlan, key: str) -> TrainedOn:
     """What the weights that a run starts from were trained on."""
     if isinstance(plan, StartedTrainPlan):
         return read_trained_on(paths.trained_on(plan.start))
-    return of_weight_file(settings.init, key=key) if is_file(settings.init) else {}
+    return of_weight_file(settings.init, key=key) if file_started_from(settings.init) else {}
 
 
 def _train(begun: OpenRun, settings: RunParams, plan: TrainPlan, *, key: str, frame: pd.DataFrame,
@@ -107,7 +107,8 @@ def _train(begun: OpenRun, settings: RunParams, plan: TrainPlan, *, key: str, fr
                         seed=settings.seed)
         groups = apart if isinstance(plan, StartedTrainPlan) else parameter_groups
         optimizer = make_optimizer(*groups(begun.network), name=recipe.name, weight_decay=recipe.weight_decay,
-                                   pretrained_lr_factor=recipe.pretrained_lr_factor)
+                                   pretrained_lr_factor=recipe.pretrained_lr_factor, layer_decay=recipe.layer_decay,
+                                   layers=begun.network.backbone.steps() if recipe.layer_decay != 1 else ())
     except InputError as error:
         raise InputError(f"runs.{key}: {error}") from error
 
@@ -115,7 +116,7 @@ def _train(begun: OpenRun, settings: RunParams, plan: TrainPlan, *, key: str, fr
     images = Images(frame, raw=plan.raw, cache=cache_among(plan.reads), arrays=begun.arrays, crop=begun.crop,
                     height=settings.height, width=settings.width, chance=chance)
     rate = functools.partial(learning_rate, lr=recipe.lr, warmup=recipe.warmup, warmup_start=recipe.warmup_start,
-                             milestones=recipe.milestones, gamma=recipe.gamma)
+                             milestones=recipe.milestones, gamma=recipe.gamma, cosine=recipe.cosine)
     steps = -(-settings.image_steps // batch)  # at least as many images as were asked for
     history = fit(
         begun.network, optimizer, steps=steps, batch_size=batch, rate=rate, seed=settings.seed, device=device,

@@ -20,7 +20,7 @@ from pipeline.config.known import Composition, Known, find, together
 from pipeline.config.loader import parse
 from pipeline.config.names import check_name, known_name
 from pipeline.config.paper_rows import add_rows
-from pipeline.config.plan import Plan
+from pipeline.config.plan import TRAIN, Plan
 from pipeline.config.profiles import PROFILES, SCALARS, Entry, like, load_profile, profile_names
 from pipeline.config.schema import Params, without_neutral
 
@@ -131,7 +131,7 @@ KINDS = {"rendered or occluded set": ("render", "occlude"), "data set": ("prepar
          "parser": ("train_parser", "train_parser_from", "train_photographs", "train_taught"),
          "cache": ("parse", "parse_external", "parse_described"),
          "parse of crops": CROPS, "warp": ("warp",), "joints": ("joints",), "checkpoint": ("fetch",),
-         "run": ("train", "train_from")}
+         "run": TRAIN}
 
 
 def outputs(plan: Any) -> Iterator[tuple[str, str]]:

@@ -7,7 +7,7 @@ from pipeline.base.errors import InputError
 from pipeline.config import paths
 from pipeline.config.checkpoints import checkpoint_source
 from pipeline.config.known import Composition, Data, check_new, drop, find, keeps
-from pipeline.config.plan import EMBED, EMBED_SEEN
+from pipeline.config.plan import EMBED, EMBED_SEEN, TRAIN
 from pipeline.config.profiles import entries, take
 
 
@@ -92,7 +92,7 @@ def add_joints(made: Composition) -> None:
 def note_needs(made: Composition) -> None:
     """Which images of each data set the runs, once they stand, train and are scored on."""
     plan = made.plan
-    trained = {entry["train_on"] for section in ("train", "train_from") for entry in plan[section].values()}
+    trained = {entry["train_on"] for section in TRAIN for entry in plan[section].values()}
     scored = {test["dataset"] for section in (*EMBED, EMBED_SEEN) for entry in plan[section].values()
               for test in entry["sets"]}
     for name, entry in plan["prepare"].items():

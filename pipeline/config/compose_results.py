@@ -8,7 +8,7 @@ from pipeline.config.compose_runs import note_owner
 from pipeline.config.figures import figure_plans
 from pipeline.config.known import Composition, drop, find
 from pipeline.config.paper_plans import paper_tables, sweep_plans
-from pipeline.config.plan import EMBED, EMBED_SEEN
+from pipeline.config.plan import EMBED, EMBED_SEEN, TRAIN
 from pipeline.config.profiles import Entry, entries, take
 
 
@@ -16,7 +16,7 @@ def prune(made: Composition) -> None:
     """Of the papers' rows: without runs that have no result and whose weights nothing reads."""
     embeds = _embeddings(made)
     read = {Path(plan[field]).parent.name for plan in embeds for field in ("weights", "seen_by") if field in plan}
-    for section in ("train_from", "train"):
+    for section in reversed(TRAIN):
         for key, plan in reversed(made.plan[section].copy().items()):  # a run stands behind the one it starts from
             if key in read:
                 read |= {plan["start"]} if "start" in plan else set()
@@ -27,7 +27,7 @@ def prune(made: Composition) -> None:
     prune_crops(made)
     for name in [name for name, sets in made.known.results.items() if not sets]:
         del made.known.results[name]
-    shown = {plan["result"] for plan in embeds} | made.plan["train"].keys() | made.plan["train_from"].keys()
+    shown = {plan["result"] for plan in embeds} | {key for section in TRAIN for key in made.plan[section]}
     made.params["results"] = {key: entry for key, entry in made.params["results"].items() if key in shown}
 
 

@@ -14,9 +14,9 @@ from pipeline.config.known import Composition, Data, Run, check_new, drop, find
 from pipeline.config.loader import concrete, parse
 from pipeline.config.model_params import ModelParams
 from pipeline.config.names import known_name, nearest
-from pipeline.config.plan import EMBED, EMBED_SEEN
+from pipeline.config.plan import EMBED, EMBED_SEEN, TRAIN
 from pipeline.config.profiles import Entry, entries, merge, take
-from pipeline.config.schema import started_from
+from pipeline.config.schema import file_started_from, started_from
 from pipeline.config.trials import by_trial
 
 MATCHED = ("of", "train_on", "eval_on", "match", "features_dtype", "visible_by", "result")  # what `of` may change
@@ -27,7 +27,7 @@ def add_runs(made: Composition) -> None:
     """Runs and their results. A result that needs joints is left out on data sets that have none."""
     for section in ("crops", "runs", "results"):
         made.params[section] = {}
-    for section in (*SECTIONS, "train", "train_from", *EMBED, EMBED_SEEN):
+    for section in (*SECTIONS, *TRAIN, *EMBED, EMBED_SEEN):
         made.plan[section] = {}
     for key, entry in _in_order(by_trial("runs", entries(made.profile, "runs"), made.known.trials)).items():
         _add(made, key, entry)
@@ -82,6 +82,9 @@ def _add(made: Composition, key: str, entry: Entry) -> None:
     model = parse(ModelParams, known.runs[base].model, f"{place}.model")
     _check_features(match, model, place)
     cached = model.cache_file(match.get("features"))
+    if cached == "dsap.h5" and match.get("flip", "none") != "none":
+        raise InputError(f"{place}.match.flip: is {match['flip']!r}, and {model.name} matches warps of the body beside "
+                         "the image, whose left and right are told apart; take it out")
     if cached in MASKS and named:
         raise InputError(f"{place}.cache: is {named!r}, and {model.name} reads masks in matching too, of other "
                          f"data sets; name the kind of cache instead, `masks: [KIND]` for DATASET-KIND")
@@ -144,13 +147,19 @@ def _train(made: Composition, key: str, entry: Entry, train_on: str, written: En
             cache = crops_of(made, found, train_on, found, settings, entry, place)
         reads = paths.cache(cache, cached).as_posix()
 
-    section, started = "train", {}
+    file = file_started_from(entry.get("init"))
+    section, started = ("train", {}) if file is None else ("train_file", {"file": file})
     start = started_from(entry.get("init"))
     if start is not None:
         if not _can_start(made, start, settings["name"], entry.get("backbone"), f"{place}.init"):
             return False
         section, started = "train_from", {"start": start, "weights": paths.weights(start).as_posix()}
 
+    optimizer = entry.get("optimizer")
+    decay = optimizer.get("layer_decay", 1.0) if isinstance(optimizer, dict) else 1.0
+    if decay != 1.0 and entry.get("init") == "none":
+        raise InputError(f"{place}.optimizer.layer_decay: is {decay}, and with init none no layer is pretrained; take "
+                         "it out, or give the run weights to start from")
     made.params["runs"][key] = {**entry, "model": settings, "train_on": train_on, "cache": cache}
     made.plan[section][key] = {"model": settings["name"], "train_on": train_on, "cache": cache,
                                "index": paths.index(train_on).as_posix(), "raw": raw, "reads": reads, **started}

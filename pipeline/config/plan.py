@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 EMBED = ("embed", "embed_two", "embed_three")  # the stages that embed one, two, three data sets
+TRAIN = ("train", "train_file", "train_from")  # the stages that train, by what they start from
 EMBED_SEEN = "embed_seen"  # and one, where something else says what is seen
 
 
@@ -123,6 +124,11 @@ class TrainPlan:
 class StartedTrainPlan(TrainPlan):
     start: str  # the run whose weights it starts from
     weights: str  # their file
+
+
+@dataclass(frozen=True)
+class FileTrainPlan(TrainPlan):
+    file: str  # a user's weights, which the backbone starts from
 
 
 @dataclass(frozen=True)
@@ -316,6 +322,7 @@ class Plan:
     warp: dict[str, WarpPlan]
     joints: dict[str, JointsPlan]
     train: dict[str, TrainPlan]
+    train_file: dict[str, FileTrainPlan]
     train_from: dict[str, StartedTrainPlan]
     embed: dict[str, EmbedPlan]
     embed_two: dict[str, EmbedPlan]
@@ -334,7 +341,7 @@ class Plan:
     @property
     def trainings(self) -> dict[str, TrainPlan]:
         """Every run that is trained here, whatever it starts from."""
-        return {**self.train, **self.train_from}
+        return {**self.train, **self.train_file, **self.train_from}
 
     @property
     def evaluations(self) -> dict[str, EvaluatePlan]:

@@ -29,7 +29,9 @@ def protocol_line(made: Sequence[Mapping[str, Any]], *, average_precision: str =
     own = [one for one in made if "model" in one]
     if own:
         trained = [one for one in own if one.get("image_steps")]
-        said += ["no flip at test time", f"parser: {_listed(parsers(own)) or 'none'}"]
+        flips = ("flip at test time (mean of both features)" if one.get("flip") else "no flip at test time"
+                 for one in own)
+        said += [_listed(flips), f"parser: {_listed(parsers(own)) or 'none'}"]
         if trained:
             numbers = sorted({*seeds, *(one["seed"] for one in trained)})
             said += [f"start: {_listed(start(one['init']) for one in trained)}",

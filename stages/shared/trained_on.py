@@ -55,7 +55,7 @@ def of_weight_file(path: str, *, key: str) -> TrainedOn:
     except (OSError, SafetensorError, ValueError):  # of others, or damaged, which is said where they are read
         return {}
     other, settings = made.get("run"), made.get("parameters", {})
-    if other is None or not (settings.get("image_steps") or "start" in made):
+    if other is None or not (settings.get("image_steps") or "start" in made or "checkpoint" in made):
         return {}
 
     beside = Path(path).with_name(paths.trained_on(other).name)

@@ -12,7 +12,7 @@ import yaml
 from pipeline.base.errors import InputError
 from pipeline.config.compose import Composed, compose, outputs
 from pipeline.config.loader import load_experiment, parse
-from pipeline.config.plan import Plan
+from pipeline.config.plan import TRAIN, Plan
 from pipeline.config.schema import Params, without_neutral
 from pipeline.config.writer import params_text, plan_text
 from tests.config.conftest import ROOT, experiments
@@ -63,14 +63,13 @@ def test_each_stage_has_an_entry_of_parameters_and_the_plan_s_names_hang_togethe
                            ("warp", "warps")):
         assert list(plan[stage]) == list(params[section]), stage
     assert sorted([*plan["train_parser"], *plan["train_parser_from"]]) == sorted(params["parsers"])
-    assert sorted([*plan["train"], *plan["train_from"]]) == sorted(params["runs"])
+    assert sorted([*plan["train"], *plan["train_file"], *plan["train_from"]]) == sorted(params["runs"])
     assert set(plan["parse_external"]) | set(plan["parse_described"]) == set(params["external"])
     assert sorted(key for stage in CROPS for key in plan[stage]) == sorted(params["crops"])
     embeds = by_data_set(plan).values()
     for key, entry in plan["prepare"].items():  # which its index is checked for
         needs = entry.get("needs", [])
-        assert ("train" in needs) == any(run["train_on"] == key for stage in ("train", "train_from")
-                                          for run in plan[stage].values())
+        assert ("train" in needs) == any(run["train_on"] == key for stage in TRAIN for run in plan[stage].values())
         assert ("test" in needs) == any(embed["dataset"] == key for embed in embeds)
     assert {embed["result"] for embed in embeds} <= set(params["results"])
 
@@ -84,10 +83,10 @@ def test_each_stage_has_an_entry_of_parameters_and_the_plan_s_names_hang_togethe
              for key in whole[stage]}
     made |= {f"data/cache/{key}/crops.h5" for stage in CROPS for key in whole[stage]}
     made |= {f"data/cache/{key}/dsap.h5" for key in whole["warp"]}
-    made |= {f"data/runs/{key}/weights.safetensors" for stage in ("train", "train_from") for key in whole[stage]}
+    made |= {f"data/runs/{key}/weights.safetensors" for stage in TRAIN for key in whole[stage]}
     shipped = {path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.glob("data/parsers/*.dvc")}
     given = set(every[name].folders.values()) | shipped
-    for stage in ("prepare", "occlude", *TRAINED_PARSERS, "parse", *CROPS, "warp", "train", "train_from", "embed"):
+    for stage in ("prepare", "occlude", *TRAINED_PARSERS, "parse", *CROPS, "warp", *TRAIN, "embed"):
         for key, entry in (by_data_set(plan) if stage == "embed" else plan[stage]).items():
             for field in ("raw", "rendered", "teacher", "index", "source", "parts", "train_index", "train_parts",
                           "reads", "weights", "seen_by"):
@@ -344,5 +343,5 @@ def test_a_rendered_set_is_drawn_from_its_stream_whatever_it_is_called(every):
 def test_every_training_finds_how_its_run_is_matched(name):
     """stages/train.py builds the network by the run's own name: the trials of CUHK01, whose result has another, too."""
     composed = compose(name)
-    trained = composed.plan["plan"]["train"] | composed.plan["plan"]["train_from"]
+    trained = {key: entry for stage in TRAIN for key, entry in composed.plan["plan"][stage].items()}
     assert trained.keys() <= composed.params["results"].keys()
