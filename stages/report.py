@@ -51,9 +51,8 @@ PARSED, WARPED = 6, 2  # images whose maps and warps are shown
 LIMIT, RESERVE = 8_000_000, 100_000  # bytes of the page, and of them what is neither pictures, lists nor tables
 CROPS_SHARE = 5  # one part in so many of what pictures and lists may take is the worst crops'
 SURVEYED, MOST = 2000, 8  # rows of the cache in which they are looked for, spread evenly; crops of each kind
-INTRODUCTION = ("Person re-identification: a query image is compared with every gallery image, and images of the same "
-                "person should come first. Every number here comes from the results of experiment {0}, whose runs are "
-                "named beside it.")
+INTRODUCTION = ("A query image is compared with every gallery image, and images of the same person should come first. "
+                "Every number here comes from the results of experiment {0}, whose runs are named beside it.")
 
 Section = tuple[str, str, str]  # anchor, heading, HTML
 
@@ -125,12 +124,12 @@ def _viewer(experiment: str, key: str, results: Sequence[Result], plan: ReportPl
     content = {"images": album.entries, "queries": queries, "crops": crops, "runs": [
         {"name": run.result, "distance": run.distance, "reduction": run.reduction,
          "parts": part_names(run.model, run.sizes)} for run in runs]}
-    lists = html_page.note(_shown(plan.dataset, runs, len(queries))) + viewer(content)
+    lists = viewer(content) + html_page.note(_shown(plan.dataset, runs, len(queries)))
     worst = html_page.note(
         f"What looks wrong in a parse, judged without ground truth on {surveyed:,} of the {len(parts):,} rows of "
         f"{parts.path}; up to {MOST} crops of each kind, those that lack a part spread evenly, others the oddest "
-        "first. `python -m stages.tools.audit_cache` shows more of them.")
-    return [("lists", "Queries", lists), ("worst", "The parser's worst crops", worst + '<div id="crops"></div>')]
+        "first. The command stages.tools.audit_cache shows more of them.")
+    return [("queries", "Queries", lists), ("worst", "The parser's worst crops", worst + '<div id="crops"></div>')]
 
 
 def _neighbours(experiment: str, key: str, name: str, results: Sequence[Result], plan: ReportPlan) -> Neighbours:
@@ -195,6 +194,7 @@ def _crops(parts: Cache, album: Album) -> tuple[list[dict[str, Any]], int]:
         if title.startswith(FAULTS["sides_exchanged"]):
             native = [parts.read("native", row) for row in parts.rows(key for key, _ in shown).tolist()]
             masks = [[as_text(overlay(one, side_colours(np.arange(len(DENSEPOSE24)))))] for one in native]
+            title += ": the right limbs orange, the left ones blue"
         if shown:
             kinds.append({"title": title, "items": [[album.places[key], why, *mask] for (key, why), mask
                                                     in zip(shown, masks, strict=True)]})
@@ -207,8 +207,7 @@ def _shown(dataset: str, runs: Sequence[Neighbours], count: int) -> str:
     others = len(runs[0].lists) - scored
     said = (f"{count} of the {scored} scored queries of {dataset}, of each network's first run their nearest gallery "
             "images and, where none of those is right, the nearest that is. Green: the same person; red: another. "
-            "Images of the query's person from its own camera are left out. Touch a picture for its distance part by "
-            "part.")
+            "Images of the query's person from its own camera are left out.")
     if others:
         said += f" {others} more queries have no match from another camera and are not scored."
     if count < scored:

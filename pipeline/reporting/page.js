@@ -23,7 +23,8 @@
   }
 
   const percent = share => `${Math.round(100 * share)}`;
-  const number = value => value === null ? "none" : value >= 100 || value === 0 ? value.toFixed(0) : value.toPrecision(3);
+  const number = value => value === null ? "none" : value >= 100 || value === 0 ? value.toFixed(0)
+    : value.toPrecision(3);
   const right = list => list.first === 1;
   const run = () => Number(controls.elements.run.value || 0);
   const beside = () => controls.elements.beside.value === "" ? null : Number(controls.elements.beside.value);
@@ -59,13 +60,12 @@
       const said = `${list.place[place]}: ${match ? "same person" : "another"}, distance ${number(list.distance[place])}`;
       const item = make("button", {type: "button", className: `item ${match ? "right" : "wrong"}${far ? " far" : ""}`,
                                    title: said, ariaLabel: said}, picture(index),
-                        make("small", {textContent: `${list.place[place]}` + (match ? " ✓" : " ✗")}));
+                        make("small", {textContent: `${list.place[place]} ${match ? "✓" : "✗"}`}));
       item.addEventListener("click", () => open(item, query, which, place));
       row.append(item);
     });
-    const head = named ? [make("h4", {textContent: data.runs[which].name},
-                               make("small", {className: right(list) ? "good" : "bad", textContent: ""}))] : [];
-    if (named) head[0].append(` · ${outcome(list)}`);
+    const head = named ? [make("h4", {}, `${data.runs[which].name} · `,
+                               make("span", {className: right(list) ? "good" : "bad", textContent: outcome(list)}))] : [];
     return make("div", {className: "list"}, ...head, row);
   }
 
@@ -84,26 +84,37 @@
     const adds = weights.map((w, part) => made.reduction === "mean" ? total > 0 ? w * list.parts[place][part] / total : 0
       : w * list.parts[place][part]);
     const most = Math.max(...adds, 1e-12);
-    const head = make("tr", {}, ...["part", "v query", "v gallery", "weight", "D", "adds"].map(text =>
+    const head = make("tr", {}, ...["part", "v query", "v gallery", "D", "adds"].map(text =>
       make("th", {textContent: text, scope: "col"})));
     const rows = adds.map((add, part) => {
-      const bar = make("span", {className: "bar"});
+      const bar = make("i");
       bar.style.width = `${Math.round(100 * add / most)}%`;
-      const cells = [list.visibility[part], list.visible[place][part], weights[part], list.parts[place][part]];
-      return make("tr", {className: weights[part] > 0 ? "" : "unseen"}, make("th", {textContent: made.parts[part], scope: "row"}),
+      const cells = [list.visibility[part], list.visible[place][part], list.parts[place][part]];
+      return make("tr", {className: weights[part] > 0 ? "" : "unseen"},
+                  make("th", {textContent: made.parts[part], scope: "row"}),
                   ...cells.map(value => make("td", {textContent: number(value)})),
-                  make("td", {className: "adds"}, bar, make("span", {textContent: number(add)})));
+                  make("td", {className: "adds"}, make("span", {className: "bar"}, bar), number(add)));
     });
     const gallery = list.gallery[place], match = list.match[place] === 1;
     const pictures = [query.image, gallery].map((index, side) => make("figure", {},
       make("div", {className: "views"}, picture(index), picture(index, "over-mask"), picture(index, "over-entropy")),
-      make("figcaption", {textContent: `${side ? `place ${list.place[place]}` : "query"}: ${who(index)}, ${data.images[index].name}`})));
-    const close = make("button", {type: "button", className: "close", textContent: "close", ariaLabel: "close"});
+      make("figcaption", {textContent: `${side ? `place ${list.place[place]}` : "query"}: ${who(index)}, `
+        + data.images[index].name})));
+    const close = make("button", {type: "button", className: "close", textContent: "close"});
+    const legend = document.getElementById("legend").cloneNode(true);
+    legend.removeAttribute("id");
+    legend.hidden = false;
+    const divided = made.reduction === "mean" ? ", divided by the sum of all v v" : "";
     const detail = make("div", {className: "detail"}, close,
-      make("p", {className: "verdict", textContent: `${made.name}, place ${list.place[place]}: ${match ? "the same person" : "another person"}, distance ${number(list.distance[place])}`
-        + (list.distance[place] === null ? " (no part is seen in both)" : ` (${made.distance}, ${made.reduction} over parts)`)}),
-      make("div", {className: "pair"}, ...pictures),
-      make("div", {className: "wide", tabIndex: 0}, make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows))));
+      make("p", {className: "verdict", textContent: `${made.name}, place ${list.place[place]}: `
+        + `${match ? "the same person" : "another person"}, ` + (list.distance[place] === null
+          ? "no part is seen in both" : `distance ${number(list.distance[place])}`)}),
+      make("div", {className: "pair"}, ...pictures), legend,
+      make("div", {className: "wide", tabIndex: 0}, make("table", {}, make("thead", {}, head),
+                                                         make("tbody", {}, ...rows))),
+      make("p", {className: "note", textContent: "v: how far the part is seen, 0 to 1; D: "
+        + `${made.distance === "cosine" ? "1 - cosine" : "Euclidean distance"} of the two features of the part; adds: `
+        + `v v D${divided}, what the part adds to the distance.`}));
     close.addEventListener("click", () => open(item, query, which, place));
     item.closest(".list").after(detail);
   }
@@ -154,9 +165,12 @@
         .sort((a, b) => b[0].lists[run()].first - a[0].lists[run()].first || a[1] - b[1]).map(([query]) => query);
     }
     const good = chosen.filter(query => right(query.lists[run()])).length;
-    document.getElementById("count").textContent = chosen.length === 0 ? `None of the ${data.queries.length} queries here is such.`
-      : `${chosen.length} of the ${data.queries.length} queries here; ${data.runs[run()].name} has ${good} of them right at place 1`
-      + (beside() === null ? "." : `, ${data.runs[beside()].name} ${chosen.filter(query => right(query.lists[beside()])).length}.`);
+    const others = beside() === null ? 0 : chosen.filter(query => right(query.lists[beside()])).length;
+    document.getElementById("count").textContent = (chosen.length === 0
+      ? `None of the ${data.queries.length} queries here is such.`
+      : `${chosen.length} of the ${data.queries.length} queries here; ${data.runs[run()].name} has ${good} of them right`
+        + (beside() === null ? "." : `, ${data.runs[beside()].name} ${others}.`)
+        + " Touch a picture for its distance, part by part.");
     document.body.dataset.over = pick("over");
     document.getElementById("legend").hidden = pick("over") !== "mask";
     shown = 0;
@@ -205,7 +219,8 @@
                    ...(named.length > 1 ? [["differ", "the two disagree"], ["better", "run right, other wrong"],
                                            ["worse", "run wrong, other right"]] : [])]);
   options("hidden", [["", "any"], ...levels]);
-  options("lacks", [["", "any"], ...(groups.length ? [["nothing", "nothing"]] : []), ...groups.map(name => [name, name])]);
+  options("lacks", [["", "any"], ...(groups.length ? [["nothing", "nothing"]] : []),
+                    ...groups.map(name => [name, name])]);
   options("order", [["wrong", "wrong first"], ["name", "by name"]]);
   options("over", [["", "nothing"], ["mask", "mask"], ["entropy", "entropy"]]);
   controls.hidden = false;
@@ -216,5 +231,5 @@
   });
   more.addEventListener("click", grow);
   update();
-  crops();
+  addEventListener("DOMContentLoaded", crops);  // whose place stands further down
 })();

@@ -155,7 +155,7 @@ def viewer(content: dict[str, Any]) -> str:
 <label>order <select name="order"></select></label>
 <label>over the pictures <select name="over"></select></label>
 </form>
-<ul id="legend" hidden>{legend}</ul>
+<ul id="legend" class="legend" hidden>{legend}</ul>
 <p id="count" class="note" aria-live="polite"></p>
 <div id="lists"></div>
 <button id="more" type="button" hidden>more queries</button>
