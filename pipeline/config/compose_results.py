@@ -64,7 +64,7 @@ def _evaluations(made: Composition) -> Entry:
 
 
 def add_reports(made: Composition) -> None:
-    made.plan["report"] = {}
+    made.plan["neighbours"], made.plan["report"] = {}, {}
     for name, entry in entries(made.profile, "report").items():
         place = f"report.{name}"
         pictures, parser, title = (take(entry, field, place) for field in ("pictures", "parser", "title"))
@@ -73,9 +73,24 @@ def add_reports(made: Composition) -> None:
         if cache is None or scores is None or not _evaluations(made):
             continue
         dataset = made.known.warps[cache]
-        made.plan["report"][name] = {"title": title, "scores": scores, "parsed_on": learned, "cache": cache,
-                                     "dataset": dataset, "index": paths.index(dataset).as_posix(),
+        shows = _shown(made, dataset)
+        made.plan["neighbours"] |= {
+            f"{name}-{result}": {"report": name, "result": result, "dataset": dataset,
+                                 "features": paths.features(result, dataset).as_posix()} for result in shows}
+        made.plan["report"][name] = {"title": title, "shows": shows, "scores": scores, "parsed_on": learned,
+                                     "cache": cache, "dataset": dataset, "index": paths.index(dataset).as_posix(),
                                      "raw": made.known.datasets[dataset].raw}
+
+
+def _shown(made: Composition, dataset: str) -> list[str]:
+    """Of the results on a data set the first of each network's that was trained; of networks where none was."""
+    runs = {name: made.known.runs[made.known.result_runs[name]] for name, entry in made.plan["evaluate"].items()
+            if dataset in entry["datasets"]}
+    trained = {name: run for name, run in runs.items() if run.entry["image_steps"]} or runs
+    first: dict[str, str] = {}
+    for name, run in trained.items():
+        first.setdefault(run.model["name"], name)
+    return [*first.values()]
 
 
 def _parser_scores(made: Composition, parser: str, place: str) -> tuple[str | None, str]:

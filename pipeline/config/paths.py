@@ -6,7 +6,7 @@ DATA = Path("data")
 RAW, INDEX, CACHE, PARSERS = DATA / "raw", DATA / "index", DATA / "cache", DATA / "parsers"
 CHECKPOINTS = DATA / "checkpoints"
 RUNS, FEATURES, RESULTS, REPORTS = DATA / "runs", DATA / "features", DATA / "results", DATA / "reports"
-CURVES, RANKS = DATA / "curves", DATA / "ranks"
+CURVES, RANKS, NEIGHBOURS = DATA / "curves", DATA / "ranks", DATA / "neighbours"
 EXPERIMENTS = Path("experiments")
 PARSER_RESULTS = "parsers"  # no experiment's name
 QUEUE = (".dvc", "tmp", "exps")  # below it `dvc exp run --temp` and `--queue` make a folder for each job
@@ -107,6 +107,11 @@ def curve(experiment: str, result: str) -> Path:
 
 def ranks(experiment: str, result: str) -> Path:
     return RANKS / experiment / f"{result}.csv"
+
+
+def neighbours(experiment: str, report: str, result: str) -> Path:
+    """What a report shows of a result, query by query."""
+    return NEIGHBOURS / experiment / report / f"{result}.json"
 
 
 def report(experiment: str, *parts: str) -> Path:

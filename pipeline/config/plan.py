@@ -169,8 +169,17 @@ class ListedEvaluatePlan(EvaluatePlan):
 
 
 @dataclass(frozen=True)
+class NeighboursPlan:
+    report: str  # which shows them
+    result: str
+    dataset: str
+    features: str  # the features file of that result on that data set
+
+
+@dataclass(frozen=True)
 class ReportPlan:
     title: str
+    shows: tuple[str, ...]  # the results whose lists are shown, query by query: of each model the first that is trained
     scores: str  # a parser's scores: its metrics file, or the released weights that carry them
     parsed_on: str  # what it learned from
     cache: str  # the cache whose images, maps and warps are shown
@@ -330,6 +339,7 @@ class Plan:
     embed_seen: dict[str, SeenEmbedPlan]
     evaluate: dict[str, EvaluatePlan]
     evaluate_listed: dict[str, ListedEvaluatePlan]
+    neighbours: dict[str, NeighboursPlan]
     report: dict[str, ReportPlan]
     paper_tables: dict[str, TablesPlan]
     sweep: dict[str, SweepPlan]
