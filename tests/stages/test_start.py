@@ -186,8 +186,8 @@ def test_a_weight_file_of_a_run_takes_along_what_it_was_trained_on(project, tmp_
             for file in (paths.weights, paths.trained_on, paths.train_record)}
     train.run(bare_experiment(params=params, plan=plan), "pcb")
     assert read_trained_on(paths.trained_on("pcb")).keys() == {"baseline", "pcb"}
-    assert json.loads(paths.train_record("pcb").read_text())["start"] == {
-        "file": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    made = json.loads(paths.train_record("pcb").read_text())["checkpoint"]
+    assert (made["file"], made["sha256"]) == (str(path), hashlib.sha256(path.read_bytes()).hexdigest())
     for file, content in kept.items():
         file("pcb").write_bytes(content)
 
