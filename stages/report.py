@@ -1,34 +1,41 @@
 """Report of an experiment's results as one HTML page, images first: python -m stages.report rendered
 
 Writes data/reports/EXPERIMENT/KEY/index.html, tables/*.md and *.csv and pictures/*.png and *.svg from the experiment's
-own results, curves and rank lists, its parser's scores and the caches of one data set.
+own results, curves and neighbours, its parser's scores and the caches of one data set. The page stays below 8 MB.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from pipeline.base.body_parts import DENSEPOSE24
 from pipeline.base.errors import InputError
 from pipeline.base.files import new_folder, writable
-from pipeline.base.images import read_image
+from pipeline.base.images import decode_image, read_bytes, read_image
 from pipeline.base.spread import evenly
 from pipeline.caches.cache import Cache
 from pipeline.config import paths
 from pipeline.config.loader import Experiment, pick
 from pipeline.config.plan import ReportPlan
 from pipeline.datasets.index import read_index
+from pipeline.inspection.audit import areas_of, outliers, survey
+from pipeline.inspection.contact_sheets import side_colours
+from pipeline.inspection.missing_parts import FAULTS, GROUPS, faults, good_parse
 from pipeline.reporting import html_page
-from pipeline.reporting.plots import ListedImage, cmc_figure, dsap_figure, parse_figure, rank_figure
+from pipeline.reporting.neighbours import Neighbours, read_neighbours, same_queries
+from pipeline.reporting.part_names import part_names
+from pipeline.reporting.plots import cmc_figure, dsap_figure, parse_figure
 from pipeline.reporting.results import (
     CURVES,
-    LISTS,
     Result,
     Table,
     as_csv,
     as_markdown,
-    control,
     dataset_table,
     differing,
     leading,
@@ -37,13 +44,15 @@ from pipeline.reporting.results import (
     read_parser_scores,
     read_results,
 )
+from pipeline.reporting.viewer import Album, Picture, as_text, overlay, query_entries, query_order, viewer
 from stages import main
 
 PARSED, WARPED = 6, 2  # images whose maps and warps are shown
-LISTED, TOP = 4, 5  # queries of a rank list, gallery images of each
-INTRODUCTION = ("Person re-identification: a query image is compared with every gallery image, and images of the same "
-                "person should come first. Every number here comes from the results of experiment {0}, whose runs are "
-                "named beside it.")
+LIMIT, RESERVE = 8_000_000, 100_000  # bytes of the page, and of them what is neither pictures, lists nor tables
+CROPS_SHARE = 5  # one part in so many of what pictures and lists may take is the worst crops'
+SURVEYED, MOST = 2000, 8  # rows of the cache in which they are looked for, spread evenly; crops of each kind
+INTRODUCTION = ("A query image is compared with every gallery image, and images of the same person should come first. "
+                "Every number here comes from the results of experiment {0}, whose runs are named beside it.")
 
 Section = tuple[str, str, str]  # anchor, heading, HTML
 
@@ -53,16 +62,17 @@ def run(experiment: Experiment, key: str) -> None:
     plan = pick(experiment.plan.report, key, "plan.report")
     target = paths.report(experiment.name, key)
     writable(target, folder=True)
-    evaluated = experiment.plan.evaluate
+    evaluated = experiment.plan.evaluations
     results = read_results(paths.RESULTS / experiment.name, list(evaluated))
     rendered = {dataset for result in evaluated.values() for dataset in result.rendered}
 
     with new_folder(target) as work:
         for folder in ("tables", "pictures"):
             (work / folder).mkdir()
-        sections = [_images(plan, work), *_lists(experiment.name, results, plan, work),
-                    _results(experiment.name, results, plan, rendered, work), _parser(plan, work),
-                    _provenance(results)]
+        rest = [_images(plan, work), _results(experiment.name, results, plan, rendered, work), _parser(plan, work),
+                _provenance(results)]
+        room = LIMIT - RESERVE - sum(len(html.encode()) for *_, html in rest)
+        sections = [*_viewer(experiment.name, key, results, plan, room), *rest]
         html = html_page.page(title=plan.title, introduction=INTRODUCTION.format(experiment.name), sections=sections)
         (work / "index.html").write_text(html, encoding="utf-8")
 
@@ -97,44 +107,114 @@ def _images(plan: ReportPlan, work: Path) -> Section:
     return "pictures", "What the caches hold", html
 
 
-def _lists(experiment: str, results: Sequence[Result], plan: ReportPlan, work: Path) -> Iterator[Section]:
-    """Rank lists of the first trained run of each model on the data set, the same queries for all."""
+def _viewer(experiment: str, key: str, results: Sequence[Result], plan: ReportPlan, room: int) -> list[Section]:
+    """Queries and worst crops, which take at most `room` bytes of the page together."""
+    runs = [_neighbours(experiment, key, name, results, plan) for name in plan.shows]
+    same_queries(runs)
     index = read_index(plan.index).set_index("image")
-    html = ""
-    for result in leading([result for result in results if result.dataset == plan.dataset]):
-        if control(result) in ("histogram", "untrained"):
+    _check_images(plan, index, runs)
+    parts = Cache(paths.cache(plan.cache, "parts.h5"))
+
+    for_crops = max(room // CROPS_SHARE, 0)
+    album = Album(_loader(plan, parts, index), for_crops)
+    crops, surveyed = _crops(parts, album)
+    album.room += max(room, 0) - for_crops
+    queries = query_entries(runs, album, query_order(runs))
+
+    content = {"images": album.entries, "queries": queries, "crops": crops, "runs": [
+        {"name": run.result, "distance": run.distance, "reduction": run.reduction,
+         "parts": part_names(run.model, run.sizes)} for run in runs]}
+    lists = viewer(content) + html_page.note(_shown(plan.dataset, runs, len(queries)))
+    worst = html_page.note(
+        f"What looks wrong in a parse, judged without ground truth on {surveyed:,} of the {len(parts):,} rows of "
+        f"{parts.path}; up to {MOST} crops of each kind, those that lack a part spread evenly, others the oddest "
+        "first. The command stages.tools.audit_cache shows more of them.")
+    return [("queries", "Queries", lists), ("worst", "The parser's worst crops", worst + '<div id="crops"></div>')]
+
+
+def _neighbours(experiment: str, key: str, name: str, results: Sequence[Result], plan: ReportPlan) -> Neighbours:
+    """A run's lists. InputError if they are of other features than its metrics."""
+    path = paths.neighbours(experiment, key, name)
+    run = read_neighbours(path, result=name, dataset=plan.dataset, remedy=f"run `dvc repro neighbours@{key}-{name}`")
+    for result in results:
+        if (result.name, result.dataset) != (name, plan.dataset) or "trials" in result.metrics:
             continue
-        path = paths.ranks(experiment, result.name)
-        ranks = read_csv(path, LISTS)
-        ranks = ranks[(ranks["dataset"] == plan.dataset) & (ranks["position"] <= TOP)]
-        absent = sorted({*ranks["query"], *ranks["gallery"]} - set(index.index))
-        if ranks.empty or absent:
-            wrong = f"{absent[0]!r} is not in the index of" if absent else "it lists no query of"
-            raise InputError(f"{str(path)!r}: {wrong} {plan.dataset!r}; run `dvc repro evaluate` again")
-
-        figure = rank_figure(list(_listed(ranks, index, Path(plan.raw))))
-        (work / "pictures" / f"ranks-{result.name}.png").write_bytes(figure)
-        html += html_page.heading(result.name)
-        html += html_page.png(figure, f"Rank lists of {result.name} on {plan.dataset}")
-
-    if html:
-        html += html_page.note(f"The {TOP} nearest gallery images of queries spread evenly over {plan.dataset}, of "
-                               "each model's first run. Green frame: the same person; red: another. Images of the "
-                               "query's person from its own camera are left out.")
-        yield "lists", "Rank lists", html
+        rank1 = 100 * run.rank1()
+        if abs(rank1 - result.metrics["rank1"]) > 0.01:
+            raise InputError(f"{str(path)!r}: has a rank-1 of {rank1:.2f}, and the metrics of {name!r} on "
+                             f"{plan.dataset!r} one of {result.metrics['rank1']:.2f}: they are of other features; run "
+                             f"`dvc repro evaluate@{name} neighbours@{key}-{name}`")
+    return run
 
 
-def _listed(ranks: pd.DataFrame, index: pd.DataFrame, raw: Path) -> Iterator[tuple[ListedImage, list[ListedImage]]]:
-    queries = sorted(set(ranks["query"]))
-    for query in (queries[place] for place in evenly(len(queries), LISTED)):
-        ranked = ranks[ranks["query"] == query].sort_values("position")
-        yield _load(query, index, raw), [_load(key, index, raw, bool(match)) for key, match
-                                         in zip(ranked["gallery"], ranked["match"], strict=True)]
+def _check_images(plan: ReportPlan, index: pd.DataFrame, runs: Sequence[Neighbours]) -> None:
+    """InputError if a list names an image that the index lacks, or if images are not where the index has them."""
+    listed = {key for run in runs for one in run.lists for key in (one.query, *one.gallery)}
+    strange = sorted(listed - set(index.index))
+    if strange:
+        raise InputError(f"{plan.index!r}: has no image {strange[0]!r}, of which {len(strange)} of the {len(listed)} "
+                         "that were ranked are such: the features are of another index; run `dvc repro embed evaluate`")
+
+    gone = [path for path in index["path"] if not Path(plan.raw, path).is_file()]
+    if gone:
+        raise InputError(f"{plan.raw!r}: {len(gone)} of the {len(index)} images of {plan.index!r} are not there "
+                         f"({gone[0]!r} first); put them back where they were, or let `dvc repro "
+                         f"prepare@{plan.dataset}` read the folder as it is now")
 
 
-def _load(key: str, index: pd.DataFrame, raw: Path, right: bool | None = None) -> ListedImage:
-    entry = index.loc[key]
-    return ListedImage(read_image(raw / entry["path"]), Path(entry["path"]).name, int(entry["pid"]), right)
+def _loader(plan: ReportPlan, parts: Cache, index: pd.DataFrame) -> Callable[[str], Picture]:
+    """What gives a picture of the page by its key. InputError where the image is not the one that was parsed."""
+    rows = {str(key): row for row, key in enumerate(parts.column("key"))}
+    hashes, least = parts.column("image_sha256"), good_parse(parts.maker["taxonomy"])["least"]
+
+    def load(key: str) -> Picture:
+        found, path = index.loc[key], Path(plan.raw, index.loc[key]["path"])
+        row = rows[key] if key in rows else int(parts.rows([key])[0])
+        data = read_bytes(path)
+        if hashlib.sha256(data).hexdigest() != hashes[row]:
+            raise InputError(f"{str(path)!r}: is not the image that {str(parts.path)!r} was made from, whose parts "
+                             "the page shows; put that one back, or run `dvc repro` to parse this one")
+
+        labels = parts.read("labels", row)
+        unknown = np.full(1, np.nan)
+        flags = faults(areas_of(labels)[None], unknown, unknown, least)
+        return Picture(decode_image(data, path), Path(found["path"]).name, int(found["pid"]), int(found["camid"]),
+                       labels, parts.read("entropy", row), [group for group in GROUPS if flags[f"no_{group}"][0] == 1])
+
+    return load
+
+
+def _crops(parts: Cache, album: Album) -> tuple[list[dict[str, Any]], int]:
+    """The parser's worst crops by kind, as many as the album has room for, and how many were looked at."""
+    seen = survey(parts, sample=SURVEYED)
+    kinds = []
+    for title, members in outliers(seen, None, MOST):
+        shown = [(key, why) for key, why in members if album.add([key], 3000)]  # a mask of its own has room in these
+        masks: list[list[str]] = [[] for _ in shown]
+        if title.startswith(FAULTS["sides_exchanged"]):
+            native = [parts.read("native", row) for row in parts.rows(key for key, _ in shown).tolist()]
+            masks = [[as_text(overlay(one, side_colours(np.arange(len(DENSEPOSE24)))))] for one in native]
+            title += ": the right limbs orange, the left ones blue"
+        if shown:
+            kinds.append({"title": title, "items": [[album.places[key], why, *mask] for (key, why), mask
+                                                    in zip(shown, masks, strict=True)]})
+    return kinds, len(seen.keys)
+
+
+def _shown(dataset: str, runs: Sequence[Neighbours], count: int) -> str:
+    """Which queries there are, and which were left out."""
+    scored = len(query_order(runs))
+    others = len(runs[0].lists) - scored
+    said = (f"{count} of the {scored} scored queries of {dataset}, of each network's first run their nearest gallery "
+            "images and, where none of those is right, the nearest that is. Green: the same person; red: another. "
+            "Images of the query's person from its own camera are left out.")
+    if others:
+        said += f" {others} more queries have no match from another camera and are not scored."
+    if count < scored:
+        said += (f" The other {scored - count} are left out so that the page stays below {LIMIT // 10**6} MB: in turn "
+                 "one that some run here answers wrongly and one that all answer rightly is drawn until nothing more "
+                 "fits, so a share of what is here is no rank-1.")
+    return said
 
 
 def _results(experiment: str, results: Sequence[Result], plan: ReportPlan, rendered: set[str], work: Path) -> Section:

@@ -109,6 +109,7 @@ def add_links(made: Composition, bases: dict[str, Composed]) -> None:
             if paths.cache(name, "parts.h5").as_posix() in taught:
                 continue
             given |= {f"{name}-{field}": plan[field] for field in ("source", "description") if field in plan}
+    given |= {f"{name}-ignored": plan["list"] for name, plan in made.plan["ignore"].items()}
     given |= {f"{name}-keypoints": plan["source"] for name, plan in made.plan["joints"].items()}
     taken = {entry["path"] for base in bases.values() for entry in all_links(base)}
     made_here = {path.as_posix() for path in (paths.PARSERS, paths.CACHE, paths.CHECKPOINTS)}
@@ -126,7 +127,7 @@ def all_links(composed: Composed) -> Iterator[Entry]:
         yield from all_links(base)
 
 
-KINDS = {"rendered or occluded set": ("render", "occlude"), "data set": ("prepare",),
+KINDS = {"rendered or occluded set": ("render", "occlude"), "data set": ("prepare",), "exclusion list": ("ignore",),
          "parser": ("train_parser", "train_parser_from", "train_photographs", "train_taught"),
          "cache": ("parse", "parse_external", "parse_described"),
          "parse of crops": CROPS, "warp": ("warp",), "joints": ("joints",), "checkpoint": ("fetch",),

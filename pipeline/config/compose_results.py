@@ -47,25 +47,50 @@ def add_evaluations(made: Composition) -> None:
     for figure in entries(made.profile, "figures").values():
         if figure.get("kind", "").endswith("lists"):
             names |= dict.fromkeys(name for name in figure.get("shows", []) if name in known.results)
-    made.plan["evaluate"] = {
-        name: {"features": (paths.FEATURES / name).as_posix(), "datasets": known.results[name],
-               "rendered": [dataset for dataset in known.results[name] if known.datasets[dataset].rendered]}
-        for name in names if known.results[name]}
+    made.plan["evaluate"], made.plan["evaluate_listed"] = {}, {}
+    for name in names:
+        sets = known.results[name]
+        plan = {"features": (paths.FEATURES / name).as_posix(), "datasets": sets,
+                "rendered": [dataset for dataset in sets if known.datasets[dataset].rendered]}
+        listed = [dataset for dataset in sets if known.datasets[dataset].listed]
+        if listed:
+            made.plan["evaluate_listed"][name] = plan | {"listed": listed}
+        elif sets:
+            made.plan["evaluate"][name] = plan
+
+
+def _evaluations(made: Composition) -> Entry:
+    return {**made.plan["evaluate"], **made.plan["evaluate_listed"]}
 
 
 def add_reports(made: Composition) -> None:
-    made.plan["report"] = {}
+    made.plan["neighbours"], made.plan["report"] = {}, {}
     for name, entry in entries(made.profile, "report").items():
         place = f"report.{name}"
         pictures, parser, title = (take(entry, field, place) for field in ("pictures", "parser", "title"))
         cache = find(made.known, "warps", pictures, f"{place}.pictures")
         scores, learned = _parser_scores(made, parser, f"{place}.parser")
-        if cache is None or scores is None or not made.plan["evaluate"]:
+        if cache is None or scores is None or not _evaluations(made):
             continue
         dataset = made.known.warps[cache]
-        made.plan["report"][name] = {"title": title, "scores": scores, "parsed_on": learned, "cache": cache,
-                                     "dataset": dataset, "index": paths.index(dataset).as_posix(),
+        shows = _shown(made, dataset)
+        made.plan["neighbours"] |= {
+            f"{name}-{result}": {"report": name, "result": result, "dataset": dataset,
+                                 "features": paths.features(result, dataset).as_posix()} for result in shows}
+        made.plan["report"][name] = {"title": title, "shows": shows, "scores": scores, "parsed_on": learned,
+                                     "cache": cache, "dataset": dataset, "index": paths.index(dataset).as_posix(),
                                      "raw": made.known.datasets[dataset].raw}
+
+
+def _shown(made: Composition, dataset: str) -> list[str]:
+    """Of the results on a data set the first of each network's that was trained; of networks where none was."""
+    runs = {name: made.known.runs[made.known.result_runs[name]] for name, entry in made.plan["evaluate"].items()
+            if dataset in entry["datasets"]}
+    trained = {name: run for name, run in runs.items() if run.entry["image_steps"]} or runs
+    first: dict[str, str] = {}
+    for name, run in trained.items():
+        first.setdefault(run.model["name"], name)
+    return [*first.values()]
 
 
 def _parser_scores(made: Composition, parser: str, place: str) -> tuple[str | None, str]:
@@ -79,7 +104,7 @@ def _parser_scores(made: Composition, parser: str, place: str) -> tuple[str | No
 def add_papers(made: Composition, rows: Entry | None) -> None:
     """The papers' tables, sweeps and pictures."""
     known, plan = made.known, made.plan
-    results = {name: set(evaluation["datasets"]) for name, evaluation in plan["evaluate"].items()}
+    results = {name: set(evaluation["datasets"]) for name, evaluation in _evaluations(made).items()}
     plan["paper_tables"], plan["sweep"] = {}, {}
     if rows is not None:
         for results_of in rows["seeds"].values():

@@ -153,10 +153,7 @@ def _train(made: Composition, key: str, entry: Entry, train_on: str, written: En
     if start is not None:
         if not _can_start(made, start, settings["name"], entry.get("backbone"), f"{place}.init"):
             return False
-        section, started = "train_from", {
-            "start": start, "weights": paths.weights(start).as_posix(),
-            "start_index": paths.index(known.runs[start].train_on).as_posix(),
-            "start_raw": known.datasets[known.runs[start].train_on].raw}
+        section, started = "train_from", {"start": start, "weights": paths.weights(start).as_posix()}
 
     optimizer = entry.get("optimizer")
     decay = optimizer.get("layer_decay", 1.0) if isinstance(optimizer, dict) else 1.0
@@ -211,6 +208,7 @@ def _embed(made: Composition, key: str, result: str, run: str, cached: str | Non
     """
     tests: list[tuple[Entry, str | None]] = []
     for dataset in sets:
+        _check_held_out(made, run, dataset, f"{place}.eval_on")
         data, trained = made.known.datasets[dataset], made.known.runs[run]
         section, cache = "caches" if cached in MASKS else "warps", cache_of(dataset, trained.masks)
         seen = _seen_by(made, seen_by, data, f"{place}.visible_by") if seen_by else None
@@ -234,6 +232,24 @@ def _embed(made: Composition, key: str, result: str, run: str, cached: str | Non
         section = EMBED_SEEN if seen_by else EMBED[len(part) - 1]
         name = key if first == 0 else f"{key}-on-{part[0]['dataset']}"
         made.plan[section][name] = plan | ({"seen_by": tests[first][1]} if seen_by else {})
+
+
+def _check_held_out(made: Composition, run: str, dataset: str, place: str) -> None:
+    """InputError where a data set's queries are people held out of a folder's training part, and the run, or one that
+    it comes from, trains on them there. People in several folders are compared by their images (stages/embed.py)."""
+    tested, other = made.known.datasets[dataset], run
+    while tested.hold_out:
+        trained_on = made.known.runs[other].train_on
+        data = made.known.datasets[trained_on]
+        if (data.raw, data.layout) == (tested.raw, tested.layout) and data.hold_out != tested.hold_out:
+            who = f"run {run!r}" if other == run else f"run {run!r} comes from {other!r}, which"
+            raise InputError(f"{place}: {who} trains on {trained_on!r}, and {dataset!r} asks for {tested.hold_out} of "
+                             f"the same training people of {tested.raw!r} (hold_out); train on {dataset!r}, or "
+                             "evaluate on another data set")
+        start = started_from(made.known.runs[other].entry.get("init"))
+        if start is None:
+            return
+        other = start
 
 
 def _seen_by(made: Composition, source: str, data: Data, place: str) -> str | None:

@@ -146,7 +146,13 @@ def _parse_dataclass(kind: Any, value: Any, name: str) -> Any:
     parsed = {key: parse(hints[key], item, f"{place}{key}") for key, item in value.items()}
     for key, item in parsed.items():
         check_range(fields[key].metadata, item, f"{place}{key}")
-    return kind(**parsed)
+    made = kind(**parsed)
+    for key, field in fields.items():
+        if field.metadata.get("above"):
+            lower, low, high = field.metadata["above"], getattr(made, field.metadata["above"]), getattr(made, key)
+            if low > high:
+                raise InputError(f"{place}{lower}: is {low!r}, and {key} is {high!r}; write {lower} <= {key}")
+    return made
 
 
 def check_range(metadata: typing.Mapping[str, Any], value: Any, name: str) -> None:

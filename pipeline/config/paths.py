@@ -6,7 +6,7 @@ DATA = Path("data")
 RAW, INDEX, CACHE, PARSERS = DATA / "raw", DATA / "index", DATA / "cache", DATA / "parsers"
 CHECKPOINTS = DATA / "checkpoints"
 RUNS, FEATURES, RESULTS, REPORTS = DATA / "runs", DATA / "features", DATA / "results", DATA / "reports"
-CURVES, RANKS = DATA / "curves", DATA / "ranks"
+CURVES, RANKS, NEIGHBOURS = DATA / "curves", DATA / "ranks", DATA / "neighbours"
 EXPERIMENTS = Path("experiments")
 PARSER_RESULTS = "parsers"  # no experiment's name
 QUEUE = (".dvc", "tmp", "exps")  # below it `dvc exp run --temp` and `--queue` make a folder for each job
@@ -56,6 +56,11 @@ def remarks(dataset: str) -> Path:
     return INDEX / f"{dataset}.txt"
 
 
+def ignored(dataset: str) -> Path:
+    """Pictures that scoring leaves out, by their keys."""
+    return DATA / "ignored" / f"{dataset}.csv"
+
+
 def cache(key: str, file: str) -> Path:
     """file: parts.h5 | crops.h5 | dsap.h5 | joints.h5."""
     return CACHE / key / file
@@ -82,6 +87,11 @@ def train_record(run: str) -> Path:
     return RUNS / run / "train.json"
 
 
+def trained_on(run: str) -> Path:
+    """Which pictures a run, and those whose weights it starts from, were trained on."""
+    return RUNS / run / "trained_on.json"
+
+
 def features(result: str, dataset: str) -> Path:
     return FEATURES / result / f"{dataset}.h5"
 
@@ -97,6 +107,11 @@ def curve(experiment: str, result: str) -> Path:
 
 def ranks(experiment: str, result: str) -> Path:
     return RANKS / experiment / f"{result}.csv"
+
+
+def neighbours(experiment: str, report: str, result: str) -> Path:
+    """What a report shows of a result, query by query."""
+    return NEIGHBOURS / experiment / report / f"{result}.json"
 
 
 def report(experiment: str, *parts: str) -> Path:

@@ -45,6 +45,12 @@ class PreparePlan(FolderPlan):
 
 
 @dataclass(frozen=True)
+class IgnorePlan:
+    index: str
+    list: str  # a CSV of the user's, path and reason: pictures that scoring leaves out
+
+
+@dataclass(frozen=True)
 class LinkPlan:
     path: str  # what a user put or linked under data/
 
@@ -118,8 +124,6 @@ class TrainPlan:
 class StartedTrainPlan(TrainPlan):
     start: str  # the run whose weights it starts from
     weights: str  # their file
-    start_index: str  # of the data set that one was trained on, whose people this run is not to be scored on
-    start_raw: str
 
 
 @dataclass(frozen=True)
@@ -160,8 +164,22 @@ class EvaluatePlan:
 
 
 @dataclass(frozen=True)
+class ListedEvaluatePlan(EvaluatePlan):
+    listed: tuple[str, ...]  # those of them with pictures that are left out
+
+
+@dataclass(frozen=True)
+class NeighboursPlan:
+    report: str  # which shows them
+    result: str
+    dataset: str
+    features: str  # the features file of that result on that data set
+
+
+@dataclass(frozen=True)
 class ReportPlan:
     title: str
+    shows: tuple[str, ...]  # the results whose lists are shown, query by query: of each model the first that is trained
     scores: str  # a parser's scores: its metrics file, or the released weights that carry them
     parsed_on: str  # what it learned from
     cache: str  # the cache whose images, maps and warps are shown
@@ -298,6 +316,7 @@ class Plan:
     fetch: dict[str, FetchPlan]
     render: tuple[str, ...]
     prepare: dict[str, PreparePlan]
+    ignore: dict[str, IgnorePlan]
     occlude: dict[str, OccludePlan]
     train_parser: dict[str, FolderPlan]
     train_parser_from: dict[str, StartedParserPlan]
@@ -319,6 +338,8 @@ class Plan:
     embed_three: dict[str, EmbedPlan]
     embed_seen: dict[str, SeenEmbedPlan]
     evaluate: dict[str, EvaluatePlan]
+    evaluate_listed: dict[str, ListedEvaluatePlan]
+    neighbours: dict[str, NeighboursPlan]
     report: dict[str, ReportPlan]
     paper_tables: dict[str, TablesPlan]
     sweep: dict[str, SweepPlan]
@@ -331,6 +352,11 @@ class Plan:
     def trainings(self) -> dict[str, TrainPlan]:
         """Every run that is trained here, whatever it starts from."""
         return {**self.train, **self.train_file, **self.train_from}
+
+    @property
+    def evaluations(self) -> dict[str, EvaluatePlan]:
+        """Every result that is scored here, whole or without listed pictures."""
+        return {**self.evaluate, **self.evaluate_listed}
 
     @property
     def embeddings(self) -> dict[str, EmbedPlan]:

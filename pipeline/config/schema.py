@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any
 
-from pipeline.config.fields import SEED, SIDE, count, doc, share
+from pipeline.config.fields import SEED, SIDE, count, doc, part, share
 from pipeline.config.model_params import MODELS, ModelParams
 
 
@@ -54,8 +54,8 @@ class DatasetParams:
 class OccludeParams:
     stream: str = doc("the random stream's name; with the seed it says what stands in front of which image")
     seed: int = count("another seed, other objects", low=0, high=SEED)
-    low: float = share("smallest share of the body that is hidden")
-    high: float = share("largest share of the body that is hidden")
+    low: float = part("smallest share of the body that is hidden")
+    high: float = part("largest share of the body that is hidden", above="low")
 
 
 @dataclass(frozen=True)
@@ -203,8 +203,8 @@ class AugmentParams:
     erase: float = share("probability of random erasing")
     fill: str = doc("what is erased becomes ImageNet's mean, or the image's own", choices=("imagenet", "image"))
     occlude: float = share("probability that a piece of another person's picture stands in front", neutral=0.0)
-    occlude_low: float = share("the smallest share of the image that it hides", neutral=0.1)
-    occlude_high: float = share("the largest share of the image that it hides", neutral=0.4)
+    occlude_low: float = part("the smallest share of the image that it hides", neutral=0.1)
+    occlude_high: float = part("the largest share of the image that it hides", neutral=0.4, above="occlude_low")
 
 
 def started_from(init: Any) -> str | None:

@@ -1,39 +1,14 @@
-"""HTML page with everything inside: tables, images as data, style; no script, nothing loaded from elsewhere."""
+"""HTML page with everything inside: tables, images as data, style; nothing loaded from elsewhere. The script of a
+report is pipeline/reporting/viewer.py's."""
 
 import base64
 from collections.abc import Sequence
 from html import escape
+from pathlib import Path
 
 from pipeline.reporting.results import Table, best_cells
 
-STYLE = """
-:root { color-scheme: light; }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 62rem; background: #fff; color: #1f2933;
-       font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
-h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .5rem; }
-h2 { font-size: 1.25rem; margin: 2.5rem 0 .5rem; padding-top: .75rem; border-top: 1px solid #dde3ea; }
-h3 { font-size: 1.05rem; margin: 1.75rem 0 .4rem; overflow-wrap: anywhere; }
-p { margin: .4rem 0 .8rem; max-width: 46rem; }
-nav a { margin-right: .75rem; white-space: nowrap; }
-a { color: #0b5cad; }
-.note { color: #4b5563; font-size: .875rem; overflow-wrap: anywhere; }
-.wide { overflow-x: auto; margin: .5rem 0; }
-table { border-collapse: separate; border-spacing: 0; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .35rem .7rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #dde3ea; }
-thead th { border-bottom: 2px solid #9aa5b1; font-weight: 600; vertical-align: bottom; white-space: normal; }
-tbody th { font-weight: 500; }
-th:first-child, td.text, th.text { text-align: left; }
-th:first-child { position: sticky; left: 0; background: #fff; }
-td.best { font-weight: 700; }
-img { display: block; height: auto; }
-img.png { width: calc(var(--pixels) * .75px); max-width: none; }
-@media (max-width: 40rem) { thead th { white-space: nowrap; }
-                            img.png { width: calc(var(--pixels) * .6px); } }
-img.svg { width: 100%; max-width: 40rem; }
-ul { padding-left: 1.2rem; }
-li { overflow-wrap: anywhere; }
-""".strip()
+STYLE = Path(__file__).with_name("page.css")
 
 WITHDRAWN = ("DukeMTMC-reID and what derives from it was withdrawn by its authors; metrics on it stand here for "
              "comparison with published ones only. The rendered sets are the privacy-free default.")
@@ -47,7 +22,7 @@ def page(*, title: str, introduction: str, sections: Sequence[tuple[str, str, st
 
     return (f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
             f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{escape(title)}</title>\n'
-            f"<style>\n{STYLE}\n</style>\n</head>\n<body>\n<h1>{escape(title)}</h1>\n{paragraph(introduction)}\n"
+            f"<style>\n{STYLE.read_text(encoding='utf-8')}</style>\n</head>\n<body>\n<h1>{escape(title)}</h1>\n{paragraph(introduction)}\n"
             f"<nav>{links}</nav>\n{body}\n</body>\n</html>\n")
 
 

@@ -7,7 +7,6 @@ network is models/NAME.py's class Name: its constructor takes the settings of it
 
 import dataclasses
 import functools
-import hashlib
 import importlib
 import inspect
 import os
@@ -25,13 +24,12 @@ from models.classifiers import classifier_names
 from models.transformer_backbone import Tokens
 from pipeline.base.errors import InputError
 from pipeline.base.files import file_sha256
-from pipeline.base.images import read_bytes, read_image
+from pipeline.base.images import read_image
 from pipeline.base.progress import progress
 from pipeline.base.seeds import torch_seed
 from pipeline.caches.cache import Cache
 from pipeline.config.schema import MatchParams, RunParams, without_neutral
-from pipeline.datasets.index import read_index
-from pipeline.loading.dataset import Crop, images_sha256, training_rows
+from pipeline.loading.dataset import Crop, images_sha256
 from pipeline.loading.sgam_crop import Visible, automatic_crop, frame_medians, training_medians
 from pipeline.training.checkpoints import load_weights, misfit, read_weights
 
@@ -55,8 +53,6 @@ class Start:
     key: str
     run: RunParams
     weights: str
-    index: str  # of the data set that it was trained on
-    raw: str
 
 
 def new_run(run: RunParams, *, key: str, match: MatchParams, frame: pd.DataFrame, index: Path, raw: str | os.PathLike,
@@ -79,7 +75,6 @@ def new_run(run: RunParams, *, key: str, match: MatchParams, frame: pd.DataFrame
         provenance["checkpoint"] = {"file": run.init, "sha256": file_sha256(run.init), **account.as_dict()}
     if start is not None:
         provenance["start"] = take_weights(network, start, key=key, cameras=provenance.get("cameras"))
-        provenance["seen"] = seen_by_ancestors(start)
 
     if run.image_steps > 0:
         check_cache(cache, run, name=f"runs.{key}.cache", features=None)
@@ -111,41 +106,6 @@ def take_weights(network: Any, start: Start, *, key: str, cameras: list[int] | N
                          "both the same backbone and model, or start from another run")
     network.load_state_dict(theirs, strict=False)
     return {"run": start.key, "sha256": file_sha256(start.weights)}
-
-
-def seen_by_ancestors(start: Start) -> dict[str, Any]:
-    """Which images a run has seen before its own training: of each run that it comes from by key, the data set and the
-    images' SHA-256, their first 16 digits. People are known again by them, whatever a data set calls them."""
-    _, made = read_weights(start.weights)
-    seen: dict[str, Any] = dict(made.get("seen", {}))
-    if start.run.image_steps > 0:
-        frame = training_rows(read_index(start.index), max_ids=start.run.max_ids)
-        seen[start.key] = {"train_on": start.run.train_on, "images": sorted(set(_digests(frame, start.raw)))}
-    return seen
-
-
-def check_unseen(provenance: dict[str, Any], frame: pd.DataFrame, raw: str | os.PathLike, *, run: str, dataset: str
-                 ) -> None:
-    """InputError, naming both, if a run that this one comes from was trained on a person of the query or gallery.
-
-    frame: the query's and gallery's images. A person is found by an image that both have, byte for byte; one who is
-    there in other images alone is not.
-    """
-    if not provenance.get("seen"):
-        return
-    digests = _digests(frame, raw)
-    for ancestor, seen in provenance["seen"].items():
-        there = frame[pd.Series(digests, index=frame.index).isin(seen["images"])]
-        if len(there):
-            people = there["pid"].nunique()
-            raise InputError(f"run {run!r} comes from {ancestor!r}, which was trained on {seen['train_on']!r}, and "
-                             f"that has {people} of the people whom {dataset!r} asks for (such as image "
-                             f"{there['image'].iloc[0]!r}); start from a run that has not seen them, or evaluate on "
-                             "another data set")
-
-
-def _digests(frame: pd.DataFrame, raw: str | os.PathLike) -> list[str]:
-    return [hashlib.sha256(read_bytes(Path(raw) / path)).hexdigest()[:16] for path in frame["path"]]
 
 
 def shared_tensors(network: Any, tensors: dict[str, torch.Tensor], *, key: str) -> dict[str, torch.Tensor]:

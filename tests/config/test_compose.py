@@ -206,6 +206,29 @@ datasets: {here: {layout: market, raw: data/raw/here, hold_out: 9}, whole: {layo
                                                   "whole": {"layout": "market"}}
 
 
+def test_a_list_of_pictures_to_leave_out_belongs_to_its_data_set(project):
+    """Whatever is scored there leaves them out, in an experiment that stands on it too; other results are as before."""
+    Path("profiles/mine.yaml").write_text("""
+include: [small]
+on: [default]
+datasets: {here: {layout: market, raw: data/raw/here, ignore: data/raw/here.ignore.csv}}
+runs: {a: {of: baseline, eval_on: [here, synth-partial]}, b: {of: baseline, eval_on: [synth-partial]}}
+""")
+    Path("profiles/more.yaml").write_text("include: [small]\non: [mine]\nruns: {c: {of: baseline, eval_on: [here]}}\n")
+    plan = compose("mine").plan["plan"]
+    assert plan["ignore"] == {"here": {"index": "data/index/here.csv", "list": "data/raw/here.ignore.csv"}}
+    assert {name: entry["listed"] for name, entry in plan["evaluate_listed"].items()} == {"a": ["here"]}
+    assert list(plan["evaluate"]) == ["b"]
+    assert plan["link"]["here-ignored"] == {"path": "data/raw/here.ignore.csv"}
+    more = compose("more").plan["plan"]
+    assert more["ignore"] == {} and more["evaluate_listed"]["c"]["listed"] == ["here"]
+
+    Path("profiles/mine.yaml").write_text("include: [small]\ndatasets: {few: {layout: cuhk01, raw: data/raw/few, "
+                                          "trials: 2, ignore: few.csv}}\n")
+    with pytest.raises(InputError, match="datasets.few.ignore: the data set is 2 trials, and a list is of one; take"):
+        compose("mine")
+
+
 def test_a_dropped_name_drops_nothing_of_another_kind(project):
     Path("profiles/mine.yaml").write_text("""
 include: [small]

@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import io
 import json
 import shutil
 from pathlib import Path
@@ -10,13 +11,17 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from safetensors.numpy import save_file
 
 from pipeline.base.errors import InputError
+from pipeline.base.files import file_sha256
 from pipeline.base.images import write_image
 from pipeline.config import paths
 from pipeline.config.loader import Experiment
 from pipeline.datasets.index import write_index
+from pipeline.reporting import html_page
+from pipeline.reporting.neighbours import Listed, Neighbours, write_neighbours
 from pipeline.reporting.results import read_parser_scores
 from stages import report as stage
 from tests.helpers.bare_params import bare_experiment
@@ -25,6 +30,8 @@ from tests.reporting.test_results import CHANGES, PARSER, PROVENANCE, read_page
 
 NAME, KEY, DATA = "toy", "rendered", "people"
 RUNS = {name: CHANGES[name] for name in ("histogram", "untrained", "baseline", "amethod")}
+SHOWN = {"baseline": (0, 1), "amethod": (0, 2, 3)}  # run -> the people whose queries it has right
+RANK1 = {"histogram": 0.0, "untrained": 10.0, "baseline": 50.0, "amethod": 75.0}
 FOLDER = paths.report(NAME, KEY)
 
 
@@ -43,26 +50,45 @@ def project(tmp_path, monkeypatch) -> Path:
         write_image(Path("raw", path), draw.integers(0, 256, (32, 16, 3)).astype(np.uint8))
     write_index(pd.DataFrame(rows, columns=["image", "path", "pid", "camid", "split"]), paths.index(DATA))
 
-    for name, arrays in (("parts.h5", {"labels": (32, 16), "entropy": (8, 4)}),
+    keys = sorted(row[0] for row in rows)
+    for name, arrays in (("parts.h5", {"native": (32, 16), "labels": (32, 16), "entropy": (8, 4)}),
                          ("dsap.h5", {"dsap": (24, 8, 8, 3), "valid": (24, 8, 8)})):
         paths.cache(DATA, name).parent.mkdir(parents=True, exist_ok=True)
         with h5py.File(paths.cache(DATA, name), "w") as file:
-            file.create_dataset("key", data=sorted(row[0] for row in rows), dtype=h5py.string_dtype("utf-8", 64))
+            file.attrs["maker"] = json.dumps({"parser": "toy", "taxonomy": "densepose24", "exact": True})
+            file.attrs["format"] = 2
+            file.create_dataset("key", data=keys, dtype=h5py.string_dtype("utf-8", 64))
+            file.create_dataset("status", data=["parsed"] * 15, dtype=h5py.string_dtype("utf-8", 64))
+            file.create_dataset("image_sha256", data=[file_sha256(Path("raw", key)).encode() for key in keys])
             for array, shape in arrays.items():
                 file[array] = draw.integers(0, 2 if array == "valid" else 8, (15, *shape)).astype(np.uint8)
 
     for number, (name, changes) in enumerate(RUNS.items()):
-        entry = {"rank1": 10.0 * number, "mAP": 40.0 - number, "mINP": 1.25, "details": [
+        entry = {"rank1": RANK1[name], "mAP": 40.0 - number, "mINP": 1.25, "details": [
             {"rank5": 50.5, "rank10": 60.0, "queries": 4, "skipped": 1, "gallery": 5}]}
         write_result(paths.metrics(NAME, name), {DATA: entry}, PROVENANCE | changes)
         write(paths.curve(NAME, name), "run,dataset,rank,cmc\n" + "".join(
             f"{name},{DATA},{rank},{min(1, 0.1 * number + 0.05 * rank):.4f}\n" for rank in range(1, 51)))
-        write(paths.ranks(NAME, name), "dataset,query,position,gallery,distance,match\n" + "".join(
-            f"{DATA},query/{person:04d}_c1s1_000000_00.jpg,{place},gallery/{other:04d}_c2s1_000001_00.jpg,0.5,"
-            f"{int(person == other)}\n" for person in range(5)
-            for place, other in enumerate([(person + number) % 5, (person + number + 1) % 5], 1)))
+    for name in SHOWN:
+        write_lists(name)
     write(paths.parser_scores("lraspp"), json.dumps({"mIoU": PARSER["miou8"], "details": [PARSER]}))
     return tmp_path
+
+
+def write_lists(name: str, *, people: tuple[int, ...] = (0, 1, 2, 3, 4), **changes) -> None:
+    """A run's neighbours: of two gallery images, its queries' people of SHOWN first, the last person not scored."""
+    lists = []
+    for person in people:
+        others = [person, (person + 1) % 5] if person in SHOWN[name] else [(person + 1) % 5, person]
+        lists.append(Listed(
+            query=f"query/{person:04d}_c1s1_000000_00.jpg", hidden=None, first=0 if person == 4 else
+            1 + others.index(person), visibility=[1.0, 0.5], place=[1, 2], distance=[0.25, 0.5],
+            gallery=[f"gallery/{other:04d}_c2s1_000001_00.jpg" for other in others],
+            match=[other == person for other in others], visible=[[1.0, 1.0], [1.0, 0.0]],
+            parts=[[0.25, 0.25], [0.5, 1.0]]))
+    fields = {"result": name, "dataset": DATA, "model": name, "distance": "cosine", "reduction": "mean",
+              "sizes": [8, 8], "lists": lists}
+    write_neighbours(paths.neighbours(NAME, KEY, name), Neighbours(**{**fields, **changes}))
 
 
 def write(path: Path, text: str) -> None:
@@ -74,8 +100,9 @@ def toy(*more: str, datasets: tuple[str, ...] = (DATA,)) -> Experiment:
     """The experiment of the four results and `more` of them; the first data set's people are rendered."""
     evaluate = {name: {"features": f"data/features/{name}", "datasets": datasets, "rendered": [DATA]}
                 for name in (*RUNS, *more)}
-    report = {"title": "A <toy> & more", "scores": paths.parser_scores("lraspp").as_posix(), "parsed_on": "parsing",
-              "cache": DATA, "dataset": DATA, "index": paths.index(DATA).as_posix(), "raw": "raw"}
+    report = {"title": "A <toy> & more", "shows": [*SHOWN], "scores": paths.parser_scores("lraspp").as_posix(),
+              "parsed_on": "parsing", "cache": DATA, "dataset": DATA, "index": paths.index(DATA).as_posix(),
+              "raw": "raw"}
     return bare_experiment(NAME, plan={"evaluate": evaluate, "report": {KEY: report}})
 
 
@@ -102,7 +129,7 @@ def test_the_page_holds_everything_and_loads_nothing(project):
     assert len(inside) == len(seen.loads) - len(anchors)
     assert inside == {path.read_bytes() for path in (FOLDER / "pictures").iterdir()}
     assert {path.name for path in (FOLDER / "pictures").iterdir()} == {
-        "parse.png", "dsap-2.png", "dsap-4.png", "cmc-people.svg", "ranks-baseline.png", "ranks-amethod.png"}
+        "parse.png", "dsap-2.png", "dsap-4.png", "cmc-people.svg"}
     assert "A <toy> & more" in seen.text
     for said in ("4 queries scored, 1 skipped, against 5 gallery images", "5 images of 5 people", "rendered people",
                  "Market-1501's camera rule", "no flip at test time; parser: none;",
@@ -133,16 +160,14 @@ def test_the_table_is_the_same_on_the_page_in_markdown_and_in_csv(project):
 
 def test_variants_and_other_seeds_stand_below_the_methods(project):
     shutil.copytree(paths.metrics(NAME, "amethod"), paths.metrics(NAME, "amethod-seed1"))
-    for path in (paths.curve, paths.ranks):
-        text = path(NAME, "amethod").read_text()
-        path(NAME, "amethod-seed1").write_text(text.replace("amethod", "amethod-seed1"))
+    text = paths.curve(NAME, "amethod").read_text()
+    paths.curve(NAME, "amethod-seed1").write_text(text.replace("amethod", "amethod-seed1"))
     stage.run(toy("amethod-seed1"), KEY)
     methods, further = (list(csv.reader((FOLDER / f"tables/people{name}.csv").read_text().splitlines()))
                         for name in ("", "-further"))
     assert [row[0] for row in methods[1:]] == ["histogram", "untrained", "baseline", "amethod"]
     assert [row[0] for row in further[1:]] == ["amethod-seed1"] and further[1][1:] == methods[4][1:]
-    curves = (FOLDER / "pictures/cmc-people.svg").read_text()
-    assert "amethod-seed1" not in curves and not (FOLDER / "pictures/ranks-amethod-seed1.png").exists()
+    assert "amethod-seed1" not in (FOLDER / "pictures/cmc-people.svg").read_text()
     assert read_page((FOLDER / "index.html").read_text()).tables[:2] == [methods, further]
 
 
@@ -152,7 +177,7 @@ def test_the_same_results_give_the_same_bytes(project):
     stage.run(toy(), KEY)
     before = files()
     stage.run(toy(), KEY)
-    assert files() == before and len(before) == 11
+    assert files() == before and len(before) == 9
 
 
 def test_results_of_other_experiments_are_not_shown(project):
@@ -171,13 +196,7 @@ def test_wrong_results_are_named(project):
 
     stage.run(toy(), KEY)
     before = (FOLDER / "index.html").read_bytes()
-    ranks = paths.ranks(NAME, "baseline")
-    ranks.write_text(ranks.read_text().replace("gallery/0003", "gallery/0999"))
-    stops("baseline.csv': 'gallery/0999_c2s1_000001_00.jpg' is not in the index of 'people'")
-    ranks.write_text("dataset,query,position\n")
-    stops("baseline.csv': lacks the column 'gallery'")
     paths.curve(NAME, "amethod").unlink()
-    ranks.write_text(paths.ranks(NAME, "amethod").read_text())
     stops("amethod.csv': cannot be read as CSV")
     write(paths.metrics(NAME, "other") / "people.json", json.dumps({"loss": 0.5}))
     stops("other/people.json': is no result of `evaluate`", toy("other"))
@@ -187,6 +206,96 @@ def test_wrong_results_are_named(project):
     stops("histogram': has no metrics; make them with `dvc repro evaluate@histogram`")
     stops("holds? no|no result is named", bare_experiment(NAME, plan={"report": toy().plan.report}))
     assert (FOLDER / "index.html").read_bytes() == before, "the last good report stays"
+
+
+def test_lists_of_other_features_queries_or_pictures_are_named(project):
+    def stops(message: str) -> None:
+        with pytest.raises(InputError, match=message):
+            stage.run(toy(), KEY)
+
+    stage.run(toy(), KEY)
+    before = (FOLDER / "index.html").read_bytes()
+    path = paths.neighbours(NAME, KEY, "amethod")
+    write_lists("amethod", people=(0, 1, 2, 4))
+    stops("rank-1 of 66.67, and the metrics of 'amethod' on 'people' one of 75.00: they are of other features; run "
+          "`dvc repro evaluate@amethod neighbours@rendered-amethod`")
+    write_lists("amethod", people=(0, 1, 2, 3))
+    stops("'amethod' on 'people' are of 4 queries and those of 'baseline' of 5, 'query/0004_c1s1_000000_00.jpg' is not "
+          "in both")
+    write_lists("amethod", dataset="others")
+    stops("amethod.json': is of 'amethod' on 'others', not of 'amethod' on 'people'; run "
+          "`dvc repro neighbours@rendered-amethod`")
+    write_lists("amethod", sizes=[8, 8, 8])
+    stops("amethod.json': the list of 'query/0000_c1s1_000000_00.jpg' does not have 3 parts")
+    write(path, "{}")
+    stops("amethod.json': holds no neighbours of queries .'lists'.; run `dvc repro neighbours@rendered-amethod`")
+    path.unlink()
+    stops("amethod.json': is not there; run `dvc repro neighbours@rendered-amethod`")
+    write_lists("amethod")
+    text = path.read_text()
+    path.write_text(text.replace("gallery/0003", "gallery/0999"))
+    stops("people.csv': has no image 'gallery/0999_c2s1_000001_00.jpg', of which 1 of the 11")
+    path.write_text(text)
+
+    image = Path("raw/gallery/0003_c2s1_000001_00.jpg")
+    moved = image.rename("elsewhere.jpg")
+    stops("'raw': 1 of the 15 images of 'data/index/people.csv' are not there .'gallery/0003_c2s1_000001_00.jpg' "
+          "first.; put them back")
+    shutil.copy("raw/gallery/0002_c2s1_000001_00.jpg", image)
+    stops("0003_c2s1_000001_00.jpg': is not the image that 'data/cache/people/parts.h5' was made from")
+    moved.rename(image)
+    assert (FOLDER / "index.html").read_bytes() == before, "the last good report stays"
+    stage.run(toy(), KEY)
+    assert (FOLDER / "index.html").read_bytes() == before
+
+
+def test_what_does_not_fit_is_left_out_and_said(project, monkeypatch):
+    stage.run(toy(), KEY)
+    whole = content_of((FOLDER / "index.html").read_text())
+    assert len(whole["queries"]) == 4, "the query that is not scored is left out"
+    size = len((FOLDER / "index.html").read_bytes())
+
+    room = 0.4 * len(json.dumps(whole))  # for pictures and lists
+    monkeypatch.setattr(stage, "RESERVE", 0)
+    monkeypatch.setattr(stage, "LIMIT", int(size - len(json.dumps(whole)) - viewer_code() + room))
+    stage.run(toy(), KEY)
+    text = (FOLDER / "index.html").read_text()
+    part = content_of(text)
+    assert len(json.dumps(part["images"])) <= room
+    assert 0 < len(part["queries"]) < 4
+    assert f"The other {4 - len(part['queries'])} are left out" in text and "left out so that" not in str(whole)
+    shown = {whole["images"][query["image"]]["name"]: query for query in whole["queries"]}
+    for query in part["queries"]:
+        same = shown[part["images"][query["image"]]["name"]]
+        assert [one["parts"] for one in query["lists"]] == [one["parts"] for one in same["lists"]]
+
+
+def viewer_code() -> int:
+    """Bytes of the script and the style."""
+    return sum(Path(html_page.__file__).with_name(name).stat().st_size for name in ("page.js", "page.css"))
+
+
+def content_of(page: str) -> dict:
+    """What the viewer shows."""
+    return json.loads(page.split('<script type="application/json" id="data">')[1].split("</script>")[0])
+
+
+def test_the_viewer_holds_what_the_lists_and_caches_hold(project):
+    stage.run(toy(), KEY)
+    content = content_of((FOLDER / "index.html").read_text())
+    assert [run["name"] for run in content["runs"]] == ["baseline", "amethod"]
+    with h5py.File(paths.cache(DATA, "parts.h5")) as file:
+        keys, labels = [key.decode() for key in file["key"]], file["labels"][:]
+    for query in content["queries"]:
+        person = content["images"][query["image"]]["pid"]
+        assert [one["first"] == 1 for one in query["lists"]] == [person in people for people in SHOWN.values()]
+        for one in query["lists"]:
+            assert [content["images"][place]["pid"] == person for place in one["gallery"]] == [*map(bool, one["match"])]
+    for image in content["images"]:
+        key = next(key for key in keys if key.endswith(image["name"]))
+        mask = Image.open(io.BytesIO(base64.b64decode(image["mask"])))
+        assert np.array_equal(np.asarray(mask), labels[keys.index(key)])
+    assert all(len(kind["items"]) <= stage.MOST for kind in content["crops"]) and content["crops"]
 
 
 @pytest.mark.parametrize("name", ["dukemtmc", "hidden"])

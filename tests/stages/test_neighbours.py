@@ -1,0 +1,91 @@
+"""The stage neighbours: lists and part distances against loops over the features."""
+
+import numpy as np
+import pytest
+
+from pipeline.base.errors import InputError
+from pipeline.config import paths
+from pipeline.reporting.neighbours import read_neighbours
+from pipeline.retrieval.features import read_features
+from stages import neighbours as stage
+from tests.helpers.bare_params import bare_experiment
+from tests.helpers.features_file import MAKER, write_features
+
+FILE = "data/features/toy-net/toy.h5"
+
+
+def toy(**changes: str):
+    entry = {"report": "page", "result": "toy-net", "dataset": "toy", "features": FILE, **changes}
+    return bare_experiment("toy", plan={"neighbours": {"page-toy-net": entry}})
+
+
+def part_distance(one: np.ndarray, two: np.ndarray, distance: str) -> float:
+    if distance == "euclidean":
+        return float(np.sqrt(((one - two) ** 2).sum()))
+    return 1 - float(one @ two) / (float(np.sqrt(one @ one)) * float(np.sqrt(two @ two)))
+
+
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_lists_are_those_of_a_loop_over_the_features(tmp_path, monkeypatch, distance, reduction):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(stage, "TOP", 3)
+    draw = np.random.default_rng(1)
+    seen = draw.choice([0.0, 0.25, 1.0], (24, 2))
+    seen[:, 0] = 1
+    path = write_features(tmp_path / FILE, maker={**MAKER, "distance": distance, "reduction": reduction},
+                          visibility=seen.astype(np.float32), occlusion=np.linspace(0, 1, 24, dtype=np.float32),
+                          features=draw.standard_normal((24, 16)).astype(np.float32))
+    held = read_features(path)
+    stage.run(toy(), "page-toy-net")
+    found = read_neighbours(paths.neighbours("toy", "page", "toy-net"), result="toy-net", dataset="toy", remedy="")
+    assert [listed.query for listed in found.lists] == sorted(held.query_key.tolist())
+
+    far = 0
+    for listed in found.lists:
+        query = held.query_key.tolist().index(listed.query)
+        rows = []
+        for row in range(len(held.gallery)):
+            if held.gallery.pid[row] == held.query.pid[query] and held.gallery.camid[row] == held.query.camid[query]:
+                continue
+            cuts = [(0, 8), (8, 16)]
+            parts = [part_distance(held.query.features[query, a:b].astype(float),
+                                   held.gallery.features[row, a:b].astype(float), distance) for a, b in cuts]
+            w = [float(held.query.visibility[query, p] * held.gallery.visibility[row, p]) for p in range(2)]
+            total = sum(x * y for x, y in zip(w, parts, strict=True)) / (sum(w) if reduction == "mean" else 1)
+            rows.append((total, row, parts))
+        rows.sort(key=lambda one: one[0])
+        right = [held.gallery.pid[row] == held.query.pid[query] for _, row, _ in rows]
+        first = right.index(True) + 1
+        shown = rows[:3] if first <= 3 else [*rows[:3], rows[first - 1]]
+        far += first > 3
+
+        assert listed.first == first and listed.hidden == pytest.approx(float(held.query.occlusion[query]), rel=1e-3)
+        assert listed.gallery == [held.gallery_key[row] for _, row, _ in shown]
+        assert listed.place == ([1, 2, 3] if first <= 3 else [1, 2, 3, first])
+        assert listed.match == [held.gallery.pid[row] == held.query.pid[query] for _, row, _ in shown]
+        assert listed.distance == pytest.approx([total for total, *_ in shown], rel=1e-3)
+        assert np.allclose(listed.parts, [parts for *_, parts in shown], rtol=1e-3, atol=1e-6)
+        assert np.allclose(listed.visibility, held.query.visibility[query])
+        assert np.allclose(listed.visible, [held.gallery.visibility[row] for _, row, _ in shown])
+    assert far, "the draw holds queries whose first match stands beyond the first three"
+
+
+def test_features_that_are_gone_or_another_s_are_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="toy.h5': no such features file; make it with `dvc repro`"):
+        stage.run(toy(), "page-toy-net")
+    write_features(tmp_path / FILE)
+    with pytest.raises(InputError, match="was made for dataset 'toy', not 'other'; delete it and run `dvc repro`"):
+        stage.run(toy(dataset="other"), "page-toy-net")
+    assert not paths.NEIGHBOURS.exists() or not list(paths.NEIGHBOURS.rglob("*.json"))
+
+
+def test_the_same_features_give_the_same_bytes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_features(tmp_path / FILE)
+    written = []
+    for _ in range(2):
+        stage.run(toy(), "page-toy-net")
+        written.append(paths.neighbours("toy", "page", "toy-net").read_bytes())
+    assert written[0] == written[1]
