@@ -128,7 +128,7 @@ def _links(network: nn.Module, architecture: str) -> list[_Link]:
     except Exception as error:  # image sizes and kinds of input differ; its own words say how
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"backbone {architecture!r}: gives no maps of an image of {PROBE[0]} x {PROBE[1]} pixels "
-                         f"({reason}); take a convolutional network") from error
+                         f"({reason}); take a convolutional network, a ViT or a Swin") from error
     finally:
         network.train(training)
         for hook in hooks:

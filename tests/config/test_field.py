@@ -30,12 +30,13 @@ def test_every_method_on_every_backbone_and_training_set_is_planned(command):
 
     folder = Path("experiments/paper-field")
     runs, plan = load_params(folder / "params.yaml").runs, load_plan(folder / "plan.yaml", "paper-field")
-    wanted = {f"{method}-{backbone}-{trained}" for method in METHODS for backbone in BACKBONES for trained in TRAINED}
-    with_cameras = {f"strong-vit-personvit-sie-{trained}" for trained in TRAINED}
+    wanted = {f"field-{method}-{backbone}-{trained}"
+              for method in METHODS for backbone in BACKBONES for trained in TRAINED}
+    with_cameras = {f"field-strong-vit-personvit-sie-{trained}" for trained in TRAINED}
     assert runs.keys() == wanted | with_cameras == plan.evaluate.keys()
 
     for key in wanted:
-        method, rest = key.split("-", 1)
+        _, method, rest = key.split("-", 2)
         backbone = next(name for name in BACKBONES if rest.startswith(f"{name}-"))
         run, trained = runs[key], rest.removeprefix(f"{backbone}-")
         assert run.model.name == METHODS[method][0] and run.backbone.startswith(BACKBONES[backbone])
@@ -43,8 +44,8 @@ def test_every_method_on_every_backbone_and_training_set_is_planned(command):
         assert list(plan.evaluate[key].datasets) == TRAINED[trained]
         assert run.init == "imagenet" if backbone == "resnet50" else run.init.startswith("data/raw/weights/")
     assert {(runs[key].camera, runs[key].stride) for key in with_cameras} == {("embed", 12)}
-    assert all(run.optimizer.warmup > 0 for key, run in runs.items() if not key.startswith("sgam-resnet50"))
-    assert {run.model.neck for key, run in runs.items() if key.startswith("strong")} == {"bn"}
+    assert all(run.optimizer.warmup > 0 for key, run in runs.items() if not key.startswith("field-sgam-resnet50"))
+    assert {run.model.neck for key, run in runs.items() if key.startswith("field-strong")} == {"bn"}
 
     assert plan.train.keys() == {key for key in wanted if "resnet50" in key}
     assert {key: entry.file for key, entry in plan.train_file.items()} == {

@@ -7,6 +7,7 @@ from models.backbone import Backbone, last_stage, parameter_groups
 from models.torchvision_import import import_torchvision
 from models.transformer_backbone import CameraVectors, Swin, Tokens, Vit, resized
 from tests.helpers.networks import network
+from tests.helpers.overfit import learn, people
 
 import_torchvision()
 timm = pytest.importorskip("timm")
@@ -207,3 +208,16 @@ def test_a_convnext_is_cut_as_convolutional_networks_are():
     assert [tuple(m.shape[2:]) for m in Backbone(architecture="convnext_atto", init="none")(noise())] == [
         (16, 8), (8, 4), (4, 2), (4, 2)]
     assert last_stage("convnext_atto") is not None
+
+
+@pytest.mark.parametrize("kind", ["vit", "swin"])
+def test_a_small_transformer_learns_a_batch_by_heart(kind, small_backbones):
+    """Eight people of four images each: the strong baseline ends with each image nearest to its own person's."""
+    pool = "token" if kind == "vit" else "mean"
+    made, batch = network("baseline", backbone=small_backbones(kind), pool=pool, neck="bn"), people()
+    _, last = learn(made, batch, steps=40, lr=3e-3)
+    assert last["accuracy"] == 1
+    with torch.no_grad():
+        features = made.eval().embed(batch)[0]
+    near = (features @ features.T).fill_diagonal_(-2).argmax(1)
+    assert (batch["pid"][near] == batch["pid"]).float().mean() > 0.9
