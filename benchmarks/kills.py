@@ -50,7 +50,7 @@ render:
   synth-holistic: null
   synth-partial: null
 datasets: {synth-holistic: null, synth-partial: null}
-parsers: {lraspp: {image_steps: 960}}
+parsers: {lraspp: {init: none, image_steps: 960}}
 caches: {synth-holistic: null, synth-partial: null}
 warps: {synth-holistic: null, synth-partial: null}
 recipes:

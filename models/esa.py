@@ -120,7 +120,7 @@ class Esa(nn.Module):
 
         In float32 at least: with bfloat16's three digits, distances of unit vectors would lose their order.
         """
-        t = self.backbone(batch["image"])[-1]  # (B, 3, H, W) -> (B, C, h, w)
+        t = self.backbone(batch["image"], batch.get("camid"))[-1]  # (B, 3, H, W) -> (B, C, h, w)
         f = self.reduce(t)  # (B, C, h, w) -> (B, c, h, w)
         f = f.to(torch.promote_types(f.dtype, torch.float32))
 

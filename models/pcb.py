@@ -65,15 +65,15 @@ class Pcb(nn.Module):
         rows = zip(cuts, cuts[1:], strict=False)
         return torch.stack([t[:, :, top:bottom].mean((2, 3)) for top, bottom in rows], 1)
 
-    def features(self, image: Tensor) -> Tensor:
-        """image (B, 3, H, W) -> h (B, P, D). The shared BN sees all stripes of all images at once."""
-        g = self.pooled(self.backbone(image)[-1])  # (B, 3, H, W) -> (B, C, h, w) -> (B, P, C)
+    def features(self, image: Tensor, camera: Tensor | None = None) -> Tensor:
+        """image (B, 3, H, W), camera (B,) -> h (B, P, D). The shared BN sees all stripes of all images at once."""
+        g = self.pooled(self.backbone(image, camera)[-1])  # (B, 3, H, W) -> (B, C, h, w) -> (B, P, C)
         reduced = self.reduce(g).flatten(0, 1)  # (B, P, C) -> (B P, D)
         return F.relu(self.norm(reduced)).unflatten(0, g.shape[:2])  # (B P, D) -> (B, P, D)
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """image, pid -> the sum of the stripes' identity losses, named terms; accuracy is the stripes' mean."""
-        h, pid = self.features(batch["image"]), batch["pid"]  # (B, 3, H, W) -> (B, P, D)
+        h, pid = self.features(batch["image"], batch.get("camid")), batch["pid"]  # (B, 3, H, W) -> (B, P, D)
         logits = [classify(h[:, p]) for p, classify in enumerate(self.classifiers)]  # P of (B, J)
 
         loss = torch.stack([F.cross_entropy(y, pid) for y in logits]).sum()
@@ -81,6 +81,6 @@ class Pcb(nn.Module):
 
     def embed(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """image (B, 3, H, W) -> the stripes' vectors (B, P D) at length 1, visibility (B, 1), always 1."""
-        h = self.features(batch["image"])  # (B, 3, H, W) -> (B, P, D)
+        h = self.features(batch["image"], batch.get("camid"))  # (B, 3, H, W) -> (B, P, D)
         h = F.normalize(h.flatten(1), dim=1).float()  # (B, P, D) -> (B, P D)
         return h, h.new_ones(len(h), 1)

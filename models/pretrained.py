@@ -3,6 +3,7 @@
 Nothing in such a file is executed, and a package that ships one is not imported.
 """
 
+import argparse
 import os
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
@@ -15,6 +16,9 @@ from torch import Tensor
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in [0, 1]; every network's input is normalised with these
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+WRAPPERS = ("teacher", "state_dict", "model", "target_encoder", "module")  # under which trainings save a network
 
 
 @dataclass(frozen=True)
@@ -88,21 +92,30 @@ def package_state(architecture: str, expected: dict[str, Tensor]) -> dict[str, T
 
 
 def read_state(path: str | os.PathLike) -> dict[str, Tensor]:
-    """A state dict from a .safetensors file or one that torch.save wrote; nothing in it is executed."""
+    """A state dict from a .safetensors file or one that torch.save wrote; nothing in it is executed.
+
+    Where a training was saved whole, its network's tensors: of a teacher and a student the teacher's.
+    """
     try:
         if Path(path).suffix == ".safetensors":
             return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace]):  # DINO saves its arguments beside
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ValueError(f"{path}: no such weight file; init is none, imagenet, package, run:KEY or the path of a file"
                          ) from error
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path}: cannot be read as weights ({error}); fetch the file again") from error
     except Exception as error:  # torch.load raises pickle, zip, EOF and runtime errors by the kind of damage
+        if "TorchScript" in str(error):  # OpenAI's CLIP
+            raise ValueError(f"{path}: is a TorchScript archive, which is a program; save its tensors where you trust "
+                             "it: torch.save(torch.jit.load(path).state_dict(), other)") from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path}: is not a plain state dict of tensors ({reason}); save it with "
                          "safetensors or torch.save(model.state_dict(), path)") from error
 
+    while isinstance(state, dict) and (inner := [name for name in WRAPPERS if isinstance(state.get(name), dict)]):
+        state = state[inner[0]]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{path}: holds a {type(state).__name__}, expected a plain state dict of tensors; "
                          "save it with torch.save(model.state_dict(), path)")

@@ -160,7 +160,8 @@ class Sgam(nn.Module):
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """image, pid, and with parts probs4, which moved with the image -> total loss, named terms."""
         self._check_medians()
-        t, pid = self.backbone(batch["image"])[-1], batch["pid"]  # (B, 3, H, W) -> (B, C, h, w)
+        t = self.backbone(batch["image"], batch.get("camid"))[-1]  # (B, 3, H, W) -> (B, C, h, w)
+        pid = batch["pid"]
         f = self.features(t, batch["probs4"][:, 1:] if self.use_parts else None)  # -> (B, 1 + R, D)
         logits = torch.stack([classify(f[:, i]) for i, classify in enumerate(self.classifiers)], 1)  # (B, 1 + R, J)
 
@@ -180,12 +181,12 @@ class Sgam(nn.Module):
         is divided by the image's pixels: the same factor in every weight of a pair, so Eq. (4) stays as printed.
         """
         if not self.use_parts or self.match == "global":
-            t = self.backbone(batch["image"])[-1]  # (B, 3, H, W) -> (B, C, h, w)
+            t = self.backbone(batch["image"], batch.get("camid"))[-1]  # (B, 3, H, W) -> (B, C, h, w)
             f = self.features(t, None)[:, 0].float()  # (B, C, h, w) -> (B, D)
             return f, f.new_ones(len(f), 1)
 
         self._check_medians()
-        t = self.backbone(batch["image"])[-1]  # (B, 3, H, W) -> (B, C, h, w)
+        t = self.backbone(batch["image"], batch.get("camid"))[-1]  # (B, 3, H, W) -> (B, C, h, w)
         f = self.features(t, batch["probs4"][:, 1:])  # -> (B, 1 + R, D)
         v = self._visibility_of_features(batch)  # (B, 1 + R)
         if self.match == "local":

@@ -256,6 +256,10 @@ class Sgsfa(nn.Module):
         super().__init__()
         check_choices("SGSFA", CHOICES, features=match, distance=distance, reduction=reduction, head_top=head_top,
                       classified=classified, triplet=triplet, regions=regions)
+        if whole_attention and not backbone.staged:
+            raise ValueError("SGSFA's whole-body attention stands between the first stage and the second, and backbone "
+                             f"{backbone.architecture!r} gives its maps at once; set whole_attention to false, or take "
+                             "a Swin or a convolutional network")
         if not 0 <= trade_off <= 1:
             raise ValueError(f"trade_off is {trade_off}; lambda of Eq. 11 lies between 0 and 1")
         self.match, self.distance, self.reduction, self.head_top = match, distance, reduction, head_top
@@ -293,26 +297,28 @@ class Sgsfa(nn.Module):
         self.medians.copy_(median_areas(*(torch.cat(column) for column in zip(*areas, strict=True))))
         return {}
 
-    def body(self, image: Tensor) -> tuple[Tensor | None, Tensor]:
-        """image (B, 3, H, W) -> logits of the whole body's mask (B, 1, H/4, W/4), and the last map (B, C, R, w)."""
-        logits = None
-        first, *later = self.backbone.each_stage()
+    def body(self, image: Tensor, camera: Tensor | None = None) -> tuple[Tensor | None, Tensor]:
+        """image (B, 3, H, W), camera (B,) -> logits of the whole body's mask (B, 1, H/4, W/4), None without it, and the
+        last map (B, C, R, w)."""
+        if self.whole is None:
+            return None, self.backbone(image, camera)[-1]  # (B, 3, H, W) -> (B, C, R, w)
+
+        first, *later = self.backbone.each_stage(camera)
         x = first(image)  # (B, 3, H, W) -> (B, C1, H/4, W/4)
-        if self.whole is not None:
-            logits, channels = self.whole(x)  # (B, 1, H/4, W/4), (B, 1, C1)
-            x = x * logits.sigmoid() * channels[:, 0, :, None, None]  # 3.1, f' = f M'
+        logits, channels = self.whole(x)  # (B, 1, H/4, W/4), (B, 1, C1)
+        x = x * logits.sigmoid() * channels[:, 0, :, None, None]  # 3.1, f' = f M'
 
         for stage in later:
             x = stage(x)  # -> (B, C, R, w)
         return logits, x
 
-    def see(self, image: Tensor, *, head_top: str) -> Seen:
-        """image (B, 3, H, W) -> vectors and visibilities.
+    def see(self, image: Tensor, camera: Tensor | None = None, *, head_top: str) -> Seen:
+        """image (B, 3, H, W), camera (B,) -> vectors and visibilities.
 
         Attended maps are never made: their mean is a product of x with the mask, times the channels; and a 1x1
         convolution before the mean is the same as after it.
         """
-        whole_logits, x = self.body(image)  # (B, 3, H, W) -> (B, 1, H/4, W/4), (B, C, R, w)
+        whole_logits, x = self.body(image, camera)  # (B, 3, H, W) -> (B, 1, H/4, W/4), (B, C, R, w)
         logits, channels = self.local(x)  # (B, C, R, w) -> (B, 4, R, w), (B, 4, C)
         masks = full(logits).sigmoid()
         m = masks.detach()
@@ -358,7 +364,7 @@ class Sgsfa(nn.Module):
         (B,) in [0, 1) -> total loss, named terms.
         """
         self._check_medians()
-        pid, seen = batch["pid"], self.see(batch["image"], head_top="first")
+        pid, seen = batch["pid"], self.see(batch["image"], batch.get("camid"), head_top="first")
         logits = full(self.heads.classify(seen.normed))  # (B, K, D) -> (B, K, J)
         taking_part, weights = self._classified(seen, batch)  # (B, K) twice
 
@@ -378,7 +384,7 @@ class Sgsfa(nn.Module):
         first, with v = 0 where it is not matched. Weights without medians (a network never trained) count every region
         as visible.
         """
-        seen = self.see(batch["image"], head_top=self.head_top)
+        seen = self.see(batch["image"], batch.get("camid"), head_top=self.head_top)
         vectors = torch.cat([seen.f[:, :self.first_classified], seen.normed], 1)[:, :COMPARED]  # (B, 8, D)
         vectors[:, SEMANTIC:] *= seen.inside[:, :3].any(2, keepdim=True)  # (B, 3, R) -> (B, 3, 1)
 

@@ -158,7 +158,7 @@ class Sorn(nn.Module):
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """image, pid, and with the semantic branch labels (B, H/4, W/4) of 8 parts -> total loss, named terms."""
-        _, layer2, layer3, t = self.backbone(batch["image"])  # (B, 3, H, W) -> ..., (B, C, h, w)
+        _, layer2, layer3, t = self.backbone(batch["image"], batch.get("camid"))  # -> ..., (B, C, h, w)
         pid, terms, weights = batch["pid"], {}, {}
 
         if self.use_local:
@@ -196,7 +196,7 @@ class Sorn(nn.Module):
         if not self.sizes:
             raise ValueError("this SORN was built to segment only; it has no feature to match")
 
-        _, layer2, layer3, t = self.backbone(batch["image"])  # (B, 3, H, W) -> ..., (B, C, h, w)
+        _, layer2, layer3, t = self.backbone(batch["image"], batch.get("camid"))  # -> ..., (B, C, h, w)
         features, visibility = [], []
         if self.use_global:
             features.append(F.normalize(self.global_feature(t), dim=1))  # Eq. (13), (B, C, h, w) -> (B, N c')
@@ -208,7 +208,7 @@ class Sorn(nn.Module):
 
     def maps(self, batch: dict[str, Tensor]) -> tuple[Tensor | None, Tensor | None]:
         """For figures: M (B, N, h, w) and E (B, 4h, 4w), each None where its branch is missing."""
-        _, layer2, layer3, t = self.backbone(batch["image"])
+        _, layer2, layer3, t = self.backbone(batch["image"], batch.get("camid"))
         m = normalised_maps(self.aggregation_maps(t)) if self.use_global else None
         return m, self._mask(layer2, layer3, t) if self.use_semantic else None
 

@@ -9,6 +9,7 @@ import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,24 +46,9 @@ class _Link:
 
 
 def timm_chain(architecture: str, *, pretrained: bool) -> Chain:
-    """timm's network of that name. pretrained: with the weights that timm publishes, a download.
-
-    ValueError in one sentence where timm is not installed or knows no such network, its weights cannot be fetched, and
-    where it is no chain whose maps have strides 4, 8, 16 and 32.
-    """
-    timm = _timm(architecture)
-    if not timm.is_model(architecture):
-        near = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.5)
-        hint = f"; near it are {', '.join(near)}" if near else "; `timm.list_models()` lists its own"
-        raise ValueError(f"unknown backbone {architecture!r}; it is resnet18, resnet50 or a name of timm's{hint}")
-    try:
-        network = timm.create_model(architecture, pretrained=pretrained, num_classes=0)
-    except Exception as error:  # unknown tags, missing packages, and when fetching whatever the network raises
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        remedy = ("name a file as init, or train with init none" if pretrained else
-                  "take another backbone")
-        raise ValueError(f"backbone {architecture!r}: timm cannot build it ({reason}); {remedy}") from error
-
+    """timm's network of that name as a chain. ValueError as `timm_network`, and where it is no chain whose maps have
+    strides 4, 8, 16 and 32."""
+    network = timm_network(architecture, pretrained=pretrained)
     links = _links(network, architecture)
     stages = _stages(links, architecture)
     _take_stride_out(stages, architecture)
@@ -71,8 +57,50 @@ def timm_chain(architecture: str, *, pretrained: bool) -> Chain:
     heads = [name for name, _ in network.named_children() if name not in used]
     return Chain(network, tuple(tuple(link.name for link in stage) for stage in stages),
                  tuple(_map(stage[-1]).shape[1] for stage in stages),
-                 tuple(network.pretrained_cfg["mean"]), tuple(network.pretrained_cfg["std"]),
+                 *published(network),
                  tuple(f"{name}." for name in [*([own] if isinstance(own, str) else own), *heads]))
+
+
+def timm_network(architecture: str, *, pretrained: bool, **settings: Any) -> Any:
+    """timm's network of that name, built with these settings. pretrained: with the weights that timm publishes, a
+    download. ValueError in one sentence where timm is not installed or knows no such network, and where its weights
+    cannot be fetched."""
+    timm = _timm(architecture)
+    _check_name(timm, architecture)
+    try:
+        return timm.create_model(architecture, pretrained=pretrained, num_classes=0, **settings)
+    except Exception as error:  # unknown tags, missing packages, and when fetching whatever the network raises
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        remedy = ("name a file as init, or train with init none" if pretrained else
+                  "take another backbone")
+        raise ValueError(f"backbone {architecture!r}: timm cannot build it ({reason}); {remedy}") from error
+
+
+def timm_kind(architecture: str) -> str:
+    """What a name of timm's is: vit | swin | chain, which is to be tried. ValueError where it is none, as above.
+
+    Told by where timm has it, before anything is built. A ViT is one of VisionTransformer itself, with at most class
+    and register tokens before its patches.
+    """
+    timm = _timm(architecture)
+    _check_name(timm, architecture)
+    place = timm.model_entrypoint(architecture).__module__.rpartition(".")[2]
+    if place == "deit" and "distilled" not in architecture:
+        return "vit"
+    return {"vision_transformer": "vit", "swin_transformer": "swin"}.get(place, "chain")
+
+
+def published(network: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of RGB in [0, 1] that a network was published with."""
+    made: Any = network.pretrained_cfg
+    return tuple(made["mean"]), tuple(made["std"])
+
+
+def _check_name(timm: ModuleType, architecture: str) -> None:
+    if not timm.is_model(architecture):
+        near = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.5)
+        hint = f"; near it are {', '.join(near)}" if near else "; `timm.list_models()` lists its own"
+        raise ValueError(f"unknown backbone {architecture!r}; it is resnet18, resnet50 or a name of timm's{hint}")
 
 
 def _timm(architecture: str) -> ModuleType:

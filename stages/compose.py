@@ -27,6 +27,7 @@ from stages import sentences
 
 STAGES = Path("dvc.yaml")
 TORCHVISION = ("resnet18", "resnet50")  # backbones that need neither timm nor a look
+TOKENS = {"stride", "drop_path", "camera", "camera_weight"}  # settings of transformers alone
 Kept = tuple[str, ...] | None
 
 
@@ -150,14 +151,16 @@ def check_backbones(name: str, composed: Composed) -> None:
     """
     compared = set()
     for key, entry in composed.params["runs"].items():
-        if entry.get("backbone") in TORCHVISION and entry.get("init") != "package":
+        if entry.get("backbone") in TORCHVISION and entry.get("init") != "package" and not TOKENS & entry.keys() and (
+                entry["model"].get("pool", "mean") == "mean"):
             continue
         from stages.shared.starts import check_backbone
 
         run, match = _run(composed, key)
-        if (run.backbone, run.init, run.model) in compared:
+        settled = (run.backbone, run.init, run.model, run.camera, run.stride, run.height, run.width)
+        if settled in compared:
             continue
-        compared.add((run.backbone, run.init, run.model))
+        compared.add(settled)
         try:
             check_backbone(run, match, key=key)
         except InputError as error:

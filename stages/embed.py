@@ -27,9 +27,12 @@ from pipeline.loading.dataset import Images, embedding_rows, images_sha256, orde
 from pipeline.retrieval.features import embed_images, read_features, write_features
 from stages import main
 from stages.shared.device import choose_device, machine
-from stages.shared.trained_run import OpenRun, check_cache, check_unseen, open_run, pins, versions
+from stages.shared.trained_on import check_unseen, read_trained_on
+from stages.shared.trained_run import OpenRun, check_cache, check_cameras, open_run, pins, versions
 
 SCRATCH = paths.SCRATCH / "embed"
+ROOT = Path(__file__).resolve().parents[1]
+CODE = ("models", "pipeline", "stages")  # folders there; the same weights are other features by another network's code
 
 
 def run(experiment: Experiment, key: str) -> None:
@@ -59,7 +62,8 @@ def embedded(experiment: Experiment, plan: EmbedPlan, test: TestSet, opened: Ope
     """The features file of one data set under scratch, named by all that it depends on; made where it is not there."""
     settings, trained, cache = experiment.params.results[plan.result], experiment.run(plan.run), cache_among(test.reads)
     frame = embedding_rows(read_index(test.index))
-    check_unseen(opened.provenance, frame, test.raw, run=plan.run, dataset=test.dataset)
+    check_cameras(opened.provenance, frame, run=plan.run, dataset=test.dataset)
+    check_unseen(read_trained_on(paths.trained_on(plan.run)), frame, test.raw, run=plan.run, dataset=test.dataset)
 
     provenance = {
         "run": plan.run, "result": plan.result, "dataset": test.dataset, "model": trained.model.name,
@@ -69,11 +73,17 @@ def embedded(experiment: Experiment, plan: EmbedPlan, test: TestSet, opened: Ope
         "caches": opened.provenance["caches"] | pins(cache), "protocol": test.protocol, "versions": versions()}
     if getattr(opened.network, "whole_body", None) is not None:  # by which pairs that share no part are compared
         provenance["whole_body"] = opened.network.whole_body
+    if settings.match.flip != "none":
+        provenance["flip"] = settings.match.flip
+    if "checkpoint" in opened.provenance:  # the file that its backbone started from
+        provenance["checkpoint"] = opened.provenance["checkpoint"]
 
     seen = file_sha256(plan.seen_by) if isinstance(plan, SeenEmbedPlan) else ""
     images = images_sha256(frame, test.raw, cache)  # a cache belongs to these images
+    code = [part for path in sorted(path for folder in CODE for path in (ROOT / folder).rglob("*.py"))
+            for part in (path.relative_to(ROOT).as_posix(), file_sha256(path))]
     identity = (json.dumps(provenance, sort_keys=True), repr(settings), repr(trained), images, seen,
-                str(experiment.params.threads), machine(device))
+                str(experiment.params.threads), machine(device), *code)
     file = SCRATCH / f"{digest(identity)}.h5"
     if _intact(file):
         return file
@@ -82,7 +92,8 @@ def embedded(experiment: Experiment, plan: EmbedPlan, test: TestSet, opened: Ope
         Images(frame, raw=test.raw, cache=cache, arrays=opened.arrays, crop=opened.crop, height=trained.height,
                width=trained.width), batch=trained.batch, workers=trained.workers, device=device)
     network = seen_by(opened.network, experiment, plan, settings.match, frame, device=device)
-    features, visibility = embed_images(network, batches, count=len(frame), device=device)
+    features, visibility = embed_images(network, batches, count=len(frame), device=device,
+                                        mirrored=settings.match.flip == "mean")
     write_features(file, frame=frame, features=features, visibility=visibility, sizes=network.sizes,
                    provenance=provenance, dtype=settings.dtype)
     return file

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from pipeline.base.processors import processors
 from pipeline.base.progress import progress
 from pipeline.config import paths
 from pipeline.config.loader import Experiment, pick
+from pipeline.config.plan import ListedEvaluatePlan
+from pipeline.retrieval.exclusions import read_exclusions, without
 from pipeline.retrieval.features import Embedded, read_features
 from pipeline.retrieval.ranking import evaluate, nearest
 from pipeline.retrieval.scores import INTERVALS, Scores, data_set_metrics
@@ -24,6 +26,7 @@ CURVE = 50  # ranks of the CMC curve
 SHOWN_QUERIES, SHOWN_RANKS = 20, 10
 PROVENANCE = ("run", "model", "seed", "image_steps", "init", "train_on", "caches", "distance", "reduction", "protocol",
               "versions")
+OPTIONAL = ("flip", "checkpoint", "ignored")  # where there is something to say
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ def run(experiment: Experiment, key: str) -> None:
     Data sets that are trials of one protocol (cuhk01-0 .. cuhk01-9, each with a network of its own) have one file
     together, named without the number.
     """
-    plan = pick(experiment.plan.evaluate, key, "plan.evaluate")
+    plan = pick(experiment.plan.evaluations, key, "plan.evaluate")
     if not plan.datasets:
         raise InputError(f"plan.evaluate.{key}.datasets: is empty; give the result a data set in eval_on")
     for path in (paths.curve(experiment.name, key), paths.ranks(experiment.name, key)):
@@ -55,6 +58,9 @@ def run(experiment: Experiment, key: str) -> None:
     judged: dict[str, list[_Judged]] = {}
     for dataset in progress(plan.datasets, f"evaluate {key}", unit="data sets"):
         embedded = _read(Path(plan.features) / f"{dataset}.h5", key, dataset)
+        if isinstance(plan, ListedEvaluatePlan) and dataset in plan.listed:
+            embedded, excluded = without(embedded, read_exclusions(paths.ignored(dataset)))
+            embedded = replace(embedded, provenance=embedded.provenance | {"ignored": excluded.content()})
         trials = embedded.trials()
         scores = [evaluate(trial.query, trial.gallery, trial.matching, device=device, pairs=True) for trial in trials]
         others = judged.setdefault(embedded.protocol(), [])
@@ -66,6 +72,7 @@ def run(experiment: Experiment, key: str) -> None:
     for dataset, parts in sets.items():
         scores = [trial for part in parts for trial in part.scores]
         made = {field: parts[0].provenance.get(field) for field in PROVENANCE} | {"intervals": INTERVALS}
+        made |= {field: value for field, value in parts[0].provenance.items() if field in OPTIONAL}
         metrics[dataset] = data_set_metrics(scores) | {"provenance": [made]}  # DVC shows no lists
         cmc = np.mean([trial.cmc(CURVE) for trial in scores], axis=0)
         curves += [(key, dataset, rank, f"{share:.4f}") for rank, share in enumerate(cmc, 1)]

@@ -156,7 +156,7 @@ def _masks(experiment: Experiment, key: str, plan: MasksPlan) -> Drawn:
         network, batch = _ready(experiment, key, shown, weights, frame, plan.raw, needs="semantic branch")
         if not network.use_semantic or experiment.run(shown).model.labels != 8:  # type: ignore[union-attr] # a SORN
             raise InputError(f"figures.{key}.shows: {shown} has no semantic branch of 8 labels; name one that has")
-        _, layer2, layer3, t = network.backbone(batch["image"])
+        _, layer2, layer3, t = network.backbone(batch["image"], batch.get("camid"))
         columns.append([part_colours(each.cpu().numpy()) for each in network.semantic(layer2, layer3, t).argmax(1)])
 
     hidden = [""] * len(frame)

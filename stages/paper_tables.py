@@ -1,6 +1,6 @@
 """Tables of the papers, an experiment's results beside their own: python -m stages.paper_tables all --experiment tables
 
-Reads docs/papers/tables.csv and notes.csv and the results and curves that the tables' rows name. Writes
+Reads docs/papers/tables.csv, notes.csv and field.csv and the results and curves that the tables' rows name. Writes
 data/reports/EXPERIMENT/tables/index.html, and of each table PAPER-N/table.md, .csv, .tex and .html.
 """
 
@@ -12,7 +12,7 @@ from pipeline.config.loader import Experiment, pick
 from pipeline.config.paper_rows import number
 from pipeline.config.plan import TablePlan
 from pipeline.reporting.paper_page import PaperTable, remarks, table_page, tables_page
-from pipeline.reporting.paper_tables import Beside, Own, compare, read_notes, read_own, read_printed
+from pipeline.reporting.paper_tables import Beside, Own, compare, read_field, read_notes, read_own, read_printed
 from pipeline.reporting.table_formats import as_latex, as_markdown, show
 from stages import main
 
@@ -27,7 +27,7 @@ def run(experiment: Experiment, key: str) -> None:
     tables = [_table(experiment.name, table, plan.rendered) for table in plan.tables]
 
     with new_folder(target) as folder:
-        (folder / "index.html").write_text(tables_page(tables), encoding="utf-8")
+        (folder / "index.html").write_text(tables_page(tables, read_field(PAPERS / "field.csv")), encoding="utf-8")
         for table in tables:
             _write(folder / table.shown.key, table)
 

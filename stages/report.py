@@ -62,7 +62,7 @@ def run(experiment: Experiment, key: str) -> None:
     plan = pick(experiment.plan.report, key, "plan.report")
     target = paths.report(experiment.name, key)
     writable(target, folder=True)
-    evaluated = experiment.plan.evaluate
+    evaluated = experiment.plan.evaluations
     results = read_results(paths.RESULTS / experiment.name, list(evaluated))
     rendered = {dataset for result in evaluated.values() for dataset in result.rendered}
 

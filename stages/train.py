@@ -1,12 +1,13 @@
 """Training of a re-ID network, or its untrained start: python -m stages.train baseline
 
-Writes data/runs/KEY/weights.safetensors, train.json and, in live/, DVCLive's log. A run that was killed goes on from
-its last checkpoint, written every 100 steps under scratch/train, whatever it started from: random weights, a file's, or
-another run's (`init: run:KEY`). On several GPUs or machines (docs/training.md):
+Writes data/runs/KEY/weights.safetensors, train.json, trained_on.json and, in live/, DVCLive's log. A run that was
+killed goes on from its last checkpoint, written every 100 steps under scratch/train, whatever it started from: random
+weights, a file's, or another run's (`init: run:KEY`). On several GPUs or machines (docs/training.md):
 torchrun --nproc-per-node 2 -m stages.train baseline
 """
 
 import functools
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,11 @@ from models.backbone import parameter_groups
 from models.classifiers import apart
 from models.distributed_batch import whole_batch_norm
 from pipeline.base.errors import InputError
-from pipeline.base.files import writable, write_json
+from pipeline.base.files import writable, write_json, write_text
 from pipeline.config import paths
 from pipeline.config.loader import Experiment, pick
 from pipeline.config.plan import StartedTrainPlan, TrainPlan, cache_among
-from pipeline.config.schema import RunParams
+from pipeline.config.schema import RunParams, file_started_from
 from pipeline.datasets.index import read_index
 from pipeline.loading.augmentation import Chance
 from pipeline.loading.dataset import Images, training_batches, training_rows
@@ -32,6 +33,7 @@ from pipeline.training.checkpoints import save_weights
 from pipeline.training.loop import Row, fingerprint, fit, learning_rate, make_optimizer
 from stages import main
 from stages.shared.device import choose_device, choose_precision, machine
+from stages.shared.trained_on import TrainedOn, of_weight_file, own_pictures, read_trained_on
 from stages.shared.trained_run import OpenRun, Start, new_run
 
 SCRATCH = paths.SCRATCH / "train"
@@ -41,7 +43,7 @@ FINAL_SHARE = 10  # the last 1/10 of training is averaged as its final loss
 
 def run(experiment: Experiment, key: str) -> None:
     settings, plan = experiment.run(key), pick(experiment.plan.trainings, key, "plan.train")
-    for path in (paths.weights(key), paths.train_record(key), SCRATCH / key):
+    for path in (paths.weights(key), paths.train_record(key), paths.trained_on(key), SCRATCH / key):
         writable(path)
     device = choose_device(experiment.params.device, threads=experiment.params.threads)
     with distributed.joined(device):
@@ -57,8 +59,8 @@ def _run(experiment: Experiment, key: str, settings: RunParams, plan: TrainPlan,
     match = pick(experiment.params.results, key, "results").match
     start = None
     if isinstance(plan, StartedTrainPlan):
-        start = Start(key=plan.start, run=experiment.run(plan.start), weights=plan.weights,
-                      index=plan.start_index, raw=plan.start_raw)
+        start = Start(key=plan.start, run=experiment.run(plan.start), weights=plan.weights)
+    trained_on = _before(settings, plan, key)
     begun = new_run(settings, key=key, match=match, frame=frame, index=Path(plan.index), raw=plan.raw,
                     cache=cache_among(plan.reads), start=start)
 
@@ -69,6 +71,7 @@ def _run(experiment: Experiment, key: str, settings: RunParams, plan: TrainPlan,
               f"on {device.type}, start: {settings.init}")
     scratch = None
     if settings.image_steps > 0:
+        trained_on |= own_pictures(frame, plan.raw, key=key, train_on=plan.train_on)
         narrow = device.type == "cpu" and min(settings.height, settings.width) < NARROW
         provenance["precision"] = choose_precision("float32" if narrow else experiment.params.precision, device)
         if distributed.count() > 1:  # other sums, other last digits
@@ -80,8 +83,16 @@ def _run(experiment: Experiment, key: str, settings: RunParams, plan: TrainPlan,
     if first:
         save_weights(paths.weights(key), begun.network, provenance)
         write_json(paths.train_record(key), {**provenance, "final": final})
+        write_text(paths.trained_on(key), json.dumps(trained_on, sort_keys=True) + "\n")
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _before(settings: RunParams, plan: TrainPlan, key: str) -> TrainedOn:
+    """What the weights that a run starts from were trained on."""
+    if isinstance(plan, StartedTrainPlan):
+        return read_trained_on(paths.trained_on(plan.start))
+    return of_weight_file(settings.init, key=key) if file_started_from(settings.init) else {}
 
 
 def _train(begun: OpenRun, settings: RunParams, plan: TrainPlan, *, key: str, frame: pd.DataFrame,
@@ -96,7 +107,8 @@ def _train(begun: OpenRun, settings: RunParams, plan: TrainPlan, *, key: str, fr
                         seed=settings.seed)
         groups = apart if isinstance(plan, StartedTrainPlan) else parameter_groups
         optimizer = make_optimizer(*groups(begun.network), name=recipe.name, weight_decay=recipe.weight_decay,
-                                   pretrained_lr_factor=recipe.pretrained_lr_factor)
+                                   pretrained_lr_factor=recipe.pretrained_lr_factor, layer_decay=recipe.layer_decay,
+                                   layers=begun.network.backbone.steps() if recipe.layer_decay != 1 else ())
     except InputError as error:
         raise InputError(f"runs.{key}: {error}") from error
 
@@ -104,7 +116,7 @@ def _train(begun: OpenRun, settings: RunParams, plan: TrainPlan, *, key: str, fr
     images = Images(frame, raw=plan.raw, cache=cache_among(plan.reads), arrays=begun.arrays, crop=begun.crop,
                     height=settings.height, width=settings.width, chance=chance)
     rate = functools.partial(learning_rate, lr=recipe.lr, warmup=recipe.warmup, warmup_start=recipe.warmup_start,
-                             milestones=recipe.milestones, gamma=recipe.gamma)
+                             milestones=recipe.milestones, gamma=recipe.gamma, cosine=recipe.cosine)
     steps = -(-settings.image_steps // batch)  # at least as many images as were asked for
     history = fit(
         begun.network, optimizer, steps=steps, batch_size=batch, rate=rate, seed=settings.seed, device=device,

@@ -20,7 +20,7 @@ render:
   synth-holistic: null
   synth-partial: null
 datasets: {synth-holistic: null, synth-partial: null}
-parsers: {lraspp: {height: 64, width: 32, image_steps: 64, batch: 8}}
+parsers: {lraspp: {init: none, height: 64, width: 32, image_steps: 64, batch: 8}}
 caches: {synth-holistic: null, synth-partial: null}
 warps: {synth-holistic: null, synth-partial: null}
 recipes:

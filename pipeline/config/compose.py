@@ -20,7 +20,7 @@ from pipeline.config.known import Composition, Known, find, together
 from pipeline.config.loader import parse
 from pipeline.config.names import check_name, known_name
 from pipeline.config.paper_rows import add_rows
-from pipeline.config.plan import Plan
+from pipeline.config.plan import TRAIN, Plan
 from pipeline.config.profiles import PROFILES, SCALARS, Entry, like, load_profile, profile_names
 from pipeline.config.schema import Params, without_neutral
 
@@ -109,6 +109,7 @@ def add_links(made: Composition, bases: dict[str, Composed]) -> None:
             if paths.cache(name, "parts.h5").as_posix() in taught:
                 continue
             given |= {f"{name}-{field}": plan[field] for field in ("source", "description") if field in plan}
+    given |= {f"{name}-ignored": plan["list"] for name, plan in made.plan["ignore"].items()}
     given |= {f"{name}-keypoints": plan["source"] for name, plan in made.plan["joints"].items()}
     taken = {entry["path"] for base in bases.values() for entry in all_links(base)}
     made_here = {path.as_posix() for path in (paths.PARSERS, paths.CACHE, paths.CHECKPOINTS)}
@@ -126,11 +127,11 @@ def all_links(composed: Composed) -> Iterator[Entry]:
         yield from all_links(base)
 
 
-KINDS = {"rendered or occluded set": ("render", "occlude"), "data set": ("prepare",),
-         "parser": ("train_parser", "train_photographs", "train_taught"),
+KINDS = {"rendered or occluded set": ("render", "occlude"), "data set": ("prepare",), "exclusion list": ("ignore",),
+         "parser": ("train_parser", "train_parser_from", "train_photographs", "train_taught"),
          "cache": ("parse", "parse_external", "parse_described"),
          "parse of crops": CROPS, "warp": ("warp",), "joints": ("joints",), "checkpoint": ("fetch",),
-         "run": ("train", "train_from")}
+         "run": TRAIN}
 
 
 def outputs(plan: Any) -> Iterator[tuple[str, str]]:

@@ -18,7 +18,8 @@ def add_parsers(made: Composition) -> None:
     a rendered set and the photographs of a `teacher`, a cache."""
     params, plan = made.params, made.plan
     params["parsers"], params["photographs"], params["taught"] = {}, {}, {}
-    plan["train_parser"], plan["train_photographs"], plan["train_taught"] = {}, {}, {}
+    for section in ("train_parser", "train_parser_from", "train_photographs", "train_taught"):
+        plan[section] = {}
     for name, entry in entries(made.profile, "parsers").items():
         place = f"parsers.{name}"
         check_new(made.known, "parsers", name, place)
@@ -27,7 +28,11 @@ def add_parsers(made: Composition) -> None:
             continue
         if "layout" not in entry:
             data = known_name(take(entry, "data", place), made.known.rendered, f"{place}.data", "rendered set")
-            params["parsers"][name], plan["train_parser"][name] = entry, {"raw": paths.raw(data).as_posix()}
+            start, reads = entry.get("init", "none"), {"raw": paths.raw(data).as_posix()}
+            section = "train_parser"
+            if start not in ("none", "imagenet"):  # a file, which DVC has to watch
+                section, reads = "train_parser_from", {**reads, "start": start}
+            params["parsers"][name], plan[section][name] = entry, reads
             made.known.parsers[name] = data
             continue
         raw = take(entry, "raw", place)

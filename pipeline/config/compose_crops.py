@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.base.errors import InputError
 from pipeline.config import paths
 from pipeline.config.known import Composition
-from pipeline.config.plan import EMBED, EMBED_SEEN
+from pipeline.config.plan import EMBED, EMBED_SEEN, TRAIN
 from pipeline.config.profiles import Entry
 from pipeline.config.schema import EXTERNAL
 
@@ -67,7 +67,7 @@ def crops_key(cache: str, train_on: str, *, thresholds: Any, scores: str, max_id
 
 def prune_crops(made: Composition) -> None:
     """Without those that no run and no embedding reads."""
-    read = {plan["reads"] for section in ("train", "train_from") for plan in made.plan[section].values()}
+    read = {plan["reads"] for section in TRAIN for plan in made.plan[section].values()}
     read |= {test["reads"] for section in (*EMBED, EMBED_SEEN) for plan in made.plan[section].values()
              for test in plan["sets"]}
     for section in SECTIONS:

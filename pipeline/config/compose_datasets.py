@@ -7,7 +7,7 @@ from pipeline.base.errors import InputError
 from pipeline.config import paths
 from pipeline.config.checkpoints import checkpoint_source
 from pipeline.config.known import Composition, Data, check_new, drop, find, keeps
-from pipeline.config.plan import EMBED, EMBED_SEEN
+from pipeline.config.plan import EMBED, EMBED_SEEN, TRAIN
 from pipeline.config.profiles import entries, take
 
 
@@ -21,7 +21,7 @@ def add_rendered(made: Composition) -> None:
 
 def add_datasets(made: Composition) -> None:
     """Folders of images. One with `trials: 10` is ten data sets, each with a number at the end of name and layout."""
-    made.params["datasets"], made.plan["prepare"] = {}, {}
+    made.params["datasets"], made.plan["prepare"], made.plan["ignore"] = {}, {}, {}
     for name, entry in entries(made.profile, "datasets").items():
         place, rendered = f"datasets.{name}", name in made.plan["render"]
         layout, trials = take(entry, "layout", place), entry.get("trials")
@@ -32,6 +32,8 @@ def add_datasets(made: Composition) -> None:
         joints = paths.labels(raw).as_posix() if rendered and entry.get("joints", True) else None
         if not rendered and entry.get("joints") and keeps(made, f"{name}-joints", paths.joints(raw).as_posix()):
             joints = paths.joints(raw).as_posix()
+        if trials is not None and entry.get("ignore"):
+            raise InputError(f"{place}.ignore: the data set is {trials} trials, and a list is of one; take it out")
         members = {name: layout}
         if trials is not None:
             members = {f"{name}-{trial}": f"{layout}-{trial}" for trial in range(trials)}
@@ -41,9 +43,13 @@ def add_datasets(made: Composition) -> None:
             continue
         for member, numbered in members.items():
             check_new(made.known, "datasets", member, place)
-            _add(made, member, Data(raw, numbered, rendered, joints))
-            if entry.get("hold_out"):
-                made.params["datasets"][member]["hold_out"] = entry["hold_out"]
+            held = entry.get("hold_out") or 0
+            listed = entry.get("ignore")
+            _add(made, member, Data(raw, numbered, rendered, joints, bool(listed), held))
+            if listed:
+                made.plan["ignore"][member] = {"index": paths.index(member).as_posix(), "list": listed}
+            if held:
+                made.params["datasets"][member]["hold_out"] = held
 
 
 def add_occluded(made: Composition) -> None:
@@ -86,7 +92,7 @@ def add_joints(made: Composition) -> None:
 def note_needs(made: Composition) -> None:
     """Which images of each data set the runs, once they stand, train and are scored on."""
     plan = made.plan
-    trained = {entry["train_on"] for section in ("train", "train_from") for entry in plan[section].values()}
+    trained = {entry["train_on"] for section in TRAIN for entry in plan[section].values()}
     scored = {test["dataset"] for section in (*EMBED, EMBED_SEEN) for entry in plan[section].values()
               for test in entry["sets"]}
     for name, entry in plan["prepare"].items():

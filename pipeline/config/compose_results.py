@@ -8,7 +8,7 @@ from pipeline.config.compose_runs import note_owner
 from pipeline.config.figures import figure_plans
 from pipeline.config.known import Composition, drop, find
 from pipeline.config.paper_plans import paper_tables, sweep_plans
-from pipeline.config.plan import EMBED, EMBED_SEEN
+from pipeline.config.plan import EMBED, EMBED_SEEN, TRAIN
 from pipeline.config.profiles import Entry, entries, take
 
 
@@ -16,7 +16,7 @@ def prune(made: Composition) -> None:
     """Of the papers' rows: without runs that have no result and whose weights nothing reads."""
     embeds = _embeddings(made)
     read = {Path(plan[field]).parent.name for plan in embeds for field in ("weights", "seen_by") if field in plan}
-    for section in ("train_from", "train"):
+    for section in reversed(TRAIN):
         for key, plan in reversed(made.plan[section].copy().items()):  # a run stands behind the one it starts from
             if key in read:
                 read |= {plan["start"]} if "start" in plan else set()
@@ -27,7 +27,7 @@ def prune(made: Composition) -> None:
     prune_crops(made)
     for name in [name for name, sets in made.known.results.items() if not sets]:
         del made.known.results[name]
-    shown = {plan["result"] for plan in embeds} | made.plan["train"].keys() | made.plan["train_from"].keys()
+    shown = {plan["result"] for plan in embeds} | {key for section in TRAIN for key in made.plan[section]}
     made.params["results"] = {key: entry for key, entry in made.params["results"].items() if key in shown}
 
 
@@ -47,10 +47,20 @@ def add_evaluations(made: Composition) -> None:
     for figure in entries(made.profile, "figures").values():
         if figure.get("kind", "").endswith("lists"):
             names |= dict.fromkeys(name for name in figure.get("shows", []) if name in known.results)
-    made.plan["evaluate"] = {
-        name: {"features": (paths.FEATURES / name).as_posix(), "datasets": known.results[name],
-               "rendered": [dataset for dataset in known.results[name] if known.datasets[dataset].rendered]}
-        for name in names if known.results[name]}
+    made.plan["evaluate"], made.plan["evaluate_listed"] = {}, {}
+    for name in names:
+        sets = known.results[name]
+        plan = {"features": (paths.FEATURES / name).as_posix(), "datasets": sets,
+                "rendered": [dataset for dataset in sets if known.datasets[dataset].rendered]}
+        listed = [dataset for dataset in sets if known.datasets[dataset].listed]
+        if listed:
+            made.plan["evaluate_listed"][name] = plan | {"listed": listed}
+        elif sets:
+            made.plan["evaluate"][name] = plan
+
+
+def _evaluations(made: Composition) -> Entry:
+    return {**made.plan["evaluate"], **made.plan["evaluate_listed"]}
 
 
 def add_reports(made: Composition) -> None:
@@ -60,7 +70,7 @@ def add_reports(made: Composition) -> None:
         pictures, parser, title = (take(entry, field, place) for field in ("pictures", "parser", "title"))
         cache = find(made.known, "warps", pictures, f"{place}.pictures")
         scores, learned = _parser_scores(made, parser, f"{place}.parser")
-        if cache is None or scores is None or not made.plan["evaluate"]:
+        if cache is None or scores is None or not _evaluations(made):
             continue
         dataset = made.known.warps[cache]
         shows = _shown(made, dataset)
@@ -94,7 +104,7 @@ def _parser_scores(made: Composition, parser: str, place: str) -> tuple[str | No
 def add_papers(made: Composition, rows: Entry | None) -> None:
     """The papers' tables, sweeps and pictures."""
     known, plan = made.known, made.plan
-    results = {name: set(evaluation["datasets"]) for name, evaluation in plan["evaluate"].items()}
+    results = {name: set(evaluation["datasets"]) for name, evaluation in _evaluations(made).items()}
     plan["paper_tables"], plan["sweep"] = {}, {}
     if rows is not None:
         for results_of in rows["seeds"].values():

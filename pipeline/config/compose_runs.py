@@ -14,9 +14,9 @@ from pipeline.config.known import Composition, Data, Run, check_new, drop, find
 from pipeline.config.loader import concrete, parse
 from pipeline.config.model_params import ModelParams
 from pipeline.config.names import known_name, nearest
-from pipeline.config.plan import EMBED, EMBED_SEEN
+from pipeline.config.plan import EMBED, EMBED_SEEN, TRAIN
 from pipeline.config.profiles import Entry, entries, merge, take
-from pipeline.config.schema import started_from
+from pipeline.config.schema import file_started_from, started_from
 from pipeline.config.trials import by_trial
 
 MATCHED = ("of", "train_on", "eval_on", "match", "features_dtype", "visible_by", "result")  # what `of` may change
@@ -27,7 +27,7 @@ def add_runs(made: Composition) -> None:
     """Runs and their results. A result that needs joints is left out on data sets that have none."""
     for section in ("crops", "runs", "results"):
         made.params[section] = {}
-    for section in (*SECTIONS, "train", "train_from", *EMBED, EMBED_SEEN):
+    for section in (*SECTIONS, *TRAIN, *EMBED, EMBED_SEEN):
         made.plan[section] = {}
     for key, entry in _in_order(by_trial("runs", entries(made.profile, "runs"), made.known.trials)).items():
         _add(made, key, entry)
@@ -82,6 +82,9 @@ def _add(made: Composition, key: str, entry: Entry) -> None:
     model = parse(ModelParams, known.runs[base].model, f"{place}.model")
     _check_features(match, model, place)
     cached = model.cache_file(match.get("features"))
+    if cached == "dsap.h5" and match.get("flip", "none") != "none":
+        raise InputError(f"{place}.match.flip: is {match['flip']!r}, and {model.name} matches warps of the body beside "
+                         "the image, whose left and right are told apart; take it out")
     if cached in MASKS and named:
         raise InputError(f"{place}.cache: is {named!r}, and {model.name} reads masks in matching too, of other "
                          f"data sets; name the kind of cache instead, `masks: [KIND]` for DATASET-KIND")
@@ -144,16 +147,19 @@ def _train(made: Composition, key: str, entry: Entry, train_on: str, written: En
             cache = crops_of(made, found, train_on, found, settings, entry, place)
         reads = paths.cache(cache, cached).as_posix()
 
-    section, started = "train", {}
+    file = file_started_from(entry.get("init"))
+    section, started = ("train", {}) if file is None else ("train_file", {"file": file})
     start = started_from(entry.get("init"))
     if start is not None:
         if not _can_start(made, start, settings["name"], entry.get("backbone"), f"{place}.init"):
             return False
-        section, started = "train_from", {
-            "start": start, "weights": paths.weights(start).as_posix(),
-            "start_index": paths.index(known.runs[start].train_on).as_posix(),
-            "start_raw": known.datasets[known.runs[start].train_on].raw}
+        section, started = "train_from", {"start": start, "weights": paths.weights(start).as_posix()}
 
+    optimizer = entry.get("optimizer")
+    decay = optimizer.get("layer_decay", 1.0) if isinstance(optimizer, dict) else 1.0
+    if decay != 1.0 and entry.get("init") == "none":
+        raise InputError(f"{place}.optimizer.layer_decay: is {decay}, and with init none no layer is pretrained; take "
+                         "it out, or give the run weights to start from")
     made.params["runs"][key] = {**entry, "model": settings, "train_on": train_on, "cache": cache}
     made.plan[section][key] = {"model": settings["name"], "train_on": train_on, "cache": cache,
                                "index": paths.index(train_on).as_posix(), "raw": raw, "reads": reads, **started}
@@ -202,6 +208,7 @@ def _embed(made: Composition, key: str, result: str, run: str, cached: str | Non
     """
     tests: list[tuple[Entry, str | None]] = []
     for dataset in sets:
+        _check_held_out(made, run, dataset, f"{place}.eval_on")
         data, trained = made.known.datasets[dataset], made.known.runs[run]
         section, cache = "caches" if cached in MASKS else "warps", cache_of(dataset, trained.masks)
         seen = _seen_by(made, seen_by, data, f"{place}.visible_by") if seen_by else None
@@ -225,6 +232,24 @@ def _embed(made: Composition, key: str, result: str, run: str, cached: str | Non
         section = EMBED_SEEN if seen_by else EMBED[len(part) - 1]
         name = key if first == 0 else f"{key}-on-{part[0]['dataset']}"
         made.plan[section][name] = plan | ({"seen_by": tests[first][1]} if seen_by else {})
+
+
+def _check_held_out(made: Composition, run: str, dataset: str, place: str) -> None:
+    """InputError where a data set's queries are people held out of a folder's training part, and the run, or one that
+    it comes from, trains on them there. People in several folders are compared by their images (stages/embed.py)."""
+    tested, other = made.known.datasets[dataset], run
+    while tested.hold_out:
+        trained_on = made.known.runs[other].train_on
+        data = made.known.datasets[trained_on]
+        if (data.raw, data.layout) == (tested.raw, tested.layout) and data.hold_out != tested.hold_out:
+            who = f"run {run!r}" if other == run else f"run {run!r} comes from {other!r}, which"
+            raise InputError(f"{place}: {who} trains on {trained_on!r}, and {dataset!r} asks for {tested.hold_out} of "
+                             f"the same training people of {tested.raw!r} (hold_out); train on {dataset!r}, or "
+                             "evaluate on another data set")
+        start = started_from(made.known.runs[other].entry.get("init"))
+        if start is None:
+            return
+        other = start
 
 
 def _seen_by(made: Composition, source: str, data: Data, place: str) -> str | None:

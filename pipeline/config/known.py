@@ -23,6 +23,8 @@ class Data:
     layout: str
     rendered: bool
     joints: str | None  # the file with its joints, where there is one
+    listed: bool = False  # some of its pictures are left out of scoring
+    hold_out: int = 0  # so many of its training people are its queries and gallery
 
 
 @dataclass(frozen=True)

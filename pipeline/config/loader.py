@@ -15,8 +15,8 @@ from typing import Any
 from pipeline.base.errors import InputError
 from pipeline.config import paths
 from pipeline.config.names import nearest
-from pipeline.config.plan import Plan, StartedTrainPlan
-from pipeline.config.schema import CHOICES, CacheParams, Params, RunParams, started_from
+from pipeline.config.plan import FileTrainPlan, Plan, StartedTrainPlan
+from pipeline.config.schema import CHOICES, CacheParams, Params, RunParams, file_started_from, started_from
 from pipeline.config.yaml12 import read_yaml
 
 LONGEST_SHOWN = 200  # characters of a value in an error
@@ -61,6 +61,8 @@ def load_experiment(name: str = "default") -> Experiment:
         run = pick(params.runs, key, f"{str(folder / 'params.yaml')!r}: runs")
         start = train.start if isinstance(train, StartedTrainPlan) else None
         init = run.init if started_from(run.init) == start else f"run:{start}" if start else "no run to start from"
+        file = train.file if isinstance(train, FileTrainPlan) else None
+        init = init if file_started_from(run.init) == file else file or "no file to start from"
         for field, value, planned in (("train_on", run.train_on, train.train_on), ("cache", run.cache, train.cache),
                                       ("model.name", run.model.name, train.model), ("init", run.init, init)):
             if value != planned:
@@ -144,7 +146,13 @@ def _parse_dataclass(kind: Any, value: Any, name: str) -> Any:
     parsed = {key: parse(hints[key], item, f"{place}{key}") for key, item in value.items()}
     for key, item in parsed.items():
         check_range(fields[key].metadata, item, f"{place}{key}")
-    return kind(**parsed)
+    made = kind(**parsed)
+    for key, field in fields.items():
+        if field.metadata.get("above"):
+            lower, low, high = field.metadata["above"], getattr(made, field.metadata["above"]), getattr(made, key)
+            if low > high:
+                raise InputError(f"{place}{lower}: is {low!r}, and {key} is {high!r}; write {lower} <= {key}")
+    return made
 
 
 def check_range(metadata: typing.Mapping[str, Any], value: Any, name: str) -> None:

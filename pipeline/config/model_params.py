@@ -12,7 +12,7 @@ from pipeline.config.fields import count, doc, share
 
 @dataclass(frozen=True)
 class BaselineParams:
-    """ResNet, pooled feature, identity loss and batch-hard triplet."""
+    """A backbone's pooled feature, identity loss and batch-hard triplet."""
 
     name: str = doc("the network: models/<name>.py")
     label_smoothing: float = share("epsilon of the identity loss; 0 is off")
@@ -20,6 +20,10 @@ class BaselineParams:
     triplet_weight: float = doc("weight of the triplet loss", low=0)
     margin: float = doc("triplet margin", low=0)
     normalise: bool = doc("the triplet loss compares features at length 1 (ESA's baseline)")
+    neck: str = doc("bn: a BN between the feature and what classifies and matches (BNNeck)", choices=("none", "bn"),
+                    neutral="none")
+    pool: str = doc("the feature: the mean of the last map, or a ViT's class token", choices=("mean", "token"),
+                    neutral="mean")
 
     def matchable(self) -> tuple[str, ...]:
         return ("all",)

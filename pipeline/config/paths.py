@@ -56,6 +56,11 @@ def remarks(dataset: str) -> Path:
     return INDEX / f"{dataset}.txt"
 
 
+def ignored(dataset: str) -> Path:
+    """Pictures that scoring leaves out, by their keys."""
+    return DATA / "ignored" / f"{dataset}.csv"
+
+
 def cache(key: str, file: str) -> Path:
     """file: parts.h5 | crops.h5 | dsap.h5 | joints.h5."""
     return CACHE / key / file
@@ -80,6 +85,11 @@ def weights(run: str) -> Path:
 
 def train_record(run: str) -> Path:
     return RUNS / run / "train.json"
+
+
+def trained_on(run: str) -> Path:
+    """Which pictures a run, and those whose weights it starts from, were trained on."""
+    return RUNS / run / "trained_on.json"
 
 
 def features(result: str, dataset: str) -> Path:

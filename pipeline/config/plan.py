@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 EMBED = ("embed", "embed_two", "embed_three")  # the stages that embed one, two, three data sets
+TRAIN = ("train", "train_file", "train_from")  # the stages that train, by what they start from
 EMBED_SEEN = "embed_seen"  # and one, where something else says what is seen
 
 
@@ -27,6 +28,11 @@ class FolderPlan:
 
 
 @dataclass(frozen=True)
+class StartedParserPlan(FolderPlan):
+    start: str  # the weight file that it starts from
+
+
+@dataclass(frozen=True)
 class TaughtPlan:
     rendered: str  # the folder of a rendered set
     raw: str  # the folder of photographs
@@ -36,6 +42,12 @@ class TaughtPlan:
 @dataclass(frozen=True)
 class PreparePlan(FolderPlan):
     needs: tuple[str, ...] = ()  # train | test: the images that the experiment's runs train and are scored on
+
+
+@dataclass(frozen=True)
+class IgnorePlan:
+    index: str
+    list: str  # a CSV of the user's, path and reason: pictures that scoring leaves out
 
 
 @dataclass(frozen=True)
@@ -112,8 +124,11 @@ class TrainPlan:
 class StartedTrainPlan(TrainPlan):
     start: str  # the run whose weights it starts from
     weights: str  # their file
-    start_index: str  # of the data set that one was trained on, whose people this run is not to be scored on
-    start_raw: str
+
+
+@dataclass(frozen=True)
+class FileTrainPlan(TrainPlan):
+    file: str  # a user's weights, which the backbone starts from
 
 
 @dataclass(frozen=True)
@@ -146,6 +161,11 @@ class EvaluatePlan:
     features: str  # the folder of features files
     datasets: tuple[str, ...]  # whose files are scored, DATASET.h5 each
     rendered: tuple[str, ...]  # those of them whose people are rendered
+
+
+@dataclass(frozen=True)
+class ListedEvaluatePlan(EvaluatePlan):
+    listed: tuple[str, ...]  # those of them with pictures that are left out
 
 
 @dataclass(frozen=True)
@@ -296,8 +316,10 @@ class Plan:
     fetch: dict[str, FetchPlan]
     render: tuple[str, ...]
     prepare: dict[str, PreparePlan]
+    ignore: dict[str, IgnorePlan]
     occlude: dict[str, OccludePlan]
     train_parser: dict[str, FolderPlan]
+    train_parser_from: dict[str, StartedParserPlan]
     train_photographs: dict[str, FolderPlan]
     train_taught: dict[str, TaughtPlan]
     parse: dict[str, ParsePlan]
@@ -309,12 +331,14 @@ class Plan:
     warp: dict[str, WarpPlan]
     joints: dict[str, JointsPlan]
     train: dict[str, TrainPlan]
+    train_file: dict[str, FileTrainPlan]
     train_from: dict[str, StartedTrainPlan]
     embed: dict[str, EmbedPlan]
     embed_two: dict[str, EmbedPlan]
     embed_three: dict[str, EmbedPlan]
     embed_seen: dict[str, SeenEmbedPlan]
     evaluate: dict[str, EvaluatePlan]
+    evaluate_listed: dict[str, ListedEvaluatePlan]
     neighbours: dict[str, NeighboursPlan]
     report: dict[str, ReportPlan]
     paper_tables: dict[str, TablesPlan]
@@ -327,7 +351,12 @@ class Plan:
     @property
     def trainings(self) -> dict[str, TrainPlan]:
         """Every run that is trained here, whatever it starts from."""
-        return {**self.train, **self.train_from}
+        return {**self.train, **self.train_file, **self.train_from}
+
+    @property
+    def evaluations(self) -> dict[str, EvaluatePlan]:
+        """Every result that is scored here, whole or without listed pictures."""
+        return {**self.evaluate, **self.evaluate_listed}
 
     @property
     def embeddings(self) -> dict[str, EmbedPlan]:

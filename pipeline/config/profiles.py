@@ -39,7 +39,8 @@ SCALARS = ("device", "precision", "threads")
 # are the parameters of the kinds beside.
 SECTIONS: dict[str, tuple[dict[str, type], tuple[type, ...]]] = {
     "render": ({}, (RenderParams,)),
-    "datasets": ({"layout": str, "raw": str, "joints": bool, "trials": int, "hold_out": int}, ()),
+    "datasets": ({"layout": str, "raw": str, "joints": bool, "trials": int, "hold_out": int,
+                  "ignore": str}, ()),
     "occlude": ({"dataset": str}, (OccludeParams,)),
     "parsers": ({"data": str, "raw": str, "teacher": str}, (ParserParams, PhotographsParams, TaughtParams)),
     "caches": ({"dataset": str, "datasets": list, "weights": str, "source": str, "config": str},

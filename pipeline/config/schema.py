@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any
 
-from pipeline.config.fields import SEED, SIDE, count, doc, share
+from pipeline.config.fields import SEED, SIDE, count, doc, part, share
 from pipeline.config.model_params import MODELS, ModelParams
 
 
@@ -54,8 +54,8 @@ class DatasetParams:
 class OccludeParams:
     stream: str = doc("the random stream's name; with the seed it says what stands in front of which image")
     seed: int = count("another seed, other objects", low=0, high=SEED)
-    low: float = share("smallest share of the body that is hidden")
-    high: float = share("largest share of the body that is hidden")
+    low: float = part("smallest share of the body that is hidden")
+    high: float = part("largest share of the body that is hidden", above="low")
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ CHOICES: dict[Any, tuple[str, dict[str, type]]] = {ModelParams: ("name", MODELS)
 
 @dataclass(frozen=True)
 class OptimizerParams:
-    name: str = doc("sgd: momentum 0.9, Nesterov", choices=("adam", "sgd"))
+    name: str = doc("adamw: decoupled decay; sgd: momentum 0.9, Nesterov", choices=("adam", "adamw", "sgd"))
     lr: float = doc("learning rate of new layers, at its peak", low=0)
     pretrained_lr_factor: float = doc("learning rate of pretrained layers over that of new ones", low=0)
     weight_decay: float = doc("L2 penalty", low=0)
@@ -191,6 +191,9 @@ class OptimizerParams:
     warmup_start: float = share("the rate's first value over its peak")
     milestones: tuple[float, ...] = share("shares of training after which the rate is multiplied by gamma")
     gamma: float = doc("that factor", low=0)
+    cosine: bool = doc("after its warm-up the rate falls along half a cosine besides, to 0 at the end", neutral=False)
+    layer_decay: float = share("rate of a pretrained layer over that of the next (a transformer's block, a stage)",
+                               neutral=1.0)
 
 
 @dataclass(frozen=True)
@@ -200,8 +203,8 @@ class AugmentParams:
     erase: float = share("probability of random erasing")
     fill: str = doc("what is erased becomes ImageNet's mean, or the image's own", choices=("imagenet", "image"))
     occlude: float = share("probability that a piece of another person's picture stands in front", neutral=0.0)
-    occlude_low: float = share("the smallest share of the image that it hides", neutral=0.1)
-    occlude_high: float = share("the largest share of the image that it hides", neutral=0.4)
+    occlude_low: float = part("the smallest share of the image that it hides", neutral=0.1)
+    occlude_high: float = part("the largest share of the image that it hides", neutral=0.4, above="occlude_low")
 
 
 def started_from(init: Any) -> str | None:
@@ -211,6 +214,16 @@ def started_from(init: Any) -> str | None:
     ('sorn', None)
     """
     return init.removeprefix("run:") if isinstance(init, str) and init.startswith("run:") else None
+
+
+def file_started_from(init: Any) -> str | None:
+    """The weight file that an `init` names; None where it names none.
+
+    >>> file_started_from("data/raw/weights/a.pth"), file_started_from("imagenet"), file_started_from("run:sorn")
+    ('data/raw/weights/a.pth', None, None)
+    """
+    named = isinstance(init, str) and init not in ("none", "imagenet", "package") and started_from(init) is None
+    return init if named else None
 
 
 @dataclass(frozen=True)
@@ -229,6 +242,12 @@ class RunParams:
     optimizer: OptimizerParams = doc("")
     augment: AugmentParams = doc("")
     max_ids: int = count("train on the first so many identities; 0 is all", low=0, neutral=0)
+    stride: int = count("pixels from one patch of a ViT to the next, less than its side where they overlap; 0 is that "
+                        "side", low=0, high=SIDE, neutral=0)
+    drop_path: float = share("rate at which a transformer's last block is left out, from 0 at the first", neutral=0.0)
+    camera: str = doc("embed: a transformer adds a vector of the image's camera to its tokens (TransReID's SIE)",
+                      choices=("none", "embed"), neutral="none")
+    camera_weight: float = doc("lambda, what that vector is multiplied with", low=0, neutral=3.0)
     workers: int = count("data loading processes; results do not depend on it", low=0, high=256)
 
 
@@ -237,6 +256,8 @@ class MatchParams:
     features: str = doc("matched: all | global | unmasked (SORN); f | z | z_global | z_local (DSA); parts | "
                         "parts_and_whole | semantic | spatial (SGSFA); all | unmasked | global | local (SGAM)")
     tau: float = share("a stripe or part counts as visible from this share of foreground on (SORN Eq. 12)")
+    flip: str = doc("mean: of the features of an image and of its mirror image", choices=("none", "mean"),
+                    neutral="none")
 
 
 @dataclass(frozen=True)

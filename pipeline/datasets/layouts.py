@@ -27,6 +27,7 @@ from pipeline.datasets.occluded_partial import (
     read_occluded_reid,
     read_p_duke,
     read_partial_ilids,
+    read_partial_ilids_uncropped,
     read_partial_reid_occluded,
     read_partial_reid_partial,
 )
@@ -131,6 +132,7 @@ LAYOUTS: dict[str, Layout] = {
     "partial-reid-partial": Layout(read_partial_reid_partial, _counts(query=(300, 60), gallery=(300, 60))),
     "partial-reid-occluded": Layout(read_partial_reid_occluded, _counts(query=(300, 60), gallery=(300, 60))),
     "partial-ilids": Layout(read_partial_ilids, _counts(query=(119, 119), gallery=(119, 119))),
+    "partial-ilids-uncropped": Layout(read_partial_ilids_uncropped, _counts(query=(119, 119), gallery=(119, 119))),
     "cuhk03-labeled": Layout(read_cuhk03_labeled, _counts(train=(7368, 767), query=(1400, 700), gallery=(5328, 700))),
     "cuhk03-detected": Layout(read_cuhk03_detected, _counts(train=(7365, 767), query=(1400, 700), gallery=(5332, 700))),
     **_cuhk01("cuhk01", 486, 1),

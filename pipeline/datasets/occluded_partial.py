@@ -14,6 +14,7 @@ from pipeline.datasets.scan import DIGITS, Row, as_frame, images_below, locate, 
 
 PARTIAL = ("partial_body_images", "query", "probe")
 OCCLUDED = ("occluded_body_images", "query", "probe")
+UNCROPPED = ("partial_iLIDS_Probe_nocrop", "probe_nocrop", "occluded_body_images")
 WHOLE = ("whole_body_images", "gallery")
 LEADING = re.compile(rf"({DIGITS})_", re.ASCII)
 ALONE = re.compile(DIGITS, re.ASCII)
@@ -48,6 +49,15 @@ def read_partial_ilids(root: str | os.PathLike) -> pd.DataFrame:
     the i-LIDS scenario's, for research.
     """
     return _read_pair(root, ("probe", "query", "partial_body_images", "occluded_body_images"))
+
+
+def read_partial_ilids_uncropped(root: str | os.PathLike) -> pd.DataFrame:
+    """Partial-iLIDS with its probes as they were before they were cropped: partial_iLIDS_Probe_nocrop/ (or
+    probe_nocrop/, occluded_body_images/) against Gallery/.
+
+    Otherwise, source and terms too, `read_partial_ilids`.
+    """
+    return _read_pair(root, UNCROPPED)
 
 
 def read_occluded_reid(root: str | os.PathLike) -> pd.DataFrame:

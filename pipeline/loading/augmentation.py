@@ -17,7 +17,6 @@ from torch import Tensor
 
 from pipeline.base.body_parts import DENSEPOSE24_MIRROR_U, DENSEPOSE24_MIRROR_V, DENSEPOSE24_MIRRORED
 from pipeline.base.erasing import draw_rectangle
-from pipeline.base.errors import InputError
 from pipeline.base.images import IMAGENET_MEAN, IMAGENET_STD
 from pipeline.caches.parts_layout import CELL
 
@@ -30,7 +29,7 @@ class Chance:
 
     fill: what is erased becomes, `imagenet`'s mean or that of the `image`. seed: of the streams that it is drawn from.
     occlude: the probability that a piece of another person's picture stands in front, which hides from `occlude_low` to
-    `occlude_high` of the image; that image is not erased besides. InputError where the two are no range.
+    `occlude_high` of the image (within 0 to 1); that image is not erased besides.
     """
 
     seed: int
@@ -41,11 +40,6 @@ class Chance:
     occlude: float = 0.0
     occlude_low: float = 0.1
     occlude_high: float = 0.4
-
-    def __post_init__(self) -> None:
-        if not 0 < self.occlude_low <= self.occlude_high < 1:
-            raise InputError(f"augment: occlude_low is {self.occlude_low} and occlude_high {self.occlude_high}; write "
-                             "0 < occlude_low <= occlude_high < 1")
 
 
 @dataclass(frozen=True)

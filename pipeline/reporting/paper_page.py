@@ -21,6 +21,10 @@ OVERVIEW = ("here: metrics of the paper's own rows that were made on this machin
             "mean over the table's columns; with two rows it is 1 or -1. Signs of the differences to the paper's full "
             "model: agree or disagree by 95 % intervals of paired differences over three seeds, else undecided.")
 OTHER_PROBES = {"partial-reid": "partial-reid-occluded", "partial-reid-occluded": "partial-reid"}
+FIELD = ("What others print of later methods, for orientation: cited, not made here. Their training data, image sizes "
+         "and what they are given at test time differ from those of the tables below; `source` is where a row stands.")
+FIELD_COLUMNS = {"method": "method", "backbone": "backbone", "dataset": "data set", "mAP": "mAP (cited)",
+                 "rank1": "rank-1 (cited)", "source": "source", "needs": "needs"}  # docs/papers/field.csv's
 COLUMNS = ["table", "own rows", "here", "tau", "agree", "disagree", "undecided"]
 
 
@@ -31,10 +35,14 @@ class PaperTable:
     shown: Shown
 
 
-def tables_page(tables: Sequence[PaperTable]) -> str:
-    """The page of all tables, in their order, under an overview."""
+def tables_page(tables: Sequence[PaperTable], field: Sequence[Mapping[str, str]] = ()) -> str:
+    """The page of all tables, in their order, under an overview; `field`: what is cited besides, a row each."""
     overview = Table("overview", "Overview", COLUMNS, [_summary(table) for table in tables], OVERVIEW)
     sections = [("overview", overview.title, html_page.table_html(overview))]
+    if field:
+        rows = [[data_name(row[name]) if name == "dataset" else row[name] for name in FIELD_COLUMNS] for row in field]
+        cited = Table("field", "Today's field (cited)", list(FIELD_COLUMNS.values()), rows, FIELD)
+        sections.append((cited.name, cited.title, html_page.table_html(cited)))
     sections += [(table.shown.key, table.shown.name, html_page.paragraph(table.shown.caption) + as_html(table.shown))
                  for table in tables]
     return html_page.page(title="The papers' tables", introduction=INTRODUCTION, sections=sections)

@@ -97,6 +97,12 @@ def read_notes(path: str | os.PathLike, paper: str, table: str) -> list[tuple[st
                 if (line["paper"], line["table"]) == (paper, table)]
 
 
+def read_field(path: str | os.PathLike) -> list[dict[str, str]]:
+    """What is cited of later methods, docs/papers/field.csv: a row each, text as it is printed."""
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def read_own(own: Collection[Own], *, results: str | os.PathLike, curves: str | os.PathLike
              ) -> tuple[dict[str, Seeds], dict[str, dict[str, Any]]]:
     """Of every result that a table's own rows name: its seeds' scores, and what made it.

@@ -24,11 +24,14 @@ def protocol_line(made: Sequence[Mapping[str, Any]], *, average_precision: str =
             "distance " + _listed(distance_name(one["distance"], one.get("reduction", "mean")) for one in made
                                   if one.get("distance")),
             f"AP: {average_precision}", f"re-ranking: {reranking}"]
+    said += list(dict.fromkeys(left_out(one["ignored"]) for one in made if one.get("ignored")))
 
     own = [one for one in made if "model" in one]
     if own:
         trained = [one for one in own if one.get("image_steps")]
-        said += ["no flip at test time", f"parser: {_listed(parsers(own)) or 'none'}"]
+        flips = ("flip at test time (mean of both features)" if one.get("flip") else "no flip at test time"
+                 for one in own)
+        said += [_listed(flips), f"parser: {_listed(parsers(own)) or 'none'}"]
         if trained:
             numbers = sorted({*seeds, *(one["seed"] for one in trained)})
             said += [f"start: {_listed(start(one['init']) for one in trained)}",
@@ -39,6 +42,17 @@ def protocol_line(made: Sequence[Mapping[str, Any]], *, average_precision: str =
     if len(own) < len(made):
         said.append("not said by the file: flip at test time, parser, start, pictures seen, seed, epoch")
     return "; ".join(said) + "."
+
+
+def left_out(ignored: Mapping[str, Any]) -> str:
+    """What an exclusion list took out, as a result has it.
+
+    >>> left_out({"file": "data/ignored/mine.csv", "query": 1, "gallery": 2, "reasons": {"two people": 3}})
+    '1 query and 2 gallery images left out by data/ignored/mine.csv (3 two people)'
+    """
+    why = "; ".join(f"{count} {reason}" for reason, count in ignored["reasons"].items())
+    return (f"{ignored['query']} quer{'y' if ignored['query'] == 1 else 'ies'} and {ignored['gallery']} gallery "
+            f"image{'s' * (ignored['gallery'] != 1)} left out by {ignored['file']} ({why})")
 
 
 def distance_name(distance: str, reduction: str) -> str:

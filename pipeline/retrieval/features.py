@@ -104,20 +104,36 @@ class Embedded:
 
 
 @torch.inference_mode()
-def embed_images(network: Any, batches: Iterator[dict[str, Tensor]], *, count: int, device: torch.device
-                 ) -> tuple[np.ndarray, np.ndarray]:
-    """(count, sum D_p) features and (count, P) visibilities, float32; rows after `count` are padding and dropped."""
+def embed_images(network: Any, batches: Iterator[dict[str, Tensor]], *, count: int, device: torch.device,
+                 mirrored: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """(count, sum D_p) features and (count, P) visibilities, float32; rows after `count` are padding and dropped.
+
+    mirrored: each is `both_sides` of the image and its mirror image.
+    """
     network.to(device).eval()
     features, visibility = [], []
 
     with progress(what="embed", total=count, unit="images") as bar:
         for batch in batches:
-            f, v = network.embed({name: tensor.to(device) for name, tensor in batch.items()})
+            moved = {name: tensor.to(device) for name, tensor in batch.items()}
+            f, v = both_sides(network, moved) if mirrored else network.embed(moved)
             features.append(f.float().cpu().numpy())
             visibility.append(v.float().cpu().numpy())
             bar.update(len(f))
 
     return np.concatenate(features)[:count], np.concatenate(visibility)[:count]
+
+
+def both_sides(network: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean of an image's features and its mirror image's, each part at the mean of their lengths (so at length 1 where
+    both are); mean of the visibilities. What lies on the image is mirrored with it, maps of parts that have no side."""
+    other = {name: value.flip(-1) if value.ndim > 2 else value for name, value in batch.items()}
+    (f, v), (g, w) = network.embed(batch), network.embed(other)  # (B, sum D_p), (B, P), twice
+    parts = []
+    for one, two in zip(f.split(network.sizes, 1), g.split(network.sizes, 1), strict=True):
+        mean, length = (one + two) / 2, (one.norm(dim=1, keepdim=True) + two.norm(dim=1, keepdim=True)) / 2
+        parts.append(mean * (length / mean.norm(dim=1, keepdim=True).clamp(min=1e-12)))  # (B, D_p)
+    return torch.cat(parts, 1), (v + w) / 2
 
 
 def write_features(path: str | os.PathLike, *, frame: "pandas.DataFrame", features: np.ndarray, visibility: np.ndarray,

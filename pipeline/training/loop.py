@@ -52,10 +52,11 @@ class Stepper(Protocol):
 
 
 def learning_rate(share: float, *, lr: float, warmup: float, warmup_start: float, milestones: Sequence[float],
-                  gamma: float) -> float:
+                  gamma: float, cosine: bool = False) -> float:
     """The rate after `share` (0 .. 1) of training.
 
-    Linear from warmup_start * lr to lr over the first `warmup`, then lr, times gamma at each milestone reached.
+    Linear from warmup_start * lr to lr over the first `warmup`, then lr, times gamma at each milestone reached, and
+    with `cosine` times half a cosine's fall from 1 at the warm-up's end to 0 at the end.
     Shares are compared with a tolerance of 1e-9, so that 40 of 70 epochs is 40/70 however it was rounded.
 
     >>> learning_rate(0.5, lr=1.0, warmup=0.1, warmup_start=0.1, milestones=[0.5, 0.8], gamma=0.1)
@@ -63,25 +64,41 @@ def learning_rate(share: float, *, lr: float, warmup: float, warmup_start: float
     """
     rate = lr * gamma ** sum(share >= milestone - 1e-9 for milestone in milestones)
     if share < warmup - 1e-9:
-        rate *= warmup_start + (1 - warmup_start) * share / warmup
-    return rate
+        return rate * (warmup_start + (1 - warmup_start) * share / warmup)
+    return rate * (1 + math.cos(math.pi * (share - warmup) / (1 - warmup))) / 2 if cosine and warmup < 1 else rate
 
 
 def make_optimizer(pretrained: Sequence[nn.Parameter], new: Sequence[nn.Parameter], *, name: str, weight_decay: float,
-                   pretrained_lr_factor: float) -> Optimizer:
-    """adam (default betas) or sgd (momentum 0.9, Nesterov), both with weight decay as an L2 penalty on everything.
+                   pretrained_lr_factor: float, layers: Sequence[Sequence[nn.Parameter]] = (),
+                   layer_decay: float = 1.0) -> Optimizer:
+    """adam (default betas) or sgd (momentum 0.9, Nesterov), both with weight decay as an L2 penalty on everything, or
+    adamw, which decays weights apart from the gradient.
 
-    Each group's `factor` is its share of the rate: pretrained_lr_factor for pretrained parameters, 1 for new ones.
+    Each group's `factor` is its share of the rate: 1 for new parameters, pretrained_lr_factor for pretrained ones, of
+    those of layer i of n (from the image on, i from 1) times layer_decay^(n + 1 - i), as BEiT has it (Bao et al. 2022).
     """
     groups: list[dict[str, Any]] = [{"params": list(parameters), "factor": factor}
-                                    for parameters, factor in ((pretrained, pretrained_lr_factor), (new, 1.0))
-                                    if parameters]
+                                    for parameters, factor in (*_decayed(pretrained, pretrained_lr_factor, layers,
+                                                                         layer_decay), (new, 1.0)) if parameters]
 
-    if name == "adam":
-        return Optimizer(groups, adam_update(ADAM_BETAS, decoupled=False), weight_decay=weight_decay)
+    if name in ("adam", "adamw"):
+        return Optimizer(groups, adam_update(ADAM_BETAS, decoupled=name == "adamw"), weight_decay=weight_decay)
     if name == "sgd":
         return Optimizer(groups, sgd_update, weight_decay=weight_decay)
-    raise InputError(f"unknown optimiser {name!r}; it is adam or sgd")
+    raise InputError(f"unknown optimiser {name!r}; it is adam, adamw or sgd")
+
+
+def _decayed(pretrained: Sequence[nn.Parameter], factor: float, layers: Sequence[Sequence[nn.Parameter]],
+             layer_decay: float) -> list[tuple[Sequence[nn.Parameter], float]]:
+    """Pretrained parameters with their factors: as one where no layer's differs."""
+    if layer_decay == 1.0:
+        return [(pretrained, factor)]
+
+    place = {id(parameter): number for number, layer in enumerate(layers) for parameter in layer}
+    own: list[list[nn.Parameter]] = [[] for _ in range(len(layers) + 1)]  # the last: what stands in no layer
+    for parameter in pretrained:
+        own[place.get(id(parameter), len(layers))].append(parameter)
+    return [(parameters, factor * layer_decay ** (len(layers) - number)) for number, parameters in enumerate(own)]
 
 
 def fingerprint(provenance: dict[str, Any]) -> str:

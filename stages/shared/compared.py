@@ -51,6 +51,10 @@ def read_seed(path: Path, given: argparse.Namespace) -> Seed:
     folder = path.absolute().parent
     file = folder.parents[2] / "features" / folder.name / f"{path.stem}.h5" if len(folder.parents) > 2 else Path("none")
     if file.is_file():
+        if made.get("ignored") and given.ignore is None:
+            listed = made["ignored"]["file"]
+            raise InputError(f"{str(path)!r}: was scored without the pictures of {listed!r}; add --ignore {listed}, "
+                             "so that both sides are")
         seed = _scored(path, file, given)
         numbers = dict(zip(NAMES, (100 * means(seed.sums)).tolist(), strict=True))
         off = [name for name in NAMES if abs(numbers[name] - shown[name]) > ROUNDED]

@@ -11,6 +11,7 @@ a cache at test time has its images parsed, cropped and warped first, by the cod
 sizes: an image's features are what the stage embed makes of it.
 """
 
+import dataclasses
 import functools
 import json
 import os
@@ -116,7 +117,8 @@ class Embedder:
             loaded = Images(frame, raw="", cache=cache, arrays=self.opened.arrays, crop=crop, height=self.run.height,
                             width=self.run.width)
             batches = ordered_batches(loaded, batch=self.run.batch, workers=self.run.workers, device=self.device)
-            features, visibility = embed_images(self.network, batches, count=len(names), device=self.device)
+            features, visibility = embed_images(self.network, batches, count=len(names), device=self.device,
+                                                mirrored=self.match.flip == "mean")
         return Embedding(features, sizes, visibility)
 
     def _parsed(self, by: ParsedBy, frame: pd.DataFrame, folder: Path) -> Path:
@@ -174,10 +176,13 @@ def open_embedder(run: str | os.PathLike, *, experiment: Experiment | None = Non
     if features and features not in trained.model.matchable():
         raise InputError(f"--features: is {features!r}, and of {key} ({trained.model.name}) is matched one of "
                          f"{', '.join(trained.model.matchable())}")
-    match = MatchParams(features=features or match.features, tau=match.tau)
+    match = dataclasses.replace(match, features=features or match.features)
 
     chosen = choose_device(device, threads=threads)
     opened = open_run(trained, key=key, weights=weights, match=match)
+    if "cameras" in opened.provenance:
+        raise InputError(f"{str(weights)!r}: adds vectors of the cameras that {key} was trained on, and nobody says "
+                         "which camera an image is from; train it with `camera: none`")
     file = trained.model.cache_file(match.features)
     parsed_by = None if file is None else _parsed_by(file, opened, parser, key=key, weights=weights, device=chosen)
     return Embedder(key, weights, trained, match, opened, parsed_by, chosen)

@@ -12,6 +12,7 @@ from pipeline.training.checkpoints import misfit
 from stages.shared.trained_run import build, shared_tensors
 
 IDS = 2  # people; only classifiers have to do with them
+CAMERAS = (1, 2)  # of a training set that nobody has read yet
 
 
 def check_shapes(run: RunParams, match: MatchParams, *, key: str, start: RunParams, start_match: MatchParams,
@@ -39,7 +40,8 @@ def check_backbone(run: RunParams, match: MatchParams, *, key: str) -> None:
 def _shapes(run: RunParams, match: MatchParams, key: str) -> dict[str, torch.Tensor]:
     """A run's tensors by name, without classifiers and without numbers in them."""
     with torch.device("meta"):
-        network = build(run, key=key, ids=IDS, match=match, init="none")
+        network = build(run, key=key, ids=IDS, match=match, init="none",
+                        cameras=CAMERAS if run.camera == "embed" else ())
     return shared_tensors(network, network.state_dict(), key=key)
 
 

@@ -7,7 +7,6 @@ network is models/NAME.py's class Name: its constructor takes the settings of it
 
 import dataclasses
 import functools
-import hashlib
 import importlib
 import inspect
 import os
@@ -22,15 +21,15 @@ import torch
 
 from models.backbone import Backbone
 from models.classifiers import classifier_names
+from models.transformer_backbone import Tokens
 from pipeline.base.errors import InputError
 from pipeline.base.files import file_sha256
-from pipeline.base.images import read_bytes, read_image
+from pipeline.base.images import read_image
 from pipeline.base.progress import progress
 from pipeline.base.seeds import torch_seed
 from pipeline.caches.cache import Cache
 from pipeline.config.schema import MatchParams, RunParams, without_neutral
-from pipeline.datasets.index import read_index
-from pipeline.loading.dataset import Crop, images_sha256, training_rows
+from pipeline.loading.dataset import Crop, images_sha256
 from pipeline.loading.sgam_crop import Visible, automatic_crop, frame_medians, training_medians
 from pipeline.training.checkpoints import load_weights, misfit, read_weights
 
@@ -54,8 +53,6 @@ class Start:
     key: str
     run: RunParams
     weights: str
-    index: str  # of the data set that it was trained on
-    raw: str
 
 
 def new_run(run: RunParams, *, key: str, match: MatchParams, frame: pd.DataFrame, index: Path, raw: str | os.PathLike,
@@ -69,10 +66,15 @@ def new_run(run: RunParams, *, key: str, match: MatchParams, frame: pd.DataFrame
     provenance: dict[str, Any] = {"run": key, "parameters": recorded(run), "images": len(frame),
                                   "ids": int(frame["target"].max()) + 1, "index_sha256": file_sha256(index),
                                   "caches": {}, "versions": versions()}
-    network = build(run, key=key, ids=provenance["ids"], match=match, init="none" if start else run.init)
+    if run.camera == "embed":
+        provenance["cameras"] = sorted({int(camera) for camera in frame["camid"]})
+    network = build(run, key=key, ids=provenance["ids"], match=match, init="none" if start else run.init,
+                    cameras=tuple(provenance.get("cameras", ())))
+    account = getattr(getattr(network, "backbone", None), "account", None)
+    if account is not None:
+        provenance["checkpoint"] = {"file": run.init, "sha256": file_sha256(run.init), **account.as_dict()}
     if start is not None:
-        provenance["start"] = take_weights(network, start, key=key)
-        provenance["seen"] = seen_by_ancestors(start)
+        provenance["start"] = take_weights(network, start, key=key, cameras=provenance.get("cameras"))
 
     if run.image_steps > 0:
         check_cache(cache, run, name=f"runs.{key}.cache", features=None)
@@ -84,13 +86,18 @@ def new_run(run: RunParams, *, key: str, match: MatchParams, frame: pd.DataFrame
     return OpenRun(network, provenance, _crop_of(network, provenance, cache), _arrays(run, features=None))
 
 
-def take_weights(network: Any, start: Start, *, key: str) -> dict[str, str]:
+def take_weights(network: Any, start: Start, *, key: str, cameras: list[int] | None) -> dict[str, str]:
     """Put another run's weights, all but the classifiers, into the network of run `key`; its name and their SHA-256.
 
-    Running means of batch normalisation are weights too. InputError names the first tensor that does not fit.
+    cameras: those that the network has vectors of, which have to be the other run's. Running means of batch
+    normalisation are weights too. InputError names the first tensor that does not fit.
     """
     tensors, made = read_weights(start.weights)
     check_recorded(made, start.run, key=start.key, path=start.weights)
+    if made.get("cameras") != cameras:
+        raise InputError(f"runs.{key}.init: run {start.key!r} has vectors of the cameras {made.get('cameras')}, and "
+                         f"this run's training set has {cameras}; train both without `camera`, or start from other "
+                         "weights")
     theirs, own = shared_tensors(network, tensors, key=key), shared_tensors(network, network.state_dict(), key=key)
 
     wrong = misfit(theirs, own)
@@ -99,41 +106,6 @@ def take_weights(network: Any, start: Start, *, key: str) -> dict[str, str]:
                          "both the same backbone and model, or start from another run")
     network.load_state_dict(theirs, strict=False)
     return {"run": start.key, "sha256": file_sha256(start.weights)}
-
-
-def seen_by_ancestors(start: Start) -> dict[str, Any]:
-    """Which images a run has seen before its own training: of each run that it comes from by key, the data set and the
-    images' SHA-256, their first 16 digits. People are known again by them, whatever a data set calls them."""
-    _, made = read_weights(start.weights)
-    seen: dict[str, Any] = dict(made.get("seen", {}))
-    if start.run.image_steps > 0:
-        frame = training_rows(read_index(start.index), max_ids=start.run.max_ids)
-        seen[start.key] = {"train_on": start.run.train_on, "images": sorted(set(_digests(frame, start.raw)))}
-    return seen
-
-
-def check_unseen(provenance: dict[str, Any], frame: pd.DataFrame, raw: str | os.PathLike, *, run: str, dataset: str
-                 ) -> None:
-    """InputError, naming both, if a run that this one comes from was trained on a person of the query or gallery.
-
-    frame: the query's and gallery's images. A person is found by an image that both have, byte for byte; one who is
-    there in other images alone is not.
-    """
-    if not provenance.get("seen"):
-        return
-    digests = _digests(frame, raw)
-    for ancestor, seen in provenance["seen"].items():
-        there = frame[pd.Series(digests, index=frame.index).isin(seen["images"])]
-        if len(there):
-            people = there["pid"].nunique()
-            raise InputError(f"run {run!r} comes from {ancestor!r}, which was trained on {seen['train_on']!r}, and "
-                             f"that has {people} of the people whom {dataset!r} asks for (such as image "
-                             f"{there['image'].iloc[0]!r}); start from a run that has not seen them, or evaluate on "
-                             "another data set")
-
-
-def _digests(frame: pd.DataFrame, raw: str | os.PathLike) -> list[str]:
-    return [hashlib.sha256(read_bytes(Path(raw) / path)).hexdigest()[:16] for path in frame["path"]]
 
 
 def shared_tensors(network: Any, tensors: dict[str, torch.Tensor], *, key: str) -> dict[str, torch.Tensor]:
@@ -154,23 +126,45 @@ def open_run(run: RunParams, *, key: str, weights: str | os.PathLike, match: Mat
     tensors, provenance = read_weights(weights)
     check_recorded(provenance, run, key=key, path=weights)
 
-    network = build(run, key=key, ids=provenance["ids"], match=match, init="none")
+    network = build(run, key=key, ids=provenance["ids"], match=match, init="none",
+                    cameras=tuple(provenance.get("cameras", ())))
     load_weights(network, tensors, weights)
     check_crops(cache, provenance, key=key)
     return OpenRun(network.eval(), provenance, _crop_of(network, provenance, cache),
                    _arrays(run, features=match.features))
 
 
-def build(run: RunParams, *, key: str, ids: int, match: MatchParams, init: str) -> Any:
-    """The network of a run, drawn from its seed; init: of its backbone. InputError for what the networks refuse."""
+def check_cameras(provenance: dict[str, Any], frame: pd.DataFrame, *, run: str, dataset: str) -> None:
+    """InputError, naming them, if a run has vectors of its training set's cameras and other cameras are to be embedded.
+
+    frame: the query's and gallery's images.
+    """
+    others = sorted({int(camera) for camera in frame["camid"]} - set(provenance.get("cameras", frame["camid"])))
+    if others:
+        raise InputError(f"run {run!r} adds vectors of the cameras that it was trained on, "
+                         f"{_listed(provenance['cameras'])}, and {dataset!r} has camera {_listed(others)} too; "
+                         "evaluate on the set it was trained on, or train it with `camera: none`")
+
+
+def _listed(cameras: list[int]) -> str:
+    return ", ".join(map(str, cameras))
+
+
+def build(run: RunParams, *, key: str, ids: int, match: MatchParams, init: str, cameras: tuple[int, ...] = ()) -> Any:
+    """The network of a run, drawn from its seed; init: of its backbone; cameras: those that it has vectors of.
+
+    InputError for what the networks refuse.
+    """
     torch.manual_seed(torch_seed(run.seed, "init"))
+    tokens = Tokens(run.height, run.width, stride=run.stride, drop_path=run.drop_path, cameras=cameras,
+                    camera_weight=run.camera_weight)
     try:
-        return _network(run, ids=ids, match=match, init=init)
+        return _network(run, ids=ids, match=match, init=init, tokens=tokens)
     except ValueError as error:
         raise InputError(f"runs.{key}: {error}") from error
 
 
-def _network(run: RunParams, *, ids: int, match: MatchParams, init: str) -> Any:
+def _network(run: RunParams, *, ids: int, match: MatchParams, init: str, tokens: Tokens) -> Any:
     """The network is imported here: a run depends on the file of its own network alone."""
     for side, pixels in (("height", run.height), ("width", run.width)):
         if pixels < STRIDE or pixels % STRIDE:
@@ -185,7 +179,7 @@ def _network(run: RunParams, *, ids: int, match: MatchParams, init: str) -> Any:
     offered = {"ids": ids, "match": match.features, "tau": match.tau}
     taken = {argument: value for argument, value in offered.items() if argument in named}
     if "backbone" in named:
-        taken["backbone"] = Backbone(architecture=run.backbone, init=init)
+        taken["backbone"] = Backbone(architecture=run.backbone, init=init, tokens=tokens)
     return network(**(taken | settings))  # a setting of its own goes first: ESA has a tau that is not matching's
 
 

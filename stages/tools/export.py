@@ -71,6 +71,9 @@ class Graph(nn.Module):
 def run(embedder: Embedder, out: Path, *, opset: int | None, card: dict[str, Any]) -> None:
     """Write OUT and its card beside it. InputError, and nothing is written, if the network cannot be exported, the
     runtime lacks the opset or finds other numbers than torch."""
+    if embedder.match.flip != "none":
+        raise InputError(f"match.flip: is {embedder.match.flip!r}, and a graph embeds an image as it is; export a run "
+                         "that is matched with `flip: none`")
     _packages()
     if opset is not None:
         check_opset(opset)

@@ -56,3 +56,30 @@ def test_a_network_on_one_of_timm_s_composes(command):
     Path("profiles/mine.yaml").write_text(PROFILE % "{like: small-sgsfa, backbone: mobilenetv2_100}")
     ended = command("mine")
     assert ended.status == 0, ended.error
+
+
+@pytest.mark.parametrize(("run", "said"), [
+    ("{like: small-dsa, backbone: vit_tiny_patch16_224, init: none}", "DSA-reID's head is convolutional"),
+    ("{like: small-sgsfa, backbone: vit_tiny_patch16_224, init: none}", "set whole_attention to false, or take a Swin"),
+    ("{like: small-sorn, camera: embed}", "camera: backbone 'resnet18' has no tokens"),
+    ("{like: small-sorn, backbone: vit_tiny_patch16_224, init: none, stride: 20}", "take a stride of 1 to 16"),
+    ("{like: small-sorn, init: none, optimizer: {layer_decay: 0.7}}", "with init none no layer is pretrained"),
+    ("{like: small-baseline, model: {pool: token}}", "backbone 'resnet18' has no class token"),
+    ("{like: small-dsa, match: {features: z, flip: mean}}", "whose left and right are told apart")])
+def test_what_a_transformer_or_its_settings_cannot_is_refused_when_it_is_composed(command, run, said):
+    import_torchvision()
+    pytest.importorskip("timm")
+    Path("profiles/mine.yaml").write_text(PROFILE % run)
+    ended = command("mine")
+    assert ended.status == 2 and said in ended.error and ended.error.count("\n") == 1, ended.error
+
+
+@pytest.mark.parametrize("run", ["{like: small-sorn, backbone: vit_tiny_patch16_224, init: none, camera: embed}",
+                                 "{like: small-sgsfa, backbone: swin_tiny_patch4_window7_224, init: none}",
+                                 "{like: small-sgam, backbone: convnext_atto, init: none}"])
+def test_transformers_compose(command, run):
+    import_torchvision()
+    pytest.importorskip("timm")
+    Path("profiles/mine.yaml").write_text(PROFILE % run)
+    ended = command("mine")
+    assert ended.status == 0, ended.error

@@ -12,13 +12,14 @@ import yaml
 from pipeline.base.errors import InputError
 from pipeline.config.compose import Composed, compose, outputs
 from pipeline.config.loader import load_experiment, parse
-from pipeline.config.plan import Plan
+from pipeline.config.plan import TRAIN, Plan
 from pipeline.config.schema import Params, without_neutral
 from pipeline.config.writer import params_text, plan_text
 from tests.config.conftest import ROOT, experiments
 from tests.helpers.bare_params import by_data_set
 
 WORKSPACE = ("default", "ci", "seeds", "tables", "sweeps-sgsfa", "market", "study-market", "figures", "starts")
+TRAINED_PARSERS = ("train_parser", "train_parser_from", "train_photographs", "train_taught")
 CROPS = ("parse_crops", "parse_crops_external", "parse_crops_described")
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
@@ -58,17 +59,17 @@ def test_each_stage_has_an_entry_of_parameters_and_the_plan_s_names_hang_togethe
     plan, params = every[name].plan["plan"], every[name].params
     assert set(STAGES) == {key for key, value in plan.items() if key in STAGES}
     for stage, section in (("render", "render"), ("prepare", "datasets"), ("occlude", "occlude"),
-                           ("train_parser", "parsers"), ("train_photographs", "photographs"),
-                           ("train_taught", "taught"), ("parse", "caches"), ("warp", "warps")):
+                           ("train_photographs", "photographs"), ("train_taught", "taught"), ("parse", "caches"),
+                           ("warp", "warps")):
         assert list(plan[stage]) == list(params[section]), stage
-    assert sorted([*plan["train"], *plan["train_from"]]) == sorted(params["runs"])
+    assert sorted([*plan["train_parser"], *plan["train_parser_from"]]) == sorted(params["parsers"])
+    assert sorted([*plan["train"], *plan["train_file"], *plan["train_from"]]) == sorted(params["runs"])
     assert set(plan["parse_external"]) | set(plan["parse_described"]) == set(params["external"])
     assert sorted(key for stage in CROPS for key in plan[stage]) == sorted(params["crops"])
     embeds = by_data_set(plan).values()
     for key, entry in plan["prepare"].items():  # which its index is checked for
         needs = entry.get("needs", [])
-        assert ("train" in needs) == any(run["train_on"] == key for stage in ("train", "train_from")
-                                          for run in plan[stage].values())
+        assert ("train" in needs) == any(run["train_on"] == key for stage in TRAIN for run in plan[stage].values())
         assert ("test" in needs) == any(embed["dataset"] == key for embed in embeds)
     assert {embed["result"] for embed in embeds} <= set(params["results"])
 
@@ -77,20 +78,20 @@ def test_each_stage_has_an_entry_of_parameters_and_the_plan_s_names_hang_togethe
     made |= {f"data/raw/{key}" for key in [*whole.get("occlude", {}), *rendered(every, name)]}
     made |= {f"data/raw/{key}/labels.h5" for key in rendered(every, name)}
     made |= {f"data/parsers/{key}/weights.safetensors"
-             for stage in ("train_parser", "train_photographs", "train_taught") for key in whole[stage]}
+             for stage in TRAINED_PARSERS for key in whole[stage]}
     made |= {f"data/cache/{key}/parts.h5" for stage in ("parse", "parse_external", "parse_described")
              for key in whole[stage]}
     made |= {f"data/cache/{key}/crops.h5" for stage in CROPS for key in whole[stage]}
     made |= {f"data/cache/{key}/dsap.h5" for key in whole["warp"]}
-    made |= {f"data/runs/{key}/weights.safetensors" for stage in ("train", "train_from") for key in whole[stage]}
+    made |= {f"data/runs/{key}/weights.safetensors" for stage in TRAIN for key in whole[stage]}
     shipped = {path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.glob("data/parsers/*.dvc")}
     given = set(every[name].folders.values()) | shipped
-    for stage in ("prepare", "occlude", "train_parser", "train_photographs", "train_taught", "parse", *CROPS, "warp",
-                  "train", "train_from", "embed"):
+    for stage in ("prepare", "occlude", *TRAINED_PARSERS, "parse", *CROPS, "warp", *TRAIN, "embed"):
         for key, entry in (by_data_set(plan) if stage == "embed" else plan[stage]).items():
             for field in ("raw", "rendered", "teacher", "index", "source", "parts", "train_index", "train_parts",
                           "reads", "weights", "seen_by"):
                 assert field not in entry or entry[field] in made | given, (stage, key, field)
+    assert {entry["start"] for entry in plan["train_parser_from"].values()} <= made | given
 
 
 def rendered(every: dict[str, Composed], name: str) -> list[str]:
@@ -205,6 +206,29 @@ datasets: {here: {layout: market, raw: data/raw/here, hold_out: 9}, whole: {layo
                                                   "whole": {"layout": "market"}}
 
 
+def test_a_list_of_pictures_to_leave_out_belongs_to_its_data_set(project):
+    """Whatever is scored there leaves them out, in an experiment that stands on it too; other results are as before."""
+    Path("profiles/mine.yaml").write_text("""
+include: [small]
+on: [default]
+datasets: {here: {layout: market, raw: data/raw/here, ignore: data/raw/here.ignore.csv}}
+runs: {a: {of: baseline, eval_on: [here, synth-partial]}, b: {of: baseline, eval_on: [synth-partial]}}
+""")
+    Path("profiles/more.yaml").write_text("include: [small]\non: [mine]\nruns: {c: {of: baseline, eval_on: [here]}}\n")
+    plan = compose("mine").plan["plan"]
+    assert plan["ignore"] == {"here": {"index": "data/index/here.csv", "list": "data/raw/here.ignore.csv"}}
+    assert {name: entry["listed"] for name, entry in plan["evaluate_listed"].items()} == {"a": ["here"]}
+    assert list(plan["evaluate"]) == ["b"]
+    assert plan["link"]["here-ignored"] == {"path": "data/raw/here.ignore.csv"}
+    more = compose("more").plan["plan"]
+    assert more["ignore"] == {} and more["evaluate_listed"]["c"]["listed"] == ["here"]
+
+    Path("profiles/mine.yaml").write_text("include: [small]\ndatasets: {few: {layout: cuhk01, raw: data/raw/few, "
+                                          "trials: 2, ignore: few.csv}}\n")
+    with pytest.raises(InputError, match="datasets.few.ignore: the data set is 2 trials, and a list is of one; take"):
+        compose("mine")
+
+
 def test_a_dropped_name_drops_nothing_of_another_kind(project):
     Path("profiles/mine.yaml").write_text("""
 include: [small]
@@ -220,7 +244,7 @@ def test_one_experiment_s_threads_device_and_precision_touch_nothing_of_another(
                                           "precision: float32\nruns: {mine: {like: small-sorn}}\n")
     mine = compose("mine")
     assert mine.params["threads"] == 1
-    assert not any(mine.plan["plan"][stage] for stage in ("train_parser", "parse", "warp"))
+    assert not any(mine.plan["plan"][stage] for stage in (*TRAINED_PARSERS, "parse", "warp"))
     assert compose("default").params["threads"] == 2
 
 
@@ -319,5 +343,5 @@ def test_a_rendered_set_is_drawn_from_its_stream_whatever_it_is_called(every):
 def test_every_training_finds_how_its_run_is_matched(name):
     """stages/train.py builds the network by the run's own name: the trials of CUHK01, whose result has another, too."""
     composed = compose(name)
-    trained = composed.plan["plan"]["train"] | composed.plan["plan"]["train_from"]
+    trained = {key: entry for stage in TRAIN for key, entry in composed.plan["plan"][stage].items()}
     assert trained.keys() <= composed.params["results"].keys()

@@ -128,7 +128,7 @@ def test_every_leaf_is_held_to_its_type_its_range_and_its_choices(tree):
             assert said.startswith((place, f"{place.rpartition('.')[0]}.")) and "\n" not in said, said
             tried += 1
         entry[last] = right
-        if number and low is not None and not choices:
+        if number and low is not None and not choices and not item.metadata["above"]:
             entry[last] = low
             assert parse(Params, tree, "") is not None
             entry[last] = right
@@ -162,6 +162,10 @@ def test_every_leaf_is_held_to_its_type_its_range_and_its_choices(tree):
     ("runs.sorn.optimizer.milestones", 3, "milestones: expected a list, got 3 (a whole number)"),
     ("runs.sorn.augment.flip", 2.0, "augment.flip: is 2.0; it is 0 to 1"),
     ("runs.sorn.augment.erase", -0.1, "0 to 1"), ("runs.sorn.augment.pad", -1, "0 to 4096"),
+    ("runs.sorn.augment.occlude_low", 0.5,
+     "runs.sorn.augment.occlude_low: is 0.5, and occlude_high is 0.4; write occlude_low <= occlude_high"),
+    ("runs.sorn.augment.occlude_high", 0.05, "occlude_low: is 0.1, and occlude_high is 0.05; write occlude_low <="),
+    ("runs.sorn.augment.occlude_low", 0.0, "occlude_low: is 0.0; it is 0.01 to 0.99"),
     ("runs.sorn.augment.fill", "Image", "augment.fill: is 'Image' (did you mean 'image' or "),
     ("runs.sorn.model.labels", 3, "labels: is 3; it is one of 8, 5, 2"),
     ("runs.sorn.model.label_smoothing", 1.1, "0 to 1"), ("runs.sorn.model.lambda_spc", -1, "at least 0"),
@@ -180,6 +184,12 @@ def test_mistakes_are_named(tree, place, value, said):
     with pytest.raises(InputError) as caught:
         parse(Params, put(tree, place, value), "")
     assert said in str(caught.value)
+
+
+def test_the_shares_that_objects_hide_are_a_range():
+    entry = {"stream": "x", "seed": 0, "low": 0.6, "high": 0.25}
+    with pytest.raises(InputError, match=r"^occlude.x.low: is 0.6, and high is 0.25; write low <= high$"):
+        parse(schema.OccludeParams, entry, "occlude.x")
 
 
 def test_numbers_written_whole_are_numbers_and_whole_numbers_may_be_written_long():

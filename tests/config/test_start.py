@@ -116,6 +116,36 @@ def test_where_it_starts_is_changed_in_the_profile(command, key, old, new, said)
         load_experiment("mine")
 
 
+HELD = """
+include: [small]
+datasets:
+  whole: {layout: market, raw: data/raw/here}
+  some: {layout: market, raw: data/raw/here, hold_out: 9}
+  more: {layout: market, raw: data/raw/here, hold_out: 12}
+recipes: {own: {like: small-baseline, eval_on: [some]}}
+runs:
+"""
+
+
+@pytest.mark.parametrize(("runs", "said"), [
+    ("  one: {like: own, train_on: whole}",
+     "runs.one.eval_on: run 'one' trains on 'whole', and 'some' asks for 9 of the same training people of "
+     "'data/raw/here' (hold_out); train on 'some', or evaluate on another data set"),
+    ("  one: {like: own, train_on: more}", "runs.one.eval_on: run 'one' trains on 'more', and 'some' asks for 9 of"),
+    ("  first: {like: own, train_on: whole, eval_on: [whole]}\n  one: {like: own, train_on: some, init: run:first}",
+     "runs.one.eval_on: run 'one' comes from 'first', which trains on 'whole', and 'some' asks for 9 of the same")])
+def test_people_who_are_held_out_and_trained_on_are_refused_before_anything_is_trained(project, runs, said):
+    Path("profiles/mine.yaml").write_text(HELD + runs)
+    with pytest.raises(InputError, match=re.escape(said)):
+        compose("mine")
+
+
+def test_held_out_people_are_scored_where_nobody_trains_on_them(project):
+    """Nor is a run refused that trains on those who are left and is scored on the folder's own test part."""
+    Path("profiles/mine.yaml").write_text(f"{HELD}  one: {{like: own, train_on: some, eval_on: [some, whole]}}")
+    assert list(compose("mine").plan["plan"]["embed_two"]) == ["one"]
+
+
 def test_the_page_on_training_has_a_profile_that_composes(command):
     page = (ROOT / "docs/training.md").read_text(encoding="utf-8")
     (text,) = re.findall(r"```yaml\n(# profiles/mine\.yaml.*?)```", page, flags=re.DOTALL)

@@ -23,6 +23,7 @@ EXPECTS = {"folder": "hold no image",
            "occluded-duke-lists": "train.list, query.list, gallery.list", "p-duke": "test/occluded_body_images/",
            "occluded-reid": "occluded_body_images", "partial-reid-partial": "partial_body_images",
            "partial-reid-occluded": "occluded_body_images", "partial-ilids": "probe",
+           "partial-ilids-uncropped": "nocrop",
            "cuhk03-labeled": "cuhk03_new_protocol_config_labeled.mat",
            "cuhk03-detected": "cuhk03_new_protocol_config_detected.mat", "cuhk01-0": "campus/",
            "msmt17": "list_train.txt", "msmt17-noval": "list_train.txt", "csv": "images.csv"}

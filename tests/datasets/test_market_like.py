@@ -156,6 +156,17 @@ def test_partial_ilids(tmp_path, probes, gallery, name):
     assert sorted(frame.loc[frame["split"] == "query", "pid"]) == list(range(1, 120))
 
 
+def test_partial_ilids_uncropped_has_other_probes_of_the_same_people(tmp_path):
+    """The release has all three folders."""
+    folders = ("Probe", "partial_iLIDS_Probe_nocrop", "Gallery")
+    touch(tmp_path, *(f"{folder}/{pid:03d}.jpg" for folder in folders for pid in range(1, 120)))
+    for layout, folder in (("partial-ilids", "Probe"), ("partial-ilids-uncropped", "partial_iLIDS_Probe_nocrop")):
+        frame = _read(layout, tmp_path)
+        assert remarks(LAYOUTS[layout], frame) == []
+        query = frame[frame["split"] == "query"]
+        assert set(query["path"].str.split("/").str[0]) == {folder} and sorted(query["pid"]) == list(range(1, 120))
+
+
 @pytest.mark.parametrize("suffix", [".tif", ".jpg"])
 @pytest.mark.parametrize("own_folders", [True, False])
 def test_occluded_reid(tmp_path, suffix, own_folders):

@@ -53,7 +53,7 @@ def _content(name: Path) -> str:
 def _write_metrics(project: Project, folder: Path, experiment: str) -> None:
     plan = load_plan(project.folder / paths.experiment_folder(experiment) / "plan.yaml")
     metrics = {"rank1": 50.0, "mAP": 40.0, "mINP": 30.0, "details": [{"rank5": 60.0}]}
-    write_result(folder, dict.fromkeys(plan.evaluate[folder.name].datasets, metrics), {})
+    write_result(folder, dict.fromkeys(plan.evaluations[folder.name].datasets, metrics), {})
 
 
 def stale(project: Project) -> set[str]:

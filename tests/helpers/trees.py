@@ -19,7 +19,8 @@ SHOTS: list[Shot] = [("train", 1, 1), ("train", 1, 2), ("train", 2, 1), ("train"
 MARKET = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 PAIRS = {"occluded-reid": ("occluded_body_images", "whole_body_images"),
          "partial-reid-partial": ("partial_body_images", "whole_body_images"),
-         "partial-reid-occluded": ("occluded_body_images", "whole_body_images"), "partial-ilids": ("Probe", "Gallery")}
+         "partial-reid-occluded": ("occluded_body_images", "whole_body_images"), "partial-ilids": ("Probe", "Gallery"),
+         "partial-ilids-uncropped": ("partial_iLIDS_Probe_nocrop", "Gallery")}
 
 
 def touch(root: Path, *names: str) -> None:

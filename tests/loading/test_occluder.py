@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.base.errors import InputError
 from pipeline.base.seeds import rng
 from pipeline.datasets.index import read_index
 from pipeline.loading.augmentation import Augmentation, Chance, draw_occluder
@@ -82,12 +81,6 @@ def test_without_it_nothing_is_drawn_and_a_set_of_one_person_has_no_other_to_sta
     assert "pasted" not in plain.load([(0, 0)]) and plain._draw(0, 0).piece is None
     alone = draw_occluder(rng(0), Augmentation(), chance=HIDDEN, others=np.array([], np.int64), height=64, width=32)
     assert alone == Augmentation()
-
-
-@pytest.mark.parametrize(("low", "high"), [(0.0, 0.4), (0.5, 0.4), (0.1, 1.0)])
-def test_areas_that_are_no_range_are_one_sentence(low, high):
-    with pytest.raises(InputError, match=f"occlude_low is {low} and occlude_high {high}; write 0 < occlude_low <="):
-        dataclasses.replace(HIDDEN, occlude_low=low, occlude_high=high)
 
 
 def test_what_stands_in_front_is_seen_where_the_picture_was_moved_away(images):

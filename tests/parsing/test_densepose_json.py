@@ -16,7 +16,8 @@ from pipeline.base.errors import InputError
 from pipeline.base.images import write_image
 from pipeline.parsing.densepose_json import match_pictures, read_detections
 from pipeline.parsing.precomputed import Precomputed, label_shares
-from tests.parsing.test_precomputed import parsed, random_labels, shared, write_pictures
+from tests.parsing.test_precomputed import parsed, random_labels, write_pictures
+from tests.parsing.test_published_parses import shared
 
 PATHS = [f"query/{number:04d}.jpg" for number in range(3)]
 SIZE = (40, 20)

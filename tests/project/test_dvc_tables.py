@@ -32,7 +32,7 @@ def test_the_tables_stand_on_what_their_rows_need_and_nothing_else(project):
     plan = load_plan(project.folder / FOLDER / "plan.yaml")
     rows = {row.result for table in plan.paper_tables["all"].tables for row in table.rows if row.result}
     assert rows and rows <= {name.split("@")[1] for name in needed if name.startswith("evaluate@")}
-    assert {"render@parsing", "train_parser@lraspp", "paper_tables@all"} <= needed
+    assert {"render@parsing", "train_parser_from@lraspp", "paper_tables@all"} <= needed
     assert not {name for name in needed if re.search(r"@(esa|sgam|dsa|sgsfa)", name)}
 
 

@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[list[str], list[str], list[str]]] = {
     "fetch": (["hub"], [], ["data/checkpoints/hub"]),
     "joints": (["tiny"], ["data/cache/tiny/joints.h5"], []),
     "prepare": (["people"], ["data/index/people.csv", "data/index/people.txt"], []),
+    "ignore": (["people"], ["data/ignored/people.csv"], []),
     "occlude": (["people-hidden"], [], ["data/raw/people-hidden"]),
     "train_parser": (["small"], ["data/parsers/small/weights.safetensors", "data/results/parsers/small.json"], []),
     "train_photographs": (["photos"], ["data/parsers/photos/weights.safetensors", "data/results/parsers/photos.json"],
@@ -40,7 +41,8 @@ COMMANDS: dict[str, tuple[list[str], list[str], list[str]]] = {
     "parse": (["tiny"], ["data/cache/tiny/parts.h5", "scratch/parse-tiny/units"], []),
     "parse_crops": (["tiny-crops"], ["data/cache/tiny-crops/crops.h5", "scratch/parse-crops-tiny-crops/units"], []),
     "warp": (["tiny"], ["data/cache/tiny/dsap.h5", "scratch/warp-tiny/units"], []),
-    "train": (["baseline"], ["data/runs/baseline/weights.safetensors", "data/runs/baseline/train.json"], []),
+    "train": (["baseline"], ["data/runs/baseline/weights.safetensors", "data/runs/baseline/train.json",
+                             "data/runs/baseline/trained_on.json"], []),
     "embed": (["baseline"], [f"data/features/baseline/{DATA}.h5"], []),
     "evaluate": (["baseline"], ["data/curves/default/baseline.csv", "data/ranks/default/baseline.csv"],
                  ["data/results/default/baseline"]),
@@ -91,6 +93,7 @@ def sections() -> tuple[Entry, Entry]:
         "fetch": {"hub": {"repository": "owner/name", "revision": "0" * 40}},
         "joints": {"tiny": {**tiny, "source": "tiny/points.json"}},
         "prepare": {"people": {"raw": "market"}},
+        "ignore": {"people": {"index": shown["index"], "list": "ignore.csv"}},
         "occlude": {"people-hidden": {"index": shown["index"], "raw": RAW}},
         "train_parser": {"small": {"raw": "parsing"}}, "train_photographs": {"photos": {"raw": "photographs"}},
         "train_taught": {"taught": {"rendered": "parsing", "raw": "clothes", "teacher": "clothes.h5"}},
@@ -223,6 +226,8 @@ def made(server, tmp_path_factory) -> Path:
     folder = write_project(tmp_path_factory.mktemp("made"))
     frame = write_fake_set(folder / RAW, folder / paths.index(DATA), ids=30)
     write_fake_caches(folder / f"data/cache/{DATA}", folder / RAW, frame)
+    listed = "".join(f"{path},{'two people in one box ' * 20}\n" for path in frame["path"])
+    (folder / "ignore.csv").write_text(f"path,reason\n{listed}")
     images = write_set(folder / "tiny", 12)["path"]
     people = [{"image_id": path, "keypoints": [1.0] * 51} for path in images]
     (folder / "tiny/points.json").write_text(json.dumps(people))

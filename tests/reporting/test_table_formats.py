@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.reporting import paper_tables, table_formats
 from pipeline.reporting.paper_page import remarks, table_page, tables_page
-from pipeline.reporting.paper_tables import Own, Printed, Score, compare, read_notes, read_printed
+from pipeline.reporting.paper_tables import Own, Printed, Score, compare, read_field, read_notes, read_printed
 from pipeline.reporting.table_formats import as_html, as_latex, as_markdown, latex, show
 from tests.helpers.paper_tables import NOTES, PRINTED, TABLES, sorn_v, table, write_result
 
@@ -204,6 +204,17 @@ def test_one_page_has_all_tables(folders):
                                 "SORN, Table VI", "1", "4 of 4", "-", "-", "-", "-"]
     alone = Reader(table_page(six))
     assert alone.cells == seen.cells[-len(alone.cells):]
+
+
+def test_today_s_field_stands_on_the_page_as_what_others_print(folders):
+    write_result(folders, "sorn-synth-holistic", {"synth-holistic": (80.0, 60.0), "synth-partial": (20.0, 10.0)})
+    field = read_field(PRINTED.parent / "field.csv")
+    assert all(all(row.values()) for row in field)  # each says where it stands and what it needs
+    assert ("DDRN", "62.4", "71.3") in {(row["method"], row["mAP"], row["rank1"]) for row in field}
+    seen = Reader(tables_page([table(folders, "sorn", "V", sorn_v())], field))
+    assert seen.ids == ["overview", "field", "sorn-V"]
+    first = seen.cells.index("method")
+    assert seen.cells[first + 7:first + 11] == ["KPR, prompted", "Swin-B + SOLIDER", "Occluded-DukeMTMC", "75.1"]
 
 
 def test_the_paper_s_text_cannot_break_the_forms():

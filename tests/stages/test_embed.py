@@ -343,8 +343,24 @@ def test_a_stage_embeds_all_data_sets_and_after_a_bad_one_only_what_is_missing(p
     assert not list(Path("scratch/embed").iterdir())
 
 
+def test_a_run_is_not_scored_on_another_set_s_people_whom_it_was_trained_on(project):
+    """One training picture among another data set's gallery; in its own data set that is for prepare to say."""
+    params, plan = fake_sections()
+    raw, index = Path("data/raw-leaked"), read_index(f"data/index/{DATA}.csv")
+    shutil.copytree(RAW, raw)
+    shutil.copy(f"data/index/{DATA}.csv", "data/index/leaked.csv")
+    seen, asked = (index.loc[index["split"] == split, "path"].iloc[0] for split in ("train", "gallery"))
+    shutil.copy(Path(RAW, seen), raw / asked)
+    plan["embed"]["x"] = embed_entry("baseline", model="baseline", dataset="leaked", raw=raw)
+    plan["embed"]["untrained"] = embed_entry("histogram", model="histogram", dataset="leaked", raw=raw)
+    with pytest.raises(InputError, match=f"^plan.embed.x, leaked: run 'baseline' was trained on '{DATA}', and that has "
+                                         "1 of the people whom 'leaked' asks for"):
+        embed.run(bare_experiment(params=params, plan=plan), "x")
+    embed.run(bare_experiment(params=params, plan=plan), "untrained")
+
+
 def test_what_is_unfinished_is_taken_for_what_it_was_made_of(project, monkeypatch):
-    """A damaged file under scratch, and one of other images, are made again."""
+    """A damaged file under scratch, and one of other images or by other code, are made again."""
     params, plan = fake_sections()
     opened_run = open_run(fake_experiment().run("baseline"), key="baseline", weights=weights("baseline"),
                           match=fake_experiment().params.results["baseline"].match)
@@ -365,4 +381,15 @@ def test_what_is_unfinished_is_taken_for_what_it_was_made_of(project, monkeypatc
     assert other != file and other.read_bytes() != expected
     image.write_bytes(whole)
     for made in (file, other):
+        made.unlink()
+
+    monkeypatch.setattr(embed, "ROOT", project / "code")
+    network = project / "code/models/baseline.py"
+    network.parent.mkdir(parents=True)
+    by_code = []
+    for text in ("a = 1\n", "a = 1\n", "a = 2\n"):
+        network.write_text(text)
+        by_code.append(name())
+    assert by_code[0] == by_code[1] != by_code[2]
+    for made in {*by_code}:
         made.unlink()

@@ -1,12 +1,11 @@
 """The stage train where a run starts from another's weights: which it takes, what it records, and what it refuses."""
 
-import dataclasses
 import functools
 import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from pipeline.loading.dataset import embedding_rows, training_rows
 from pipeline.training import loop
 from pipeline.training.checkpoints import METADATA, read_weights
 from stages import train
-from stages.shared.trained_run import Start, check_unseen, seen_by_ancestors
+from stages.shared.trained_on import check_unseen, of_weight_file, read_trained_on
 from tests.helpers.bare_params import bare_experiment, train_entry
 from tests.helpers.fake_runs import DATA, READS, fake_experiment, fake_sections
 from tests.helpers.fake_set import write_fake_caches, write_fake_set
@@ -59,8 +58,7 @@ def second(name: str, start: str = "", **changes: Any) -> Experiment:
     params["runs"]["second"] = params["runs"][name] | own | changes
     params["results"]["second"] = params["results"][name]
     entry = train_entry(name, train_on=OTHER, raw=RAW, file=READS.get(name))
-    started = entry | {"start": start, "weights": paths.weights(start).as_posix(),
-                       "start_index": paths.index(DATA).as_posix(), "start_raw": "data/raw"}
+    started = entry | {"start": start, "weights": paths.weights(start).as_posix()}
     return bare_experiment(params=params, plan=plan | {"train_from": {"second": started}})
 
 
@@ -125,38 +123,92 @@ def test_the_record_says_where_it_started(project):
     assert "start" not in json.loads(Path(paths.train_record("sorn")).read_text())
 
 
-def test_a_run_is_not_scored_on_people_whom_a_run_it_comes_from_has_seen(project):
-    """By the bytes of their images, whatever the sets call them: one image of another set's gallery is enough."""
+def digests(raw: str, names: Iterable[str]) -> list[str]:
+    return sorted({hashlib.sha256(Path(raw, name).read_bytes()).hexdigest()[:16] for name in names})
+
+
+def test_a_run_records_its_pictures_and_those_of_the_runs_that_it_comes_from(project):
+    trained = {raw: training_rows(read_index(paths.index(name)), max_ids=0)["path"]
+               for name, raw in ((DATA, "data/raw"), (OTHER, RAW))}
     train.run(second("pcb", image_steps=8), "second")
-    _, provenance = read_weights(paths.weights("second"))
-    index = read_index(paths.index(DATA))
-    trained, scored = training_rows(index, max_ids=0), embedding_rows(read_index(paths.index(OTHER)))
-    assert provenance["seen"]["pcb"]["train_on"] == DATA and list(provenance["seen"]) == ["pcb"]
-    assert provenance["seen"]["pcb"]["images"] == sorted({
-        hashlib.sha256(Path("data/raw", path).read_bytes()).hexdigest()[:16] for path in trained["path"]})
-    check_unseen({}, scored, RAW, run="plain", dataset=OTHER)
+    first = {"pcb": {"train_on": DATA, "images": digests("data/raw", trained["data/raw"])}}
+    own = {"second": {"train_on": OTHER, "images": digests(RAW, trained[RAW])}}
+    assert read_trained_on(paths.trained_on("pcb")) == first
+    assert read_trained_on(paths.trained_on("second")) == first | own
+    train.run(second("pcb", image_steps=0), "second")
+    assert read_trained_on(paths.trained_on("second")) == first
 
-    raw = Path("data/leaked")
+
+def test_a_run_is_not_scored_on_people_whom_it_or_a_run_that_it_comes_from_was_trained_on(project, tmp_path):
+    """By the bytes of their images, whatever the sets call them: one image of another set's gallery is enough."""
+    trained = training_rows(read_index(paths.index(DATA)), max_ids=0)
+    scored = embedding_rows(read_index(paths.index(OTHER)))
+    pcb = {"pcb": {"train_on": DATA, "images": digests("data/raw", trained["path"])}}
+    check_unseen(pcb, scored, RAW, run="pcb", dataset=OTHER)
+    check_unseen({}, scored, "nowhere", run="untrained", dataset=OTHER)
+
+    raw = tmp_path / "leaked"
     shutil.copytree(RAW, raw)
-    copied = scored["path"].iloc[-1]
-    unseen = {"seen": {"pcb": {"train_on": DATA, "images": ["0" * 16]}}}
-    check_unseen(unseen, scored, raw, run="second", dataset="leaked")
-    (raw / copied).write_bytes(Path("data/raw", trained["path"].iloc[0]).read_bytes())
-    with pytest.raises(InputError, match=f"run 'second' comes from 'pcb', which was trained on '{DATA}', and that has "
-                                         f"1 of the people whom 'leaked' asks for .such as image '.*'.; start from"):
-        check_unseen(provenance, scored, raw, run="second", dataset="leaked")
+    (raw / scored["path"].iloc[-1]).write_bytes(Path("data/raw", trained["path"].iloc[0]).read_bytes())
+    that = f"trained on '{DATA}', and that has 1 of the people whom 'leaked' asks for .such as image '.*'."
+    with pytest.raises(InputError, match=f"^run 'pcb' was {that}; train it on other people, or evaluate on another"):
+        check_unseen(pcb, scored, raw, run="pcb", dataset="leaked")
+    with pytest.raises(InputError, match=f"^run 'second' comes from 'pcb', which was {that}; start from a run that has "
+                                         "not seen them"):
+        check_unseen(pcb, scored, raw, run="second", dataset="leaked")
 
 
-def test_what_the_run_it_starts_from_had_seen_before_goes_along(project, tmp_path):
-    tensors, made = read_weights(paths.weights("pcb"))
-    older = {"first": {"train_on": "older", "images": ["00ff"]}}
+def test_what_stands_in_both_parts_of_the_set_that_it_trains_on_is_for_prepare_to_judge(project, tmp_path):
+    scored = embedding_rows(read_index(paths.index(OTHER)))
+    own = {"train_on": "published", "images": digests(RAW, scored["path"].head(1))}
+    check_unseen({"one": own}, scored, RAW, run="one", dataset="published")
+    check_unseen({"one": own, "two": own}, scored, RAW, run="two", dataset="published")
+    with pytest.raises(InputError, match="run 'two' comes from 'one', which was trained on 'published', and that has"):
+        check_unseen({"one": own, "two": {"train_on": "published", "images": []}}, scored, RAW, run="two",
+                     dataset="published")
+
+
+def test_a_weight_file_of_a_run_takes_along_what_it_was_trained_on(project, tmp_path):
     path = tmp_path / "weights.safetensors"
-    path.write_bytes(save(tensors, metadata={METADATA: json.dumps({**made, "seen": older})}))
-    run = fake_experiment().run("pcb")
-    start = Start(key="pcb", run=run, weights=str(path), index=str(paths.index(DATA)), raw="data/raw")
-    assert seen_by_ancestors(start).keys() == {"first", "pcb"} and seen_by_ancestors(start)["first"] == older["first"]
-    untrained = dataclasses.replace(start, run=dataclasses.replace(run, image_steps=0))
-    assert seen_by_ancestors(untrained) == older
+    shutil.copy(paths.weights("baseline"), path)
+    with pytest.raises(InputError, match=f"runs.second.init: '{path}' holds weights of run 'baseline', which was "
+                                         f"trained on '{DATA}', and '.*trained_on.json' is not there, so that 'second' "
+                                         "could be scored on people whom it knows; put that run's own beside"):
+        of_weight_file(str(path), key="second")
+    shutil.copy(paths.trained_on("pcb"), tmp_path / "trained_on.json")
+    with pytest.raises(InputError, match="'.*trained_on.json' is of other runs"):
+        of_weight_file(str(path), key="second")
+
+    shutil.copy(paths.trained_on("baseline"), tmp_path / "trained_on.json")
+    params, plan = fake_sections(init=str(path), image_steps=8)
+    plan["train"] = {"pcb": plan["train"]["pcb"]}
+    kept = {file: Path(file(name)).read_bytes() for name in ["pcb"]
+            for file in (paths.weights, paths.trained_on, paths.train_record)}
+    train.run(bare_experiment(params=params, plan=plan), "pcb")
+    assert read_trained_on(paths.trained_on("pcb")).keys() == {"baseline", "pcb"}
+    assert json.loads(paths.train_record("pcb").read_text())["start"] == {
+        "file": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    for file, content in kept.items():
+        file("pcb").write_bytes(content)
+
+
+def test_a_weight_file_of_others_or_of_an_untrained_run_was_trained_on_nothing_here(project, tmp_path):
+    tensors, made = read_weights(paths.weights("pcb"))
+    for name, metadata in (("theirs", None), ("untrained", made | {"parameters": {"image_steps": 0}})):
+        path = tmp_path / f"{name}.safetensors"
+        path.write_bytes(save(tensors, metadata=metadata and {METADATA: json.dumps(metadata)}))
+        assert of_weight_file(str(path), key="second") == {}
+    assert of_weight_file("resnet50.pth", key="second") == {}
+
+
+@pytest.mark.parametrize(("text", "reason"), [("{", "cannot be read"), ("[]", "is no record"),
+                                              ('{"a": 1}', "is no record"), (None, "is not there")])
+def test_a_damaged_record_is_one_sentence(tmp_path, text, reason):
+    path = tmp_path / "trained_on.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(InputError, match=f"trained_on.json': .*{reason}.*make it with the stage train"):
+        read_trained_on(path)
 
 
 def test_a_stopped_training_goes_on_from_its_checkpoint_and_not_from_the_start(project, monkeypatch):

@@ -193,5 +193,34 @@ def test_dsa_s_learning_rates():
 
 def test_a_rounded_share_counts_as_reached():
     assert learning_rate(4 / 7, lr=1, warmup=0, warmup_start=1, milestones=[0.5714285714], gamma=0.1) == 0.1
-    with pytest.raises(InputError, match="unknown optimiser 'adamw'"):
-        make_optimizer([], [], name="adamw", weight_decay=0, pretrained_lr_factor=1)
+    with pytest.raises(InputError, match="unknown optimiser 'lion'"):
+        make_optimizer([], [], name="lion", weight_decay=0, pretrained_lr_factor=1)
+
+
+def test_a_cosine_falls_from_the_warm_up_s_end_to_the_end():
+    rate = functools.partial(learning_rate, lr=2.0, warmup=0.2, warmup_start=0.1, milestones=[], gamma=0.1, cosine=True)
+    assert [rate(share) for share in (0, 0.1, 0.2, 0.6, 1.0)] == pytest.approx([0.2, 1.1, 2.0, 1.0, 0.0])
+
+
+def test_layer_decay_lowers_the_rate_layer_by_layer_towards_the_image():
+    first, second, loose, new = (torch.nn.Parameter(torch.zeros(1)) for _ in range(4))
+    optimizer = make_optimizer([first, second, loose], [new], name="adamw", weight_decay=0.1, pretrained_lr_factor=0.5,
+                               layers=[[first], [second]], layer_decay=0.8)
+    factors = {id(group["params"][0]): group["factor"] for group in optimizer.param_groups}
+    assert factors == {id(first): pytest.approx(0.5 * 0.64), id(second): pytest.approx(0.5 * 0.8), id(loose): 0.5,
+                       id(new): 1.0}
+    plain = make_optimizer([first, second], [new], name="adam", weight_decay=0, pretrained_lr_factor=0.5)
+    assert [group["factor"] for group in plain.param_groups] == [0.5, 1.0]
+
+
+def test_adamw_decays_weights_apart_from_the_gradient():
+    weight = torch.nn.Parameter(torch.tensor([2.0]))
+    reference = torch.nn.Parameter(torch.tensor([2.0]))
+    ours = make_optimizer([], [weight], name="adamw", weight_decay=0.1, pretrained_lr_factor=1)
+    ours.param_groups[0]["lr"] = 0.01
+    theirs = torch.optim.AdamW([reference], lr=0.01, weight_decay=0.1)
+    for step in range(3):
+        for parameter, optimizer in ((weight, ours), (reference, theirs)):
+            parameter.grad = torch.tensor([0.3 - step])
+            optimizer.step()
+    assert torch.allclose(weight, reference, atol=1e-7) and not torch.equal(weight, torch.tensor([2.0]))
