@@ -82,7 +82,7 @@ def _nearest_right(embedded: Embedded, number: int, matching: Matching) -> tuple
     """Of a query that has a match the gallery row and the distance of the nearest."""
     query, gallery = embedded.query, embedded.gallery
     right = np.flatnonzero((gallery.pid == query.pid[number]) & (gallery.camid != query.camid[number]))
-    far = pair_distances(query.take([number]), gallery.take(right), matching)[0]
+    far = pair_distances(query.take(slice(number, number + 1)), gallery.take(right), matching)[0]
     return int(right[far.argmin()]), float(far.min())
 
 
