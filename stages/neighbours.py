@@ -17,6 +17,7 @@ from pipeline.config.loader import Experiment, pick
 from pipeline.config.plan import NeighboursPlan
 from pipeline.reporting.neighbours import Listed, Neighbours, write_neighbours
 from pipeline.retrieval.distances import pair_distances
+from pipeline.retrieval.exclusions import read_exclusions, without
 from pipeline.retrieval.features import Embedded, read_features
 from pipeline.retrieval.matching import Matching, settle, unit_parts
 from pipeline.retrieval.ranking import JUNK, evaluate, nearest
@@ -27,10 +28,14 @@ TOP = 10  # gallery images of each query
 
 def run(experiment: Experiment, key: str) -> None:
     """Rank the features of one result as `evaluate` does (of several trials the first) and write the lists."""
-    plan = pick(experiment.plan.neighbours, key, "plan.neighbours")
+    listed = experiment.plan.neighbours_listed
+    plan = pick({**experiment.plan.neighbours, **listed}, key, "plan.neighbours")
     target = paths.neighbours(experiment.name, plan.report, plan.result)
     writable(target)
-    embedded = _read(plan).trials()[0]
+    embedded = _read(plan)
+    if key in listed:
+        embedded, _ = without(embedded, read_exclusions(paths.ignored(plan.dataset)))
+    embedded = embedded.trials()[0]
     torch.set_num_threads(min(torch.get_num_threads(), processors()))
     device = "cuda" if experiment.params.device != "cpu" and torch.cuda.is_available() else "cpu"
 

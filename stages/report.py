@@ -72,7 +72,7 @@ def run(experiment: Experiment, key: str) -> None:
         rest = [_images(plan, work), _results(experiment.name, results, plan, rendered, work), _parser(plan, work),
                 _provenance(results)]
         room = LIMIT - RESERVE - sum(len(html.encode()) for *_, html in rest)
-        sections = [*_viewer(experiment.name, key, results, plan, room), *rest]
+        sections = [*_viewer(experiment, key, results, plan, room), *rest]
         html = html_page.page(title=plan.title, introduction=INTRODUCTION.format(experiment.name), sections=sections)
         (work / "index.html").write_text(html, encoding="utf-8")
 
@@ -107,9 +107,9 @@ def _images(plan: ReportPlan, work: Path) -> Section:
     return "pictures", "What the caches hold", html
 
 
-def _viewer(experiment: str, key: str, results: Sequence[Result], plan: ReportPlan, room: int) -> list[Section]:
+def _viewer(experiment: Experiment, key: str, results: Sequence[Result], plan: ReportPlan, room: int) -> list[Section]:
     """Queries and worst crops, which take at most `room` bytes of the page together."""
-    runs = [_neighbours(experiment, key, name, results, plan) for name in plan.shows]
+    runs = [_neighbours(experiment, key, name, results) for name in plan.shows]
     same_queries(runs)
     index = read_index(plan.index).set_index("image")
     _check_images(plan, index, runs)
@@ -132,18 +132,19 @@ def _viewer(experiment: str, key: str, results: Sequence[Result], plan: ReportPl
     return [("queries", "Queries", lists), ("worst", "The parser's worst crops", worst + '<div id="crops"></div>')]
 
 
-def _neighbours(experiment: str, key: str, name: str, results: Sequence[Result], plan: ReportPlan) -> Neighbours:
+def _neighbours(experiment: Experiment, key: str, name: str, results: Sequence[Result]) -> Neighbours:
     """A run's lists. InputError if they are of other features than its metrics."""
-    path = paths.neighbours(experiment, key, name)
-    run = read_neighbours(path, result=name, dataset=plan.dataset, remedy=f"run `dvc repro neighbours@{key}-{name}`")
+    path, dataset = paths.neighbours(experiment.name, key, name), experiment.plan.report[key].dataset
+    stage = f"neighbours{'_listed' * (f'{key}-{name}' in experiment.plan.neighbours_listed)}@{key}-{name}"
+    run = read_neighbours(path, result=name, dataset=dataset, remedy=f"run `dvc repro {stage}`")
     for result in results:
-        if (result.name, result.dataset) != (name, plan.dataset) or "trials" in result.metrics:
+        if (result.name, result.dataset) != (name, dataset) or "trials" in result.metrics:
             continue
         rank1 = 100 * run.rank1()
         if abs(rank1 - result.metrics["rank1"]) > 0.01:
             raise InputError(f"{str(path)!r}: has a rank-1 of {rank1:.2f}, and the metrics of {name!r} on "
-                             f"{plan.dataset!r} one of {result.metrics['rank1']:.2f}: they are of other features; run "
-                             f"`dvc repro evaluate@{name} neighbours@{key}-{name}`")
+                             f"{dataset!r} one of {result.metrics['rank1']:.2f}: they are of other features; run "
+                             f"`dvc repro {stage.replace('neighbours', 'evaluate').split('@')[0]}@{name} {stage}`")
     return run
 
 

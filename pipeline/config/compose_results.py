@@ -64,7 +64,7 @@ def _evaluations(made: Composition) -> Entry:
 
 
 def add_reports(made: Composition) -> None:
-    made.plan["neighbours"], made.plan["report"] = {}, {}
+    made.plan["neighbours"], made.plan["neighbours_listed"], made.plan["report"] = {}, {}, {}
     for name, entry in entries(made.profile, "report").items():
         place = f"report.{name}"
         pictures, parser, title = (take(entry, field, place) for field in ("pictures", "parser", "title"))
@@ -74,7 +74,7 @@ def add_reports(made: Composition) -> None:
             continue
         dataset = made.known.warps[cache]
         shows = _shown(made, dataset)
-        made.plan["neighbours"] |= {
+        made.plan["neighbours_listed" if made.known.datasets[dataset].listed else "neighbours"] |= {
             f"{name}-{result}": {"report": name, "result": result, "dataset": dataset,
                                  "features": paths.features(result, dataset).as_posix()} for result in shows}
         made.plan["report"][name] = {"title": title, "shows": shows, "scores": scores, "parsed_on": learned,
@@ -84,7 +84,7 @@ def add_reports(made: Composition) -> None:
 
 def _shown(made: Composition, dataset: str) -> list[str]:
     """Of the results on a data set the first of each network's that was trained; of networks where none was."""
-    runs = {name: made.known.runs[made.known.result_runs[name]] for name, entry in made.plan["evaluate"].items()
+    runs = {name: made.known.runs[made.known.result_runs[name]] for name, entry in _evaluations(made).items()
             if dataset in entry["datasets"]}
     trained = {name: run for name, run in runs.items() if run.entry["image_steps"]} or runs
     first: dict[str, str] = {}

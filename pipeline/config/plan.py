@@ -340,6 +340,7 @@ class Plan:
     evaluate: dict[str, EvaluatePlan]
     evaluate_listed: dict[str, ListedEvaluatePlan]
     neighbours: dict[str, NeighboursPlan]
+    neighbours_listed: dict[str, NeighboursPlan]
     report: dict[str, ReportPlan]
     paper_tables: dict[str, TablesPlan]
     sweep: dict[str, SweepPlan]

@@ -196,6 +196,27 @@ figures:
         "b-z": ["here"], "a": ["here", "there", "hidden", "synth-partial"], "c": ["there"]}
 
 
+def test_a_report_shows_each_network_s_first_trained_run_by_neighbours_of_its_own(project):
+    """Where the data set has a list of pictures to leave out, the lists of neighbours read it too."""
+    Path("profiles/mine.yaml").write_text("""
+include: [small]
+on: [default]
+datasets: {here: {layout: market, raw: data/raw/here, ignore: data/raw/here.ignore.csv}}
+caches: {here: {like: parse, dataset: here}}
+warps: {here: {like: warp, dataset: here}}
+runs: {a: {of: untrained, eval_on: [here]}, b: {of: baseline, eval_on: [here]}, c: {of: sorn, eval_on: [here]},
+       d: {of: sorn, match: {features: global}, eval_on: [here]}}
+report: {mine: {title: a, pictures: here, parser: lraspp}}
+""")
+    plan = compose("mine").plan["plan"]
+    assert plan["report"]["mine"]["shows"] == ["b", "c"] and plan["neighbours"] == {}
+    assert plan["neighbours_listed"]["mine-c"] == {"report": "mine", "result": "c", "dataset": "here",
+                                                   "features": "data/features/c/here.h5"}
+    shown = compose("default").plan["plan"]
+    assert shown["report"]["rendered"]["shows"] == ["baseline", "sorn", "dsa", "esa", "sgsfa", "sgam"]
+    assert [*shown["neighbours"]] == [f"rendered-{name}" for name in shown["report"]["rendered"]["shows"]]
+
+
 def test_held_out_people_are_a_parameter_of_their_data_set(project):
     Path("profiles/mine.yaml").write_text("""
 include: [small]

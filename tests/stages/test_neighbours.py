@@ -89,3 +89,17 @@ def test_the_same_features_give_the_same_bytes(tmp_path, monkeypatch):
         stage.run(toy(), "page-toy-net")
         written.append(paths.neighbours("toy", "page", "toy-net").read_bytes())
     assert written[0] == written[1]
+
+
+def test_listed_pictures_are_left_out_as_evaluate_leaves_them_out(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    held = read_features(write_features(tmp_path / FILE))
+    gone = [str(held.query_key[0]), str(held.gallery_key[3])]
+    paths.ignored("toy").parent.mkdir(parents=True)
+    paths.ignored("toy").write_text("path,reason\n" + "".join(f"{key},two people\n" for key in gone))
+    entry = {"report": "page", "result": "toy-net", "dataset": "toy", "features": FILE}
+    for section, left in (("neighbours", gone), ("neighbours_listed", [])):
+        stage.run(bare_experiment("toy", plan={section: {"page-toy-net": entry}}), "page-toy-net")
+        found = read_neighbours(paths.neighbours("toy", "page", "toy-net"), result="toy-net", dataset="toy", remedy="")
+        shown = {key for listed in found.lists for key in (listed.query, *listed.gallery)}
+        assert [key for key in gone if key in shown] == left and len(found.lists) == (6 if left else 5)
