@@ -10,6 +10,7 @@ needs them.
 """
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("profile", nargs="?", default="default", help="a file of profiles/ without its ending")
     parser.add_argument("--with", nargs="+", metavar="DATASET", dest="kept", help="the users' data sets to keep")
-    parser.add_argument("--force", action="store_true", help="overwrite hand edits")
+    parser.add_argument("--force", action="store_true",
+                        help="overwrite hand edits, and do not ask other experiments' plans that cannot be read")
     parser.add_argument("--check", action="store_true", help="write nothing; fail if an experiment here is stale")
     arguments = parser.parse_args()
     if arguments.check and (arguments.force or arguments.kept or arguments.profile != "default"):
@@ -60,7 +62,7 @@ def write_all(name: str, kept: Kept, *, force: bool) -> None:
 def write(name: str, composed: Composed, kept: Kept, *, force: bool) -> str:
     """Write an experiment's folder. What was written, in a line."""
     check_bases(name, composed, kept)
-    check_owners(name, composed)
+    check_owners(name, composed, force=force)
     check_backbones(name, composed)
     check_starts(name, composed)
     folder = paths.experiment_folder(name)
@@ -131,12 +133,23 @@ def check_bases(name: str, composed: Composed, kept: Kept) -> None:
                                  f"`python -m stages.compose {base} --with {' '.join(sorted(here | there))}` first")
 
 
-def check_owners(name: str, composed: Composed) -> None:
-    """InputError for an output that another experiment here makes too."""
+def check_owners(name: str, composed: Composed, *, force: bool) -> None:
+    """InputError for an output that another experiment here makes too.
+
+    force: one whose plan.yaml cannot be read, because it is of an earlier commit or broken, is named and not asked, so
+    that all can be composed again one after the other.
+    """
     mine = set(outputs(parse(Plan, composed.plan["plan"], "plan")))
     for other in composed_experiments():
         if other != name:
-            both = mine & set(outputs(load_plan(paths.experiment_folder(other) / "plan.yaml", other)))
+            try:
+                theirs = load_plan(paths.experiment_folder(other) / "plan.yaml", other)
+            except InputError as error:
+                if not force:
+                    raise
+                print(f"{error}: what {other} makes was not compared; compose it again too", file=sys.stderr)
+                continue
+            both = mine & set(outputs(theirs))
             if both:
                 kind, one = min(both)
                 raise InputError(f"'profiles/{name}.yaml': the {kind} {one!r} belongs to experiment {other}; take it "

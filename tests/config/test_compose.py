@@ -122,6 +122,22 @@ def test_a_second_owner_is_refused_by_name(command):
     assert plan.train == plan.embeddings == {} and list(plan.evaluate) == ["sorn-2"]
 
 
+def test_plans_of_an_earlier_commit_are_composed_again_one_after_the_other(command):
+    """Both lack a section that was added since, so that neither can be read when the other is composed."""
+    Path("profiles/mine.yaml").write_text("include: [small]\non: [default]\nruns: {sorn-2: {like: small-sorn}}\n")
+    assert command("mine").status == 0
+    plans = [Path("plan.yaml"), Path("experiments/mine/plan.yaml")]
+    present = [path.read_text() for path in plans]
+    for path, text in zip(plans, present, strict=True):
+        assert text.count("\n  train_from: {}\n") == 1
+        path.write_text(text.replace("  train_from: {}\n", ""))
+    ended = command("mine")
+    assert ended.status == 2 and "'plan.yaml': train_from: is missing" in ended.error
+    ended = command("mine", "--force")
+    assert ended.status == 0 and "what default makes was not compared; compose it again too" in ended.error
+    assert command("default", "--force").status == 0 and [path.read_text() for path in plans] == present
+
+
 def test_the_workspace_has_at_most_400_stages(every):
     stages = {name: sum(len(every[name].plan["plan"][stage]) for stage in STAGES) for name in WORKSPACE}
     assert sum(stages.values()) <= 400, stages
