@@ -141,6 +141,10 @@ def test_every_parameter_is_in_one_step_and_steps_run_from_the_image_on(kind, sm
     first, last = ({names[id(parameter)].split("network.")[-1] for parameter in step} for step in (steps[0], steps[-1]))
     assert "patch_embed.proj.weight" in first and "norm.weight" in last
 
+    # A stage's merging goes with its first block: as many steps hold one as there are stages after the first.
+    merging = [any("downsample" in names[id(parameter)] for parameter in step) for step in steps]
+    assert not merging[0] and sum(merging) == (0 if kind == "vit" else 3)
+
 
 @pytest.mark.parametrize("kind", ["vit", "swin"])
 @pytest.mark.parametrize("recipe", ["baseline", "pcb", "sorn", "sgam", "esa", "sgsfa"])
