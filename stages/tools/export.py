@@ -185,11 +185,12 @@ def check_inputs(embedder: Embedder, count: int) -> dict[str, Tensor]:
                              rng(0, "picture", number), 128, 64).image for number in range(count)]
     inputs = {"image": np.stack([fit(image, height, width) for image in people])}
 
-    cells = (height // CELL, width // CELL)
+    parsed = embedder.parsed_by
     for name in embedder.opened.arrays:
+        assert parsed is not None  # by whom, wherever a network reads more than the image
+        cells = (parsed.made["height"] // CELL, parsed.made["width"] // CELL)  # of the parser's input, not the run's
         if name == "dsap":
-            assert embedder.parsed_by is not None
-            side = embedder.parsed_by.warp["texels"]
+            side = parsed.warp["texels"]
             inputs["dsap"] = drawn.integers(0, 256, (count, 24, side, side, 3))
             inputs["valid"] = drawn.integers(0, 2, (count, 24, side, side))
         elif name == "entropy":
