@@ -18,8 +18,9 @@ repro: install $(SHIPPED)
 	dvc repro
 tables: install $(SHIPPED)
 	dvc repro experiments/tables/dvc.yaml
-$(SHIPPED): | install
-	dvc pull --quiet -r shipped $@ # from the clone itself
+$(SHIPPED): $(SHIPPED).dvc | install
+	dvc pull --quiet -r shipped $@ # from the clone itself, and anew when git brings other ones: `dvc repro` alone would
+	touch $@ # take the file that lies there for the right one, and write it into the .dvc file
 test: .venv/dev
 	OMP_NUM_THREADS=1 pytest -m "not slow" -n 2 --ignore tests/project/test_pins.py
 	pytest -m "not slow" tests/project/test_pins.py # alone: its trainings take both cores

@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import new_folder, writable, write_json, write_text
-from pipeline.base.processors import processors
 from pipeline.base.progress import progress
 from pipeline.config import paths
 from pipeline.config.loader import Experiment, pick
@@ -21,6 +19,7 @@ from pipeline.retrieval.features import Embedded, read_features
 from pipeline.retrieval.ranking import evaluate, nearest
 from pipeline.retrieval.scores import INTERVALS, Scores, data_set_metrics
 from stages import main
+from stages.shared.device import ranking_device
 
 CURVE = 50  # ranks of the CMC curve
 SHOWN_QUERIES, SHOWN_RANKS = 20, 10
@@ -51,9 +50,7 @@ def run(experiment: Experiment, key: str) -> None:
     for path in (paths.curve(experiment.name, key), paths.ranks(experiment.name, key)):
         writable(path)
     writable(paths.metrics(experiment.name, key), folder=True)
-    torch.set_num_threads(min(torch.get_num_threads(), processors()))  # torch's own choice knows of no quota
-    # Metrics have two decimals, in which it cannot be seen what device multiplied.
-    device = "cuda" if experiment.params.device != "cpu" and torch.cuda.is_available() else "cpu"
+    device = ranking_device(experiment.params.device)
 
     judged: dict[str, list[_Judged]] = {}
     for dataset in progress(plan.datasets, f"evaluate {key}", unit="data sets"):

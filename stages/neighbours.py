@@ -7,11 +7,9 @@ stands, and of its nearest gallery images what retrieval ranks by, v_p^q v_p^g D
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import writable
-from pipeline.base.processors import processors
 from pipeline.config import paths
 from pipeline.config.loader import Experiment, pick
 from pipeline.config.plan import NeighboursPlan
@@ -22,6 +20,7 @@ from pipeline.retrieval.features import Embedded, read_features
 from pipeline.retrieval.matching import Matching, settle, unit_parts
 from pipeline.retrieval.ranking import JUNK, evaluate, nearest
 from stages import main
+from stages.shared.device import ranking_device
 
 TOP = 10  # gallery images of each query
 
@@ -36,8 +35,7 @@ def run(experiment: Experiment, key: str) -> None:
     if key in listed:
         embedded, _ = without(embedded, read_exclusions(paths.ignored(plan.dataset)))
     embedded = embedded.trials()[0]
-    torch.set_num_threads(min(torch.get_num_threads(), processors()))
-    device = "cuda" if experiment.params.device != "cpu" and torch.cuda.is_available() else "cpu"
+    device = ranking_device(experiment.params.device)
 
     known = embedded.take(np.flatnonzero(embedded.query.pid != JUNK), np.arange(len(embedded.gallery)))
     matching, made = known.matching, known.provenance

@@ -22,7 +22,8 @@ def page(*, title: str, introduction: str, sections: Sequence[tuple[str, str, st
 
     return (f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
             f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{escape(title)}</title>\n'
-            f"<style>\n{STYLE.read_text(encoding='utf-8')}</style>\n</head>\n<body>\n<h1>{escape(title)}</h1>\n{paragraph(introduction)}\n"
+            f"<style>\n{STYLE.read_text(encoding='utf-8')}</style>\n</head>\n<body>\n<h1>{escape(title)}</h1>\n"
+            f"{paragraph(introduction)}\n"
             f"<nav>{links}</nav>\n{body}\n</body>\n</html>\n")
 
 

@@ -21,7 +21,8 @@ from pipeline.reporting.results import CURVES, read_csv, read_metrics
 
 SEEDS = 3
 DIGITS = {"pr_auc": 4}  # decimals of a metric of ours; 2 elsewhere
-SAME = ("model", "image_steps", "init", "train_on", "distance", "reduction", "protocol")  # what seeds of a result share
+SAME = ("model", "image_steps", "init", "checkpoint", "train_on", "distance", "reduction", "flip", "ignored",
+        "protocol")  # what seeds of a result share
 COLUMNS = ["group", "row", "own", "beside", "dataset", "metric", "paper", "result", "data", "missing", "here", "low",
            "high", "here_minus_paper", "paper_minus_full", "here_minus_full", "minus_full_low", "minus_full_high",
            "seeds", "verdict"]

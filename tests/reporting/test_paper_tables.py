@@ -125,12 +125,21 @@ def test_intervals_over_queries_are_not_shown(folders):
     assert old.value == 40.0 and np.isnan([old.low, old.high]).all()
 
 
-def test_seeds_that_were_made_otherwise_are_refused(folders):
+@pytest.mark.parametrize("made,said", [
+    ({"image_steps": 9}, "image_steps 9, and 'a', of which .* has 8000"),
+    ({"flip": "mean"}, "flip 'mean', and .* None"),
+    ({"checkpoint": {"sha256": "b"}}, "checkpoint .*, and .* None"),
+    ({"ignored": {"query": 1}}, "ignored .*, and .* None")])
+def test_seeds_that_were_made_otherwise_are_refused(folders, made, said):
     write_result(folders, "a", {"d": (50.0, 40.0)})
-    write_result(folders, "a-seed1", {"d": (50.0, 40.0)}, seed=1, image_steps=9)
-    write_result(folders, "a-again", {"d": (50.0, 40.0)})
-    with pytest.raises(InputError, match="'a-seed1': has image_steps 9, and 'a', of which .* has 8000"):
+    write_result(folders, "a-seed1", {"d": (50.0, 40.0)}, seed=1, **made)
+    with pytest.raises(InputError, match=f"'a-seed1': has {said}"):
         read_seeds(["a", "a-seed1"], **folders)
+
+
+def test_two_of_one_seed_are_refused(folders):
+    write_result(folders, "a", {"d": (50.0, 40.0)})
+    write_result(folders, "a-again", {"d": (50.0, 40.0)})
     with pytest.raises(InputError, match="'a-again': has seed 0, as another of a, a-again has"):
         read_seeds(["a", "a-again"], **folders)
 
