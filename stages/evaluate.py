@@ -19,7 +19,7 @@ from pipeline.retrieval.features import Embedded, read_features
 from pipeline.retrieval.ranking import evaluate, nearest
 from pipeline.retrieval.scores import INTERVALS, Scores, data_set_metrics
 from stages import main
-from stages.shared.device import ranking_device
+from stages.shared.ranking_device import ranking_device
 
 CURVE = 50  # ranks of the CMC curve
 SHOWN_QUERIES, SHOWN_RANKS = 20, 10

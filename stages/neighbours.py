@@ -20,7 +20,7 @@ from pipeline.retrieval.features import Embedded, read_features
 from pipeline.retrieval.matching import Matching, settle, unit_parts
 from pipeline.retrieval.ranking import JUNK, evaluate, nearest
 from stages import main
-from stages.shared.device import ranking_device
+from stages.shared.ranking_device import ranking_device
 
 TOP = 10  # gallery images of each query
 

@@ -34,13 +34,6 @@ def choose_device(wanted: str, *, threads: int) -> torch.device:
     return torch.device(name)
 
 
-def ranking_device(wanted: str) -> str:
-    """cpu | cuda, where distances are computed, on no more threads than there are processors: metrics have two
-    decimals, in which it cannot be seen what multiplied."""
-    torch.set_num_threads(min(torch.get_num_threads(), processors()))  # torch's own choice knows of no quota
-    return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
-
-
 def choose_precision(wanted: str, device: torch.device) -> str:
     """auto | float32 -> the numbers of training's forward passes: bfloat16 where the device multiplies it natively.
 
