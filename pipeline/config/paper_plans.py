@@ -44,12 +44,13 @@ def paper_tables(wanted: Entry, *, results: dict[str, set[str]], datasets: set[s
     """The papers' tables for plan.yaml. results: result -> the data sets it is scored on; datasets: those that are
     kept; folders: of the users' data sets, kept or not.
 
-    None where a profile wants only some runs: a table has all rows of the paper's own.
+    A table has all rows of the paper's own, and says of each that is not made here what it lacks. Where a profile wants
+    only some runs, the tables that one of them stands in.
     """
     tables: list[Entry] = []
     variants = read_variants()
     for (paper, table), rows in itertools.groupby(read_rows(), lambda row: (row.paper, row.table)):
-        if paper in wanted["papers"] and not wanted["only"]:
+        if paper in wanted["papers"]:
             entries: list[Entry] = []
             beside: list[Entry] = []
             for row in rows:
@@ -61,7 +62,8 @@ def paper_tables(wanted: Entry, *, results: dict[str, set[str]], datasets: set[s
                 entries.append(place | made(variant, test) | {"full": variant == row.paper})
                 beside += [place | {"name": name, "reading": reading} | made(other, data)
                            for name, reading, other, data in _beside(row, variant, test, variants, wanted)]
-            tables.append({"paper": paper, "table": table, "rows": entries} | ({"beside": beside} if beside else {}))
+            if not wanted["only"] or any(not entry["missing"] for entry in entries):
+                tables.append({"paper": paper, "table": table, "rows": entries} | ({"beside": beside} if beside else {}))
     return tables
 
 

@@ -10,7 +10,7 @@ from pipeline.reporting import html_page
 from pipeline.reporting.paper_tables import Own, OwnKey, mean_agreement
 from pipeline.reporting.protocol import parsers, protocol_line, start
 from pipeline.reporting.results import Table
-from pipeline.reporting.table_formats import DATASETS, Shown, as_html, data_name, signs
+from pipeline.reporting.table_formats import DATASETS, Shown, as_html, data_name, papers_set, signs
 
 INTRODUCTION = ("Tables of the papers with this pipeline's metrics beside them. In each, the first block of columns is "
                 "what the paper prints, its competitors' rows and its own; the second is what this pipeline gives for "
@@ -72,7 +72,7 @@ def remarks(own: Mapping[OwnKey, Own], provenance: Mapping[str, Mapping[str, Any
     people, all others are of real ones.
     """
     yield from _counterparts(own, rendered)
-    for data in dict.fromkeys(row.data for row in own.values() if row.data in OTHER_PROBES):
+    for data in dict.fromkeys(papers_set(row.data) for row in own.values() if papers_set(row.data) in OTHER_PROBES):
         yield (f"{data_name(data)}: those that this paper's row is on. Where the others are on this machine, it stands "
                f"beside itself on {data_name(OTHER_PROBES[data])} too.")
     if any(row.missing for row in own.values()):
@@ -94,7 +94,7 @@ def remarks(own: Mapping[OwnKey, Own], provenance: Mapping[str, Mapping[str, Any
 def _counterparts(own: Mapping[OwnKey, Own], rendered: Collection[str]) -> Iterator[str]:
     places: dict[str, list[str]] = {}
     for (_, _, dataset), row in own.items():
-        if row.data not in DATASETS and DATASETS[dataset] not in places.setdefault(row.data, []):
+        if papers_set(row.data) not in DATASETS and DATASETS[dataset] not in places.setdefault(row.data, []):
             places[row.data].append(DATASETS[dataset])
 
     if places:

@@ -117,10 +117,15 @@ def _blocks(line: pd.Series) -> tuple[str, ...]:
 def data_name(key: str) -> str:
     """What one of our data sets is called: as the papers do where it is theirs, and with which probes.
 
-    >>> data_name("market1501"), data_name("synth-occluded"), data_name("partial-reid")
+    >>> data_name("market1501"), data_name("synth-occluded"), data_name("real-partial-reid")
     ('Market-1501', 'synth-occluded', 'Partial-REID, partial probes')
     """
-    return OURS.get(key, key)
+    return OURS.get(papers_set(key), key)
+
+
+def papers_set(key: str) -> str:
+    """The paper's data set of whose pictures one of ours is: profile partial's have names of their own."""
+    return "market1501" if key == "real-market" else key.removeprefix("real-")
 
 
 def _cells(line: pd.Series, marks: Mapping[str, str]) -> Iterator[tuple[tuple[str, str, str], str]]:
