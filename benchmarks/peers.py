@@ -55,6 +55,7 @@ class Softmax(nn.Module):
         super().__init__()
         self.backbone = Backbone(architecture="resnet50", init="none")
         self.classifier = nn.Linear(self.backbone.width, IDS)
+        self.sizes = (self.backbone.width,)
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         logits = self.classifier(self.backbone(batch["image"])[-1].mean((2, 3)))  # (B, 3, H, W) -> (B, D) -> (B, J)

@@ -62,8 +62,9 @@ def paper_tables(wanted: Entry, *, results: dict[str, set[str]], datasets: set[s
                 entries.append(place | made(variant, test) | {"full": variant == row.paper})
                 beside += [place | {"name": name, "reading": reading} | made(other, data)
                            for name, reading, other, data in _beside(row, variant, test, variants, wanted)]
-            if not wanted["only"] or any(not entry["missing"] for entry in entries):
-                tables.append({"paper": paper, "table": table, "rows": entries} | ({"beside": beside} if beside else {}))
+            if wanted["only"] and all(entry["missing"] for entry in entries):
+                continue
+            tables.append({"paper": paper, "table": table, "rows": entries} | ({"beside": beside} if beside else {}))
     return tables
 
 

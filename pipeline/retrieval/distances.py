@@ -23,7 +23,7 @@ from pipeline.retrieval.matching import Matching, Side, settle, unit_parts
 from pipeline.retrieval.unshared import beyond, ordered_places, unshared_places
 
 SHARED = 1e-12  # a pair whose weights sum to no more shares no part
-MEGABYTES = 128  # of distances that exist at a time
+MEGABYTES = 256  # of distances that exist at a time
 GALLERY_BLOCK = 2048  # gallery images of a tile
 CPU_ROWS = 64  # queries of a tile that are worked on at once
 NEAR = 2.0**-14  # squared distances below this share of the squared lengths have lost too much in the subtraction
@@ -87,6 +87,9 @@ def strips(query: Side, gallery: Side, matching: Matching, *, device: str = "cpu
     height = -(-len(query) // -(-len(query) // height))  # equal strips: no short last one
     strip = torch.empty(height, len(gallery), dtype=matching.dtype, device=device)
     work = torch.empty(height, min(GALLERY_BLOCK, len(gallery)), dtype=matching.dtype, device=device)
+    room = None  # of a block's features, where they cannot be read where they lie
+    if matching.distance == "cosine" or torch.from_numpy(gallery.features[:0]).dtype != matching.dtype:
+        room = torch.empty(work.shape[1], sum(matching.sizes), dtype=matching.dtype, device=device)
     squares = _squares(gallery, matching, device)
 
     for start in range(0, len(query), height):
@@ -95,7 +98,7 @@ def strips(query: Side, gallery: Side, matching: Matching, *, device: str = "cpu
 
         for first in range(0, len(gallery), GALLERY_BLOCK):
             columns = slice(first, first + GALLERY_BLOCK)
-            block = _load(gallery.take(columns), squares[columns], matching)
+            block = _load(gallery.take(columns), squares[columns], matching, room)
             _fill(strip[:len(part), columns], work[:len(part), :len(block.weights)], rows, block, matching)
         yield start, strip[:len(part)].numpy(force=True)
 
@@ -114,25 +117,32 @@ def _squares(side: Side, matching: Matching, device: str) -> Tensor:
     return squares
 
 
-def _framed(features: np.ndarray, matching: Matching, device: str | torch.device, *, copy: bool = False) -> Tensor:
-    """Features as numbers of the matching's type, moved and stretched into its frame; a copy where that is asked."""
+def _framed(features: np.ndarray, matching: Matching, device: str | torch.device, room: Tensor | None = None) -> Tensor:
+    """Features as numbers of the matching's type, moved and stretched into its frame: in `room` where one is given,
+    which is used again and again, since memory that is new each time costs as much as they do."""
     frame = matching.frame
     if frame is None or frame.plain:
-        return torch.from_numpy(features).to(device=device, dtype=matching.dtype, copy=copy)
+        framed = torch.from_numpy(features)
+    else:
+        moved = features.astype(np.float64)
+        if frame.centre is not None:
+            moved -= frame.centre
+        framed = torch.from_numpy(np.ldexp(moved, -frame.exponent, out=moved))
 
-    moved = features.astype(np.float64)
-    if frame.centre is not None:
-        moved -= frame.centre
-    return torch.from_numpy(np.ldexp(moved, -frame.exponent, out=moved)).to(device=device, dtype=matching.dtype)
+    if room is None:
+        return framed.to(device=device, dtype=matching.dtype)
+    return room[:len(framed)].copy_(framed)
 
 
-def _load(side: Side, squares: Tensor, matching: Matching) -> _Block:
+def _load(side: Side, squares: Tensor, matching: Matching, room: Tensor | None = None) -> _Block:
     """Move a block to the device; for cosine each part is scaled to length 1 times its visibility.
 
     sum_p w_p cos_p is then one product of the concatenated parts, as fast as a single feature.
     """
     cosine = matching.distance == "cosine"
-    features = _framed(side.features, matching, squares.device, copy=cosine)
+    if cosine and room is None:
+        room = torch.empty(len(side), sum(matching.sizes), dtype=matching.dtype, device=squares.device)
+    features = _framed(side.features, matching, squares.device, room)
     weights = torch.from_numpy(side.visibility).to(squares)
 
     if cosine:

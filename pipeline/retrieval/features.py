@@ -108,20 +108,27 @@ def embed_images(network: Any, batches: Iterator[dict[str, Tensor]], *, count: i
                  mirrored: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """(count, sum D_p) features and (count, P) visibilities, float32; rows after `count` are padding and dropped.
 
-    mirrored: each is `both_sides` of the image and its mirror image.
+    ValueError where the batches have fewer. mirrored: each is `both_sides` of the image and its mirror image.
     """
     network.to(device).eval()
-    features, visibility = [], []
+    features = np.empty((count, sum(network.sizes)), np.float32)
+    visibility = np.empty((count, len(network.sizes)), np.float32)
 
     with progress(what="embed", total=count, unit="images") as bar:
+        start = 0
         for batch in batches:
             moved = {name: tensor.to(device) for name, tensor in batch.items()}
             f, v = both_sides(network, moved) if mirrored else network.embed(moved)
-            features.append(f.float().cpu().numpy())
-            visibility.append(v.float().cpu().numpy())
+
+            kept = max(0, min(len(f), count - start))
+            features[start:start + kept] = f[:kept].float().cpu()
+            visibility[start:start + kept] = v[:kept].float().cpu()
+            start += len(f)
             bar.update(len(f))
 
-    return np.concatenate(features)[:count], np.concatenate(visibility)[:count]
+    if start < count:
+        raise ValueError(f"batches of {start} images in all, and {count} are to be embedded")
+    return features, visibility
 
 
 def both_sides(network: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -190,15 +190,20 @@ def match_places(row: np.ndarray, matches: np.ndarray) -> np.ndarray:
     >>> match_places(np.array([0.5, 0.1, 0.5, 0.9]), np.array([2, 3]))
     array([3, 4])
     """
-    if len(matches) > FEW:
-        true = np.sort(row[matches])
-        # Only what stands before the last match counts; where that is not most, sorting it alone is faster.
-        near = row <= true[-1]
-        ahead = np.sort(row if 2 * np.count_nonzero(near) > len(row) else row.take(np.flatnonzero(near)))
-        places = ahead.searchsorted(true) + 1
-        if np.array_equal(places, ahead.searchsorted(true, side="right")):  # no match ties with anything
-            return places
-    return _counted_places(row, matches)
+    if len(matches) <= FEW:
+        return _counted_places(row, matches)
+
+    matches = matches[np.argsort(row[matches], kind="stable")]
+    true = row[matches]
+
+    # Only what stands before the last match counts; where that is not most, sorting it alone is faster.
+    near = row <= true[-1]
+    ahead = np.sort(row if 2 * np.count_nonzero(near) > len(row) else row.take(np.flatnonzero(near)))
+    before, until = ahead.searchsorted(true), ahead.searchsorted(true, side="right")
+
+    for tied in np.flatnonzero(until - before > 1):
+        before[tied] += np.count_nonzero(row[:matches[tied]] == true[tied])
+    return before + 1
 
 
 def _counted_places(row: np.ndarray, matches: np.ndarray) -> np.ndarray:

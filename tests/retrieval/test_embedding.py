@@ -68,6 +68,7 @@ def test_what_cannot_be_written_is_one_sentence(tmp_path):
 
 class Echo(torch.nn.Module):
     """A network whose feature is an image's row."""
+    sizes = (1,)
 
     def embed(self, batch):
         return batch["row"][:, None].half(), torch.ones(len(batch["row"]), 1)
@@ -79,6 +80,12 @@ def test_embedded_are_so_many_images_and_the_padding_is_dropped():
                                                                     device=torch.device("cpu"))
     assert features.tolist() == [[0], [1], [2], [3], [4]] and features.dtype == np.float32
     assert visibility.tolist() == [[1]] * 5
+
+
+def test_fewer_images_than_are_asked_for_are_never_filled_up():
+    with pytest.raises(ValueError, match="batches of 2 images in all, and 5 are to be embedded"):
+        pipeline.retrieval.features.embed_images(Echo(), iter([{"row": torch.tensor([0, 1])}]), count=5,
+                                                 device=torch.device("cpu"))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
