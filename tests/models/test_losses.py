@@ -109,6 +109,13 @@ def test_nothing_to_mine_gives_zero_and_finite_gradients():
         assert loss == 0 and f.grad is not None and torch.isfinite(f.grad).all(), name
 
 
+def test_an_anchor_is_no_positive_of_its_own():
+    d = torch.tensor([[0.0, 0.1, 0.2], [0.1, 0.0, 0.5], [0.2, 0.5, 0.0]])
+    # Image 0 is alone with its person: it adds 0, though a negative is nearer than the margin.
+    loss = batch_hard_triplet(d, torch.tensor([0, 1, 1]), margin=0.3)
+    assert loss == pytest.approx((0.3 + 0.5 - 0.1 + 0.3 + 0.5 - 0.2) / 3)
+
+
 def test_a_pair_that_shares_nothing_never_gives_nan_in_matching_or_mining():
     pid = torch.tensor([0, 0, 1, 1])
     f = draw(4, 8).requires_grad_()

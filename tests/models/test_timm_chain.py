@@ -123,6 +123,24 @@ def test_a_name_that_gives_no_four_stages_is_one_sentence(name, said):
     assert "\n" not in str(error.value)
 
 
+class TwoPaths(nn.Module):
+    """What runs last gives the map, but did not take what ran before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = nn.Conv2d(3, 8, 3, stride=4), nn.Conv2d(3, 8, 3, stride=4)
+
+    def forward_features(self, x: torch.Tensor) -> torch.Tensor:
+        self.one(x)
+        return self.other(x)
+
+
+def test_modules_that_do_not_take_what_the_one_before_gave_are_no_chain(monkeypatch):
+    monkeypatch.setattr(timm, "create_model", lambda name, **settings: TwoPaths())
+    with pytest.raises(ValueError, match="no chain of modules"):
+        timm_chain("resnet34", pretrained=False)
+
+
 def test_imagenet_s_weights_that_cannot_be_fetched_say_what_to_do(monkeypatch):
     real = timm.create_model
 
