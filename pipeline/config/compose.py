@@ -77,8 +77,9 @@ def _compose(name: str, profile: Entry, bases: dict[str, Composed], kept: tuple[
     add_datasets(made)
     add_occluded(made)
     add_joints(made)
-    for dataset in [] if rows is None else [*filter(None, [rows["main"]]), *rows["beside"].values()]:
-        find(known, "datasets", dataset, "rows")
+    if rows is not None and (rows["papers"] or rows["sweeps"]):
+        for dataset in [*filter(None, [rows["main"]]), *rows["beside"].values()]:
+            find(known, "datasets", dataset, "rows")
     add_parsers(made)
     add_caches(made)
     add_warps(made)
