@@ -88,7 +88,11 @@ def made_project(home: Path, profile: str) -> Project:
         project.run("dvc", "repro", timeout=4 * PATIENCE)
         project.commit("made")
         mark.write_text(code)
-    return Project(folder)
+    else:  # this script itself may have been stopped in the middle of a completion
+        project = Project(folder)
+        project.run("git", "checkout", "--quiet", ".")
+        project.run("dvc", "checkout", "--quiet")
+    return project
 
 
 def locked(project: Project) -> dict[str, dict[str, Any]]:
