@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 from benchmarks.project import ROOT, Project
 
 FOLDERS = {"stages", "pipeline", "models", "data", "tests", "profiles", "experiments", "docs", "benchmarks", "ci"}
@@ -50,3 +52,11 @@ def test_git_is_offered_results_alone_after_a_stage_was_run_by_hand(house):
         (house.folder / name).write_bytes(b"people")
     (house.folder / "data/raw/market1501").symlink_to("/tmp")
     check(house)
+
+
+@pytest.mark.parametrize(("path", "left_out"), [
+    ("data/reports/tables/tables/sorn-5/table.md", False), ("data/reports/default/rendered/tables/parser.md", False),
+    ("pipeline/base/README.md", True), ("data/raw/mine/README.md", True)])
+def test_dvc_keeps_what_reports_hold_and_overlooks_notes_in_rooms(path, left_out):
+    said = Project(ROOT).run("dvc", "check-ignore", path, check=False)
+    assert (said.returncode == 0) == left_out, said.stderr
