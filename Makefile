@@ -1,7 +1,7 @@
 # make install   .venv with what requirements.txt names
 # make repro     the default experiment: what is stale of it (data/reports/default/rendered/index.html)
 # make tables    the papers' 25 tables on rendered people (data/reports/tables/tables/index.html); what they stand on first
-# make test      the tests (about a quarter of an hour on two cores); make test-all runs the long ones too
+# make test      the tests (about twenty minutes on two cores); make test-all runs the long ones too
 # make check     style, types, and that every experiment here is what its profile composes
 # make clean     removes .venv and unfinished work (scratch/); data/ and DVC's cache stay
 PYTHON ?= python3

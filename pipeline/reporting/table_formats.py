@@ -22,6 +22,9 @@ DATASETS = {"market1501": "Market-1501", "dukemtmc-reid": "DukeMTMC-reID", "occl
             "partial-ilids": "Partial-iLIDS", "drama-reid": "Drama-ReID", "cuhk03-labeled": "CUHK03 labeled",
             "cuhk03-detected": "CUHK03 detected", "cuhk01": "CUHK01",
             "partial-reid-occluded": "Partial-REID, occluded probes"}
+# Profile partial's names of the papers' own pictures, which have masks of another parser and size than profile paper's.
+SAME_PICTURES = {"real-market": "market1501", "real-partial-reid": "partial-reid",
+                 "real-partial-reid-occluded": "partial-reid-occluded", "real-partial-ilids": "partial-ilids"}
 OURS = DATASETS | {"partial-reid": "Partial-REID, partial probes"}  # of which a paper may have either
 METRICS = {"rank1": "rank-1", "rank3": "rank-3", "rank5": "rank-5", "rank10": "rank-10", "mAP": "mAP",
            "pr_auc": "PR-AUC"}
@@ -124,8 +127,8 @@ def data_name(key: str) -> str:
 
 
 def papers_set(key: str) -> str:
-    """The paper's data set of whose pictures one of ours is: profile partial's have names of their own."""
-    return "market1501" if key == "real-market" else key.removeprefix("real-")
+    """The paper's data set of whose pictures one of ours is; its own name where it is of none's."""
+    return SAME_PICTURES.get(key, key)
 
 
 def _cells(line: pd.Series, marks: Mapping[str, str]) -> Iterator[tuple[tuple[str, str, str], str]]:

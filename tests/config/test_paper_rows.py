@@ -200,3 +200,10 @@ def test_what_shows_a_row_s_run_that_is_not_trained_is_left_out_with_it(project)
     (project / "profiles/mine.yaml").write_text(text + figure % "gg")
     with pytest.raises(InputError, match="figures.a.shows: 'esa-gg-market1501' is no run"):
         compose("mine", ("market1501",))
+
+
+def test_larger_networks_read_masks_of_their_size():
+    composed = compose("partial-large")
+    read = {key: entry["cache"] for key, entry in composed.plan["plan"]["train"].items()}
+    assert read["sgam-large"] == read["sorn-large"] == "large-market"
+    assert all(entry["height"] == 256 for entry in composed.params["caches"].values())

@@ -124,7 +124,8 @@ def test_columns_that_share_a_counterpart_stand_once():
 
 
 @pytest.mark.parametrize(("data", "theirs", "others"), [("partial-reid", "partial", "occluded"),
-                                                          ("partial-reid-occluded", "occluded", "partial")])
+                                                          ("partial-reid-occluded", "occluded", "partial"),
+                                                          ("real-partial-reid-occluded", "occluded", "partial")])
 def test_a_table_says_which_of_partial_reid_s_probes_are_its_paper_s(data, theirs, others):
     own = {("SGAM", "trained on market1501", "partial-reid"): Own("r", (), data, True, "")}
     (sentence,) = remarks(own, {}, rendered=[])
