@@ -2,13 +2,14 @@
 
 N images of Q queries and G gallery images, P parts of D_p numbers each. The file's attributes are `format`, `maker`,
 which says what made it, and `sha256`, a checksum of that and of every column, without which a flipped bit gives other
-metrics.
+metrics. Texts have a fixed length each: those of any length lie elsewhere in the file, and where a damaged one points
+nowhere, the HDF5 library (2.0.0 at least) dies before anything can be checked.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ from pipeline.retrieval.matching import Matching, Side
 if TYPE_CHECKING:
     import pandas  # who reads features alone does without
 
-TEXT = h5py.string_dtype("utf-8")
+TEXT = "text"  # UTF-8, as long as the longest
 DTYPES = ("float32", "float16")  # of stored features
 REDO = "delete it and run `dvc repro`"
 
@@ -44,18 +45,18 @@ class Column:
 
 
 COLUMNS = {
-    "key": Column(1, TEXT, "SO"),  # of the index
+    "key": Column(1, TEXT, "S"),  # of the index
     "pid": Column(1, np.int64, "iu"),
     "camid": Column(1, np.int64, "iu"),
-    "split": Column(1, TEXT, "SO"),  # query | gallery
+    "split": Column(1, TEXT, "S"),  # query | gallery
     "features": Column(2, np.float32, "f"),  # (N, sum D_p), or float16
     "visibility": Column(2, np.float32, "f"),  # (N, P) in 0..1
     "sizes": Column(1, np.int64, "iu"),  # (P,): D_p
     "occlusion": Column(1, np.float32, "f", optional=True),  # hidden share of the body
     "trial": Column(1, np.int64, "iu", optional=True),  # of several
 }
-FORMAT = 2  # of the file; 1 had no checksum
-PROVENANCE, CHECKSUM = "maker", "sha256"  # attributes of the file: JSON and hexadecimal
+FORMAT = 3  # of the file; 1 had no checksum, 2 had texts of any length
+PROVENANCE, CHECKSUM = "maker", "sha256"  # attributes of the file: JSON and hexadecimal, ASCII both
 NAMED = ("run", "dataset", "distance", "reduction")  # what it must say
 
 
@@ -159,22 +160,29 @@ def write_features(path: str | os.PathLike, *, frame: "pandas.DataFrame", featur
 
     made = json.dumps(provenance, sort_keys=True)
     kinds = {name: dtype if name == "features" else COLUMNS[name].dtype for name in values}
-    columns = {name: np.asarray(values[name], object if kinds[name] is TEXT else kinds[name]) for name in values}
+    columns = {name: _texts(values[name]) if kinds[name] == TEXT else np.asarray(values[name], kinds[name])
+               for name in values}
 
     with new_file(path) as temporary, h5py.File(temporary, "w") as file:
         for name in sorted(columns):
-            file.create_dataset(name, data=columns[name], dtype=kinds[name], track_times=False)
+            file.create_dataset(name, data=columns[name], track_times=False)
         file.attrs["format"] = FORMAT
-        file.attrs[PROVENANCE] = made
-        file.attrs[CHECKSUM] = checksum(columns, made)
+        file.attrs[PROVENANCE] = np.bytes_(made)
+        file.attrs[CHECKSUM] = np.bytes_(checksum(columns, made))
+
+
+def _texts(values: Iterable[str]) -> np.ndarray:
+    """(N,) UTF-8 of the longest one's length, and marked so for HDF5."""
+    encoded = np.array([value.encode() for value in values], np.bytes_)
+    return encoded.astype(h5py.string_dtype("utf-8", encoded.itemsize))
 
 
 def checksum(columns: Mapping[str, np.ndarray], made: str) -> str:
     """SHA-256 of the format, what made the file, and each column's name, type, shape and numbers or texts."""
     total = hashlib.sha256(json.dumps([FORMAT, made]).encode())
     for name, values in sorted(columns.items()):
-        if values.dtype.kind in "SOU":
-            texts = [text if isinstance(text, bytes) else str(text).encode() for text in values.ravel().tolist()]
+        if values.dtype.kind == "S":
+            texts = values.ravel().tolist()
             total.update(json.dumps([name, "text", values.shape, [len(text) for text in texts]]).encode())
             total.update(b"".join(texts))
         else:
@@ -189,9 +197,10 @@ def read_features(path: str | os.PathLike) -> Embedded:
     name = repr(os.fspath(path))
     try:
         with open_h5(path) as file:
-            provenance = _check_layout(file, name)
+            made, written = _check_format(file, name)
+            provenance = _check_layout(file, made, name)
             columns = {column: file[column][:] for column in COLUMNS if column in file}
-            intact = checksum(columns, file.attrs[PROVENANCE]) == file.attrs[CHECKSUM]
+            intact = checksum(columns, made) == written
     except FileNotFoundError as error:
         raise InputError(f"{name}: no such features file; make it with `dvc repro`") from error
     except InputError:
@@ -203,7 +212,7 @@ def read_features(path: str | os.PathLike) -> Embedded:
     if not intact:
         raise InputError(f"{name}: is damaged, its content does not have the checksum that was written with it; delete "
                          "it and run `dvc repro`")
-    _check_types(columns, name)
+    _check_texts(columns, name)
     _check_values(columns, name)
     try:
         matching = Matching(tuple(columns["sizes"].tolist()), provenance["distance"], provenance["reduction"],
@@ -218,7 +227,7 @@ def read_features(path: str | os.PathLike) -> Embedded:
 
 def _part(columns: dict[str, np.ndarray], part: str, name: str) -> tuple[Side, np.ndarray, np.ndarray | None]:
     """Of one split its images, their keys and trials."""
-    split = np.char.decode(columns["split"].astype(bytes), "utf-8")
+    split = np.char.decode(columns["split"], "utf-8")
     numbers = np.flatnonzero(split == part)
     if not len(numbers):
         raise InputError(f"{name}: holds no {part} image (its splits: {', '.join(sorted(set(split))) or 'none'}); "
@@ -228,27 +237,45 @@ def _part(columns: dict[str, np.ndarray], part: str, name: str) -> tuple[Side, n
     adjoining = numbers[-1] - numbers[0] + 1 == len(numbers)
     rows = slice(numbers[0], numbers[-1] + 1) if adjoining else numbers
     marks = [int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little")
-             for key in columns["key"].astype(bytes).tolist()]
+             for key in columns["key"].tolist()]
     side = Side(columns["features"], columns["visibility"], columns["pid"], columns["camid"],
                 columns.get("occlusion"), np.array(marks, np.uint64)).take(rows)
-    keys = np.char.decode(columns["key"][rows].astype(bytes), "utf-8")
+    keys = np.char.decode(columns["key"][rows], "utf-8")
     return side, keys, columns["trial"][rows] if "trial" in columns else None
 
 
-def _check_layout(file: h5py.File, name: str) -> dict[str, Any]:
+def _check_format(file: h5py.File, name: str) -> tuple[str, str]:
+    """What made the file, and its checksum. InputError where it is of another format, or is no features file."""
+    kinds = {attribute: file.attrs.get_id(attribute).dtype.kind for attribute in ("format", PROVENANCE, CHECKSUM)
+             if attribute in file.attrs}  # looked at before a value is read: see above
+    if PROVENANCE not in kinds:
+        raise InputError(f"{name}: is no features file ({PROVENANCE!r} is missing); give a file that the "
+                         "stage embed made")
+
+    told = file.attrs["format"] if kinds.get("format") == "i" else 1
+    if told != FORMAT or CHECKSUM not in kinds:
+        raise InputError(f"{name}: has format {told}, and this version reads format {FORMAT}, which has a checksum and "
+                         f"texts of fixed length; {REDO}")
+
+    if (kinds[PROVENANCE], kinds[CHECKSUM]) != ("S", "S"):
+        raise InputError(f"{name}: its attributes {PROVENANCE!r} and {CHECKSUM!r} are no texts of fixed length; {REDO}")
+    return file.attrs[PROVENANCE].decode(), file.attrs[CHECKSUM].decode()
+
+
+def _check_layout(file: h5py.File, made: str, name: str) -> dict[str, Any]:
     """The file's provenance. InputError if its columns are not those of COLUMNS or do not fit each other."""
     wrong = [column for column, expected in COLUMNS.items()
              if (column not in file and not expected.optional)
              or (column in file and file[column].ndim != expected.axes)]
-    if wrong or PROVENANCE not in file.attrs:
-        raise InputError(f"{name}: is no features file ({wrong[0] if wrong else PROVENANCE!r} is missing or of another "
-                         "shape); give a file that the stage embed made")
+    if wrong:
+        raise InputError(f"{name}: is no features file ({wrong[0]!r} is missing or of another shape); give a file that "
+                         "the stage embed made")
 
-    if CHECKSUM not in file.attrs or file.attrs.get("format") != FORMAT:
-        raise InputError(f"{name}: has format {file.attrs.get('format', 1)}, and this version reads format {FORMAT}, "
-                         f"which has a checksum; {REDO}")
+    for column, expected in COLUMNS.items():
+        if column in file and file[column].dtype.kind not in expected.kinds:
+            raise InputError(f"{name}: the column {column!r} holds {file[column].dtype}; {REDO}")
 
-    provenance = json.loads(file.attrs[PROVENANCE])
+    provenance = json.loads(made)
     absent = [key for key in NAMED if key not in provenance]
     if absent:
         raise InputError(f"{name}: does not say its {absent[0]!r} (attribute `{PROVENANCE}`); {REDO}")
@@ -257,26 +284,22 @@ def _check_layout(file: h5py.File, name: str) -> dict[str, Any]:
     if len(set(lengths.values())) > 1:
         raise InputError(f"{name}: its columns differ in length ({lengths}); {REDO}")
 
-    widths = (file["features"].shape[1], int(file["sizes"][:].sum()))
-    if widths[0] != widths[1] or file["visibility"].shape[1] != len(file["sizes"]):
+    sizes = file["sizes"][:]
+    if len(sizes) == 0 or sizes.min() < 1:
+        raise InputError(f"{name}: its parts have sizes {sizes.tolist()}, and one is at least 1; {REDO}")
+    widths = (file["features"].shape[1], int(sizes.sum()))
+    if widths[0] != widths[1] or file["visibility"].shape[1] != len(sizes):
         raise InputError(f"{name}: {widths[0]} feature columns and {file['visibility'].shape[1]} visibilities do not "
-                         f"fit {len(file['sizes'])} parts of {widths[1]} together; {REDO}")
+                         f"fit {len(sizes)} parts of {widths[1]} together; {REDO}")
     return provenance
 
 
-def _check_types(columns: dict[str, np.ndarray], name: str) -> None:
-    for column, values in columns.items():
-        if values.dtype.kind not in COLUMNS[column].kinds:
-            raise InputError(f"{name}: the column {column!r} holds {values.dtype}; {REDO}")
-
+def _check_texts(columns: dict[str, np.ndarray], name: str) -> None:
     for column in ("key", "split"):
         try:
-            np.char.decode(columns[column].astype(bytes), "utf-8")
+            np.char.decode(columns[column], "utf-8")
         except ValueError as error:
             raise InputError(f"{name}: the column {column!r} is no UTF-8 text; {REDO}") from error
-
-    if len(columns["sizes"]) == 0 or columns["sizes"].min() < 1:
-        raise InputError(f"{name}: its parts have sizes {columns['sizes'].tolist()}, and one is at least 1; {REDO}")
 
 
 def _check_values(columns: dict[str, np.ndarray], name: str) -> None:
@@ -285,6 +308,6 @@ def _check_values(columns: dict[str, np.ndarray], name: str) -> None:
         for start in range(0, len(columns[column]), 1024):
             bad = np.flatnonzero(~np.isfinite(columns[column][start:start + 1024]).all(axis=1))
             if len(bad):
-                key = columns["key"][start + bad[0]]
-                raise InputError(f"{name}: the {column} of {key.decode() if isinstance(key, bytes) else key!r} are not "
-                                 "finite; training has probably diverged: lower optimizer.lr and train again")
+                key = columns["key"][start + bad[0]].decode()
+                raise InputError(f"{name}: the {column} of {key!r} are not finite; training has probably diverged: "
+                                 "lower optimizer.lr and train again")

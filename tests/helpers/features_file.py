@@ -26,9 +26,10 @@ def write_features(path: Path, **changes) -> Path:
                             + 0.9 * draw.standard_normal((24, 16))).astype(np.float32)} | changes
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, "w") as file:
-        file.attrs["maker"] = json.dumps(columns.pop("maker", MAKER))
+        made = json.dumps(columns.pop("maker", MAKER))
+        file.attrs["maker"] = np.bytes_(made)
         for name, values in columns.items():
-            file[name] = values
-        file.attrs["format"] = 2
-        file.attrs["sha256"] = checksum({name: file[name][:] for name in columns}, file.attrs["maker"])
+            file[name] = np.asarray(values)  # texts of fixed length
+        file.attrs["format"] = 3
+        file.attrs["sha256"] = np.bytes_(checksum({name: file[name][:] for name in columns}, made))
     return path

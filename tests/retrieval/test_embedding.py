@@ -38,7 +38,7 @@ def test_features_errors(tmp_path):
              (write_features(tmp_path / "trial.h5", trial=np.zeros((24, 2))), "'trial' is missing or of another shape")]
     with h5py.File(tmp_path / "parts.h5", "w") as file:
         file["labels"] = np.zeros((3, 4, 4))
-    cases.append((tmp_path / "parts.h5", "is no features file .*'key' is missing"))
+    cases.append((tmp_path / "parts.h5", "is no features file .*'maker' is missing"))
     for path, message in cases:
         with pytest.raises(InputError, match=message) as caught:
             read_features(path)

@@ -36,9 +36,9 @@ def write(path: Path, *, count: int = 24, width: int = 16, dtype: str = "float32
 def test_the_checksum_is_that_of_the_content(tmp_path):
     path = write(tmp_path / "f.h5", dtype="float16")
     with h5py.File(path) as file:
-        told, made = file.attrs["sha256"], file.attrs["maker"]
-        text = json.dumps([2, made])
-        assert json.loads(made) == MAKER and file.attrs["format"] == 2
+        told, made = file.attrs["sha256"].decode(), file.attrs["maker"].decode()
+        text = json.dumps([3, made])
+        assert json.loads(made) == MAKER and file.attrs["format"] == 3
         parts = [text.encode()]
         for name in ("camid", "features", "key", "occlusion", "pid", "sizes", "split", "visibility"):
             values = file[name][:]
@@ -56,9 +56,9 @@ def test_every_column_and_attribute_has_it(tmp_path):
         path = write(tmp_path / f"{name}.h5")
         with h5py.File(path, "r+") as file:
             if name == "maker":
-                file.attrs[name] = json.dumps(MAKER | {"seed": 4}, sort_keys=True)
+                file.attrs[name] = np.bytes_(json.dumps(MAKER | {"seed": 4}, sort_keys=True))
             elif name == "sha256":
-                file.attrs[name] = "0" * 64
+                file.attrs[name] = np.bytes_("0" * 64)
             elif name == "sizes":
                 file[name][:] = 7, 9
             else:
@@ -88,8 +88,29 @@ def test_a_file_of_before_is_refused_with_the_way_to_a_new_one(tmp_path):
     path = write(tmp_path / "old.h5")
     with h5py.File(path, "r+") as file:
         del file.attrs["format"], file.attrs["sha256"]
-    with pytest.raises(InputError, match=r"old.h5': has format 1, and this version reads format 2.*`dvc repro`"):
+    with pytest.raises(InputError, match=r"old.h5': has format 1, and this version reads format 3.*`dvc repro`"):
         read_features(path)
+
+
+def test_no_text_has_any_length(tmp_path):
+    """One that points nowhere ends the process inside the HDF5 library: neither written nor read."""
+    with h5py.File(write(tmp_path / "f.h5")) as file:
+        found = {name: file[name].dtype.kind for name in file}
+        found |= {name: file.attrs.get_id(name).dtype.kind for name in file.attrs}
+    assert "O" not in found.values() and found["key"] == found["maker"] == "S"
+
+    for name in ("key", "split", "maker", "sha256", "format"):
+        path = write(tmp_path / f"{name}.h5")
+        with h5py.File(path, "r+") as file:
+            if name in file:
+                texts = file[name][:].tolist()
+                del file[name]
+                file.create_dataset(name, data=texts, dtype=h5py.string_dtype("utf-8"))
+            else:
+                file.attrs[name] = "3" if name == "format" else file.attrs[name].decode()
+        expected = {"format": "has format 1", "key": "'key' holds object", "split": "'split' holds object"}
+        with pytest.raises(InputError, match=f"{name}.h5': .*{expected.get(name, 'no texts of fixed length')}"):
+            read_features(path)
 
 
 def test_the_same_values_give_the_same_bytes_and_marks_come_from_keys(tmp_path):
