@@ -1,14 +1,16 @@
-"""Does a method help? Its runs under three seeds against the baseline's under the same: python -m benchmarks.paired
+"""Does a method help? Its runs against others' of the same seeds: python -m benchmarks.paired
 
-Reads data/results/seeds (rendered people) and data/results/study-market (real people). For each data set, method and
-metric: the difference of each pair of runs that share a seed, their mean and two 95 % intervals of it. Over seeds
-(Student's t) it is of other trainings on the same people, over people (bootstrap over identities, both methods and all
-seeds on the same draws) of other people asked for with the same networks. Where one of them holds 0 the difference is
-"undecided". Results of before the bootstrap over identities have none of the second: "-". Seconds.
+Reads data/results. For each data set, method and metric: the difference of each pair of runs that share a seed, their
+mean and two 95 % intervals of it. Over seeds (Student's t, from two seeds) it is of other trainings on the same people,
+over people (bootstrap over identities, both methods and all seeds on the same draws) of other people asked for with the
+same networks. Where one of them holds 0, or under one seed, the difference is "undecided". "-": one seed, or results
+of before the bootstrap over identities. Runs of earlier code (`code` in their provenance) are not put beside those of
+the present one. Seconds.
 """
 
 import json
-from pathlib import Path
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import t
@@ -18,25 +20,43 @@ from pipeline.retrieval.paired import difference_intervals
 from pipeline.retrieval.scores import sums_of
 
 SEEDS = (0, 1, 2)
-HOMES = {"seeds": "default", "study-market": "market"}  # which has the runs under seed 0
-STUDIES = {"seeds": ("baseline", "esa", "sgsfa", "sgam", "dsa", "sorn"),  # experiment -> runs, the baseline first
-           "study-market": ("market-baseline", "market-sorn", "market-sgam")}
-DATASETS = {"seeds": ("synth-occluded",), "study-market": ("market1501-dev", "market1501-dev-occluded")}
 METRICS = {"rank1": "rank-1", "mAP": "mAP"}
 
 
-def sections_of(experiment: str, run: str, dataset: str) -> list[dict] | None:
-    """What the results hold on the data set under each seed; None where a run is missing."""
-    folders = [paths.metrics(experiment, f"{run}-seed{seed}") if seed else _first(experiment, run) for seed in SEEDS]
-    files = [folder / f"{dataset}.json" for folder in folders]
-    if not all(file.is_file() for file in files):
-        return None
-    return [json.loads(file.read_text(encoding="utf-8")) for file in files]
+class Study(NamedTuple):
+    """Methods held against others: `first` is the experiment with their runs under seed 0, `more` with KEY-seed1, .."""
+    first: str
+    more: str
+    datasets: tuple[str, ...]
+    against: Mapping[str, str]  # run -> the run without what it is about
 
 
-def _first(experiment: str, run: str) -> Path:
-    own = paths.metrics(experiment, run)
-    return own if own.is_dir() else paths.metrics(HOMES[experiment], run)
+REAL = "-real-market"
+STUDIES = (
+    Study("default", "seeds", ("synth-occluded",), dict.fromkeys(("esa", "sgsfa", "sgam", "dsa", "sorn"), "baseline")),
+    Study("market", "study-market", ("market1501-dev", "market1501-dev-occluded"),
+          dict.fromkeys(("market-sorn", "market-sgam"), "market-baseline")),
+    Study("partial", "partial-seeds", ("real-partial-reid-occluded", "real-partial-reid", "real-partial-ilids"),
+          {f"esa{REAL}": f"esa-baseline{REAL}", f"sgsfa{REAL}": f"sgsfa-plain{REAL}",
+           f"sgam{REAL}": f"sgam-resnet50{REAL}", f"sorn{REAL}": f"sorn-global{REAL}",
+           f"strong{REAL}": f"baseline{REAL}"}),
+    Study("vit", "vit", ("market1501-dev",), {"vit-tiny": "vit-cnn"}),
+)
+
+
+def sections_of(study: Study, run: str, dataset: str) -> dict[int, dict]:
+    """What the results hold on the data set under each seed that was made."""
+    places = {seed: (study.more, f"{run}-seed{seed}") if seed else (study.first, run) for seed in SEEDS}
+    if not paths.metrics(*places[0]).is_dir():
+        places[0] = (study.more, run)
+    files = {seed: paths.metrics(*place) / f"{dataset}.json" for seed, place in places.items()}
+    found = {seed: json.loads(file.read_text(encoding="utf-8")) for seed, file in files.items() if file.is_file()}
+    return {seed: section for seed, section in found.items() if code_of(section) == code_of(found[min(found)])}
+
+
+def code_of(section: dict) -> str:
+    """Which earlier code made it, "" for the present one."""
+    return section["provenance"][0].get("code", "")
 
 
 def over_people(base: list[dict], method: list[dict], metric: str) -> tuple[float, float] | None:
@@ -52,47 +72,55 @@ def over_people(base: list[dict], method: list[dict], metric: str) -> tuple[floa
     return round(low, 2), round(high, 2)
 
 
-def interval(differences: np.ndarray) -> tuple[float, float, float]:
-    """Mean of paired differences (n,) and the ends of its 95 % interval.
+def over_seeds(differences: np.ndarray) -> tuple[float, float] | None:
+    """Ends of the 95 % interval of the mean of paired differences (n,); None of fewer than two.
 
-    >>> interval(np.array([1.0, 2.0, 3.0]))
-    (2.0, -0.48, 4.48)
+    >>> over_seeds(np.array([1.0, 2.0, 3.0])), over_seeds(np.array([1.0]))
+    ((-0.48, 4.48), None)
     """
+    if len(differences) < 2:
+        return None
     mean, spread = differences.mean(), differences.std(ddof=1) / len(differences) ** .5
     half = t.ppf(.975, len(differences) - 1) * spread
-    return tuple(round(float(value), 2) for value in (mean, mean - half, mean + half))  # type: ignore[return-value]
+    return round(float(mean - half), 2), round(float(mean + half), 2)
 
 
-def verdict(*intervals: tuple[float, float] | None) -> str:
+def verdict(seeds: tuple[float, float] | None, people: tuple[float, float] | None) -> str:
     """
-    >>> verdict((0.5, 2.0), (0.1, 3.0)), verdict((0.5, 2.0), (-0.1, 3.0)), verdict((-2.0, -1.0), None)
-    ('better', 'undecided', 'worse')
+    >>> verdict((0.5, 2.0), (0.1, 3.0)), verdict((-2.0, -1.0), None)
+    ('better', 'worse')
+    >>> verdict((0.5, 2.0), (-0.1, 3.0)), verdict(None, (1.0, 2.0))
+    ('undecided', 'undecided')
     """
-    known = [ends for ends in intervals if ends is not None]
+    if seeds is None:
+        return "undecided"
+    known = [seeds] if people is None else [seeds, people]
     return ("better" if all(low > 0 for low, _ in known) else
             "worse" if all(high < 0 for _, high in known) else "undecided")
 
 
 def main() -> None:
-    print("| data set | network | metric | seeds 0, 1, 2 | mean | over the baseline | over seeds | over people | |")
-    print("|---|---|---|---|---:|---:|---|---|---|")
-    for experiment, (baseline, *methods) in STUDIES.items():
-        for dataset in DATASETS[experiment]:
-            for run in (baseline, *methods):
-                base, method = (sections_of(experiment, name, dataset) for name in (baseline, run))
-                if base is None or method is None:
-                    continue
+    print("| data set | run | against | metric | seeds | each | each of the other | difference | over seeds | "
+          "over people | |")
+    print("|---|---|---|---|---|---|---|---:|---|---|---|")
+    for study in STUDIES:
+        for dataset in study.datasets:
+            for run, other in study.against.items():
+                found, base = sections_of(study, run, dataset), sections_of(study, other, dataset)
+                seeds = [seed for seed in SEEDS if seed in found and seed in base]
+                if seeds and code_of(found[seeds[0]]) == code_of(base[seeds[0]]):
+                    print_rows(dataset, run, other, seeds, [found[seed] for seed in seeds],
+                               [base[seed] for seed in seeds])
 
-                for metric, label in METRICS.items():
-                    values, others = (np.array([section[metric] for section in each]) for each in (method, base))
-                    mean, *ends = interval(values - others)
-                    people = over_people(base, method, metric)
-                    shown = [f"{low:+.1f} to {high:+.1f}" for low, high in (ends, people or ends)]
-                    over = " | | | |" if run == baseline else (
-                        f" {mean:+.1f} | {shown[0]} | {shown[1] if people else '-'} | "
-                        f"{verdict((ends[0], ends[1]), people)} |")
-                    each = ", ".join(f"{value:.1f}" for value in values)
-                    print(f"| {dataset} | {run} | {label} | {each} | {values.mean():.1f} |{over}")
+
+def print_rows(dataset: str, run: str, other: str, seeds: list[int], found: list[dict], base: list[dict]) -> None:
+    for metric, label in METRICS.items():
+        values, others = (np.array([section[metric] for section in each]) for each in (found, base))
+        intervals = over_seeds(values - others), over_people(base, found, metric)
+        shown = " | ".join("-" if ends is None else "{:+.1f} to {:+.1f}".format(*ends) for ends in intervals)
+        each = " | ".join(", ".join(f"{value:.1f}" for value in those) for those in (values, others))
+        print(f"| {dataset} | {run} | {other} | {label} | {', '.join(map(str, seeds))} | {each} | "
+              f"{(values - others).mean():+.1f} | {shown} | {verdict(*intervals)} |")
 
 
 if __name__ == "__main__":
