@@ -2,8 +2,8 @@
 
 N images of Q queries and G gallery images, P parts of D_p numbers each. The file's attributes are `format`, `maker`,
 which says what made it, and `sha256`, a checksum of that and of every column, without which a flipped bit gives other
-metrics. Texts have a fixed length each: those of any length lie elsewhere in the file, and where a damaged one points
-nowhere, the HDF5 library (2.0.0 at least) dies before anything can be checked.
+metrics. HDF5's own headers carry checksums too (LIBVER), and texts have a fixed length: where a header without one was
+damaged, so that it called a text of any length something else, the HDF5 library (2.0.0 at least) died in reading it.
 """
 
 import hashlib
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 TEXT = "text"  # UTF-8, as long as the longest
 DTYPES = ("float32", "float16")  # of stored features
+LIBVER = ("v110", "v110")  # the oldest form of HDF5 files whose headers have checksums
 REDO = "delete it and run `dvc repro`"
 
 
@@ -163,7 +164,7 @@ def write_features(path: str | os.PathLike, *, frame: "pandas.DataFrame", featur
     columns = {name: _texts(values[name]) if kinds[name] == TEXT else np.asarray(values[name], kinds[name])
                for name in values}
 
-    with new_file(path) as temporary, h5py.File(temporary, "w") as file:
+    with new_file(path) as temporary, h5py.File(temporary, "w", libver=LIBVER) as file:
         for name in sorted(columns):
             file.create_dataset(name, data=columns[name], track_times=False)
         file.attrs["format"] = FORMAT

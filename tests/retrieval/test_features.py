@@ -93,7 +93,7 @@ def test_a_file_of_before_is_refused_with_the_way_to_a_new_one(tmp_path):
 
 
 def test_no_text_has_any_length(tmp_path):
-    """One that points nowhere ends the process inside the HDF5 library: neither written nor read."""
+    """A damaged one may end the process inside the HDF5 library: neither written nor read."""
     with h5py.File(write(tmp_path / "f.h5")) as file:
         found = {name: file[name].dtype.kind for name in file}
         found |= {name: file.attrs.get_id(name).dtype.kind for name in file.attrs}
