@@ -190,11 +190,12 @@ def compare(printed: Sequence[Printed], own: Mapping[OwnKey, Own], scores: Mappi
 
 def _with_beside(printed: Sequence[Printed], lines: Sequence[dict[str, Any]], beside: Sequence[Beside],
                  scores: Mapping[str, Seeds]) -> Iterator[dict[str, Any]]:
-    """The table's lines, behind each row's those of what stands beside it, with the row's metrics."""
+    """The table's lines, behind each row's those of what stands beside it, with the row's metrics; beside a row of
+    which nothing was made stands nothing."""
     for _, part in groupby(zip(printed, lines, strict=True), lambda pair: (pair[1]["group"], pair[0].row)):
         row = list(part)
         yield from (line for _, line in row)
-        for other in beside:
+        for other in beside if any(not line["missing"] for _, line in row) else ():
             for entry, line in row:
                 if (entry.row, entry.setting, entry.dataset) == other.place:
                     label = {"group": line["group"], "beside": other.reading}

@@ -4,11 +4,11 @@ Three blocks of columns: the paper's metrics, ours (here), and ours - the paper'
 data set of ours, so that several of the paper's data sets which share a counterpart share them.
 """
 
-import string
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from itertools import groupby
+from itertools import count, groupby, product
+from string import ascii_lowercase
 from typing import Any
 
 import pandas as pd
@@ -70,7 +70,7 @@ def show(frame: pd.DataFrame, *, key: str, paper: str, table: str, caption: str,
         cells[line["group"], line["row"]] |= dict(_cells(line, marks))
 
     columns = list(_columns(frame))
-    after = {row: "".join(f" [{letter}]" for letter, label, _ in marked if label == row) for _, row in rows}
+    after = {row: "".join(f" [{letter}]" for letter, labels, _ in marked if row in labels) for _, row in rows}
     text = pd.DataFrame([[cells[place].get(column, "-" if column[0] in blocks[place] else "") for column in columns]
                          for place in rows],
                         index=_index(rows, after),
@@ -81,15 +81,27 @@ def show(frame: pd.DataFrame, *, key: str, paper: str, table: str, caption: str,
                  [(letter, note) for letter, _, note in marked] + sentences)
 
 
-def _marks(frame: pd.DataFrame, notes: Sequence[tuple[str, str]]) -> list[tuple[str, str, str]]:
-    """(letter, row, note): letters for notes that belong to rows, for what stands beside rows and for what is missing
-    here, none for the table's."""
-    letters = iter(string.ascii_lowercase)
+def _marks(frame: pd.DataFrame, notes: Sequence[tuple[str, str]]) -> list[tuple[str, list[str], str]]:
+    """(letter, rows, note): a letter for each note that belongs to rows, for what stands beside rows and for what is
+    missing here, none for the table's."""
+    letters = _letters()
     beside = frame[frame["beside"] != ""].drop_duplicates("row")
     said = [(row, BESIDE.format(reading)) for row, reading in zip(beside["row"], beside["beside"], strict=True)]
-    rowed = [(next(letters), row, text) for row, text in [*notes, *said] if row]
-    absent = [(next(letters), "", text) for text in dict.fromkeys(frame.loc[frame["missing"] != "", "missing"])]
-    return [*rowed, *absent, *(("", "", text) for row, text in notes if not row)]
+    of_rows: dict[str, list[str]] = {}
+    for row, text in [*notes, *said]:
+        if row:
+            of_rows.setdefault(text, []).append(row)
+
+    rowed = [(next(letters), rows, text) for text, rows in of_rows.items()]
+    absent: list[tuple[str, list[str], str]] = [
+        (next(letters), [], text) for text in dict.fromkeys(frame.loc[frame["missing"] != "", "missing"])]
+    return [*rowed, *absent, *(("", [], text) for row, text in notes if not row)]
+
+
+def _letters() -> Iterator[str]:
+    """a to z, aa, ab, ..."""
+    for length in count(1):
+        yield from map("".join, product(ascii_lowercase, repeat=length))
 
 
 def _columns(frame: pd.DataFrame) -> Iterator[tuple[str, str, str]]:

@@ -3,6 +3,7 @@
 import csv
 import doctest
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -110,6 +111,20 @@ def test_notes_belong_to_rows_that_are_there():
     for note in notes:
         rows = {line.row for line in read_printed(PRINTED, note["paper"], note["table"])}
         assert note["note"].endswith(".") and note["row"] in rows | {""}, note
+
+
+def test_letters_do_not_run_out():
+    """A table of many rows of which another profile has the runs: a reason each."""
+    lines = read_printed(PRINTED, "sorn", "III")
+    places = {(line.row, line.setting, line.dataset): None for line in lines if line.is_own}
+    own = {place: Own("r", (), "synth", False, f"make run {number}") for number, place in enumerate(places)}
+    own |= {(f"{row}, again", setting, data): Own("r", (), "synth", False, f"make run {number} again")
+            for number, (row, setting, data) in enumerate(places)}
+    again = [replace(line, row=f"{line.row}, again") for line in lines if line.is_own]
+    shown = show(compare([*lines, *again], own, {}), key="k", paper="sorn", table="III", caption="t", notes=[],
+                 remarks=[])
+    letters = [letter for letter, text in shown.notes if text.startswith("make run")]
+    assert len(letters) == len(set(letters)) == 2 * len(places) > 26 and letters[25:28] == ["z", "aa", "ab"]
 
 
 def test_columns_that_share_a_counterpart_stand_once():
