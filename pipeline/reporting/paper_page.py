@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.reporting import html_page
-from pipeline.reporting.paper_tables import Own, OwnKey, mean_agreement
+from pipeline.reporting.paper_tables import Made, Own, OwnKey, mean_agreement
 from pipeline.reporting.protocol import parsers, protocol_line, start
 from pipeline.reporting.results import Table
 from pipeline.reporting.table_formats import DATASETS, Shown, as_html, data_name, papers_set, signs
@@ -64,12 +64,12 @@ def _summary(table: PaperTable) -> list[str]:
             *(str(counts.get(word, "-")) for word in ("agree", "disagree", "undecided"))]
 
 
-def remarks(own: Mapping[OwnKey, Own], provenance: Mapping[str, Mapping[str, Any]], *, rendered: Collection[str]
+def remarks(own: Mapping[OwnKey, Own], provenance: Mapping[str, Made], *, rendered: Collection[str]
             ) -> Iterator[str]:
     """What our side of a table is, in sentences: counterparts, what is missing, budgets; what to know of the data.
 
-    provenance: result -> what made it, as `paper_tables.read_own` gives it; rendered: the data sets of rendered
-    people, all others are of real ones.
+    provenance: result -> what made it on each set, as `paper_tables.read_own` gives it; rendered: the data sets of
+    rendered people, all others are of real ones.
     """
     yield from _counterparts(own, rendered)
     for data in dict.fromkeys(papers_set(row.data) for row in own.values() if papers_set(row.data) in OTHER_PROBES):
@@ -80,10 +80,10 @@ def remarks(own: Mapping[OwnKey, Own], provenance: Mapping[str, Mapping[str, Any
                "`dvc repro`.")
 
     if provenance:
-        yield protocol_line(list(provenance.values()))
+        yield protocol_line([one for made in provenance.values() for one in made.values()])
     budgets: dict[str, list[str]] = {}
     for name, made in provenance.items():
-        budgets.setdefault(_budget(made), []).append(name)
+        budgets.setdefault(_budget(next(iter(made.values()))), []).append(name)
     for budget, names in budgets.items():
         yield f"Here: {', '.join(names)}: {budget}."
 

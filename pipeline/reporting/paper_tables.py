@@ -77,6 +77,7 @@ class Score:
 
 OwnKey = tuple[str, str, str]  # row, setting or "", data set: an own row as docs/papers/tables.csv has it
 Scores = Mapping[str, Mapping[str, Score]]  # data set -> metric -> score
+Made = Mapping[str, Mapping[str, Any]]  # data set -> `provenance`
 Seeds = Mapping[int, Scores]  # of trainings that differ in their seed alone; the first is the one a table shows
 
 
@@ -105,30 +106,35 @@ def read_field(path: str | os.PathLike) -> list[dict[str, str]]:
 
 
 def read_own(own: Collection[Own], *, results: str | os.PathLike, curves: str | os.PathLike
-             ) -> tuple[dict[str, Seeds], dict[str, dict[str, Any]]]:
-    """Of every result that a table's own rows name: its seeds' scores, and what made it.
+             ) -> tuple[dict[str, Seeds], dict[str, Made]]:
+    """Of every result that a table's own rows name: its seeds' scores, and what made it on the rows' data sets.
 
     Read are RESULTS/NAME/*.json and CURVES/NAME.csv of `result` and `seeds`, of rows where nothing is missing.
     """
-    names = {row.result: row.seeds for row in own if not row.missing}
-    scores, provenance = {}, {}
-    for result, further in names.items():
-        scores[result], provenance[result] = read_seeds([result, *further], results=results, curves=curves)
+    rows = [row for row in own if not row.missing]
+    scores: dict[str, Seeds] = {}
+    provenance: dict[str, Made] = {}
+    for result, further in {row.result: row.seeds for row in rows}.items():
+        scores[result], made = read_seeds([result, *further], results=results, curves=curves)
+        asked = {row.data for row in rows if row.result == result}
+        provenance[result] = {data: one for data, one in made.items() if data in asked} or made
     return scores, provenance
 
 
 def read_seeds(names: Sequence[str], *, results: str | os.PathLike, curves: str | os.PathLike
-               ) -> tuple[Seeds, dict[str, Any]]:
-    """Scores by seed of results that differ in it alone; what made the first, which a table shows.
+               ) -> tuple[Seeds, Made]:
+    """Scores by seed of results that differ in it alone; what made the first on each data set, which a table shows.
 
     InputError if a file is missing or damaged, if two have one seed or were made differently.
     """
     first, *others = names
-    scores, provenance = read_scores(first, results=results, curves=curves)
+    scores, made = read_scores(first, results=results, curves=curves)
+    provenance = next(iter(made.values()))
     seeds = {provenance.get("seed", 0): scores}
 
     for name in others:
-        scores, other = read_scores(name, results=results, curves=curves)
+        scores, again = read_scores(name, results=results, curves=curves)
+        other = next(iter(again.values()))
         for field in SAME:
             if other.get(field) != provenance.get(field):
                 raise InputError(f"result {name!r}: has {field} {other.get(field)!r}, and {first!r}, of which it is to "
@@ -137,22 +143,22 @@ def read_seeds(names: Sequence[str], *, results: str | os.PathLike, curves: str 
             raise InputError(f"result {name!r}: has seed {other.get('seed')!r}, as another of {', '.join(names)} has; "
                              "give each a seed of its own")
         seeds[other["seed"]] = scores
-    return seeds, provenance
+    return seeds, made
 
 
-def read_scores(name: str, *, results: str | os.PathLike, curves: str | os.PathLike) -> tuple[Scores, dict[str, Any]]:
-    """A result's scores on each of its data sets, and what made it, from RESULTS/NAME/*.json and CURVES/NAME.csv.
+def read_scores(name: str, *, results: str | os.PathLike, curves: str | os.PathLike) -> tuple[Scores, Made]:
+    """A result's scores on each of its data sets, and what made them, from RESULTS/NAME/*.json and CURVES/NAME.csv.
 
     InputError if a file is missing or damaged.
     """
     sections = read_metrics(Path(results) / name)
-    provenance = next(made for _, made in sections.values())
     curve = read_csv(Path(curves) / f"{name}.csv", CURVES).set_index(["dataset", "rank"])["cmc"]
     try:
-        return {data: dict(_scores(metrics, curve.loc[data])) for data, (metrics, _) in sections.items()}, provenance
+        scores = {data: dict(_scores(metrics, curve.loc[data])) for data, (metrics, _) in sections.items()}
     except (ValueError, LookupError, TypeError) as error:
         raise InputError(f"{str(Path(results) / name)!r} and '{Path(curves) / name}.csv': do not hold what a table "
                          f"shows ({error!r}); make them again with `dvc repro evaluate@{name}`") from error
+    return scores, {data: made for data, (_, made) in sections.items()}
 
 
 def _scores(metrics: Mapping[str, Any], curve: pd.Series) -> Iterator[tuple[str, Score]]:

@@ -21,10 +21,12 @@ DATASETS = {"market1501": "Market-1501", "dukemtmc-reid": "DukeMTMC-reID", "occl
             "p-dukemtmc-reid": "P-DukeMTMC-reID", "occluded-reid": "Occluded-REID", "partial-reid": "Partial-REID",
             "partial-ilids": "Partial-iLIDS", "drama-reid": "Drama-ReID", "cuhk03-labeled": "CUHK03 labeled",
             "cuhk03-detected": "CUHK03 detected", "cuhk01": "CUHK01",
-            "partial-reid-occluded": "Partial-REID, occluded probes"}
+            "partial-reid-occluded": "Partial-REID, occluded probes",
+            "partial-ilids-uncropped": "Partial-iLIDS, uncropped"}
 # Profile partial's names of the papers' own pictures, which have masks of another parser and size than profile paper's.
 SAME_PICTURES = {"real-market": "market1501", "real-partial-reid": "partial-reid",
-                 "real-partial-reid-occluded": "partial-reid-occluded", "real-partial-ilids": "partial-ilids"}
+                 "real-partial-reid-occluded": "partial-reid-occluded", "real-partial-ilids": "partial-ilids",
+                 "real-partial-ilids-uncropped": "partial-ilids-uncropped"}
 OURS = DATASETS | {"partial-reid": "Partial-REID, partial probes"}  # of which a paper may have either
 METRICS = {"rank1": "rank-1", "rank3": "rank-3", "rank5": "rank-5", "rank10": "rank-10", "mAP": "mAP",
            "pr_auc": "PR-AUC"}

@@ -108,11 +108,20 @@ def test_exactly_the_named_seeds_are_read(folders):
     write_result(folders, "a-seed3", {"d": (1.0, 1.0)}, seed=3)  # lies there, but nobody names it
     seeds, provenance = read_seeds(["a", "a-seed1", "a-seed2"], **folders)
     assert {seed: scores["d"]["rank1"].value for seed, scores in seeds.items()} == {0: 50.0, 1: 51.0, 2: 52.0}
-    assert provenance["seed"] == 0
+    assert provenance["d"]["seed"] == 0
     own = {("x", "", "d"): Own("a", ("a-seed2",), "d", True, ""), ("y", "", "d"): Own("b", (), "d", False, ""),
            ("z", "", "d"): Own("absent", (), "d", False, "put it there")}
     scores, _ = read_own(own.values(), **folders)
     assert {name: list(seeds) for name, seeds in scores.items()} == {"a": [0, 2], "b": [4]}
+
+
+def test_what_made_a_result_is_said_of_the_rows_own_data_set(folders):
+    """It was that of the first by name, whose protocol may be another."""
+    write_result(folders, "a", {"c": (10.0, 10.0), "d": (50.0, 40.0)})
+    path = folders["results"] / "a/c.json"
+    path.write_text(path.read_text().replace('"market"', '"partial-ilids"'))
+    _, provenance = read_own([Own("a", (), "d", True, "")], **folders)
+    assert {data: made["protocol"] for data, made in provenance["a"].items()} == {"d": "market"}
 
 
 def test_intervals_over_queries_are_not_shown(folders):

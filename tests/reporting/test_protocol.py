@@ -35,7 +35,7 @@ def test_what_is_trained_nowhere_and_what_is_not_known():
 
 def test_a_paper_s_table_says_its_protocol_and_its_budgets():
     made = MADE | {"train_on": "people"}
-    said = list(remarks({}, {"sorn": made, "sorn-s0": made | {"seed": 0}}, rendered=[]))
+    said = list(remarks({}, {"sorn": {"d": made}, "sorn-s0": {"d": made | {"seed": 0}}}, rendered=[]))
     assert said[0] == protocol_line([made, made | {"seed": 0}])
     assert said[1] == ("Here: sorn: trained on people with 8,000 image steps from random weights, seed 1, masks by "
                        "lraspp (weights abababababab).")
