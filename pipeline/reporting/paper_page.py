@@ -18,8 +18,9 @@ INTRODUCTION = ("Tables of the papers with this pipeline's metrics beside them. 
                 "mAP); the third is the difference. Percent, PR-AUC 0 to 1. Wide tables scroll sideways.")
 OVERVIEW = ("here: metrics of the paper's own rows that were made on this machine, of all that it prints of them. tau: "
             "Kendall's, between the order that the paper's metrics give its own rows and the order that ours give, "
-            "mean over the table's columns; with two rows it is 1 or -1. Signs of the differences to the paper's full "
-            "model: agree or disagree by 95 % intervals of paired differences over three seeds, else undecided.")
+            "mean over the table's columns; with two rows it is 1 or -1, and undecided rows are not counted. Signs of "
+            "the differences to the paper's full model: agree or disagree by 95 % intervals of paired differences "
+            "over three seeds, else undecided.")
 OTHER_PROBES = {"partial-reid": "partial-reid-occluded", "partial-reid-occluded": "partial-reid"}
 FIELD = ("What others print of later methods, for orientation: cited, not made here. Their training data, image sizes "
          "and what they are given at test time differ from those of the tables below; `source` is where a row stands.")

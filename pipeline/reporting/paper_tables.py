@@ -312,10 +312,11 @@ def verdict(paper: float, low: float, high: float, seeds: int) -> str:
 def order_agreement(frame: pd.DataFrame) -> list[tuple[str, str, int, float | None]]:
     """Kendall's tau-b between the paper's metrics and ours: (data set, metric, own rows compared, tau) per column.
 
-    Columns with two such rows or more; None where either side is the same in all rows.
+    Columns with two such rows or more; None where either side is the same in all rows. A row whose difference to the
+    full model's is undecided has no place in an order, and is not counted.
     """
     taus = []
-    made = frame[frame["own"] & frame["here"].notna()]
+    made = frame[frame["own"] & frame["here"].notna() & ~frame["verdict"].fillna("").str.startswith("undecided")]
     for (dataset, metric), part in made.groupby(["dataset", "metric"], sort=False):
         if len(part) >= 2:
             tau = float(stats.kendalltau(part["paper"].astype(float), part["here"].astype(float)).statistic)

@@ -83,6 +83,8 @@ def test_the_order_of_rows_is_kendalls_tau():
     for _ in range(20):
         ours = draw.integers(30, 34, len(OWN_ROWS)).astype(float)
         frame = toy({row: [value] for row, value in zip(OWN_ROWS, ours, strict=True)}).reset_index()
+        assert order_agreement(frame) == []  # one seed: every difference is undecided
+        frame["verdict"] = ""
         (dataset, metric, count, tau), = order_agreement(frame)
         assert (dataset, metric, count) == ("market1501", "rank1", 4)
         if len(set(ours)) == 1:
@@ -99,7 +101,14 @@ def test_orders_that_cancel_are_a_plain_zero():
              for metric in metrics for row, paper in (("full", "3.0"), ("a", "2.0"), ("b", "1.0"))]
     own = {(row, "", "market1501"): Own(row, (), "set", row == "full", "") for row in ours}
     scores = {row: {0: {"set": dict(zip(metrics, map(Score, values), strict=True))}} for row, values in ours.items()}
-    assert f"{mean_agreement(compare(lines, own, scores)):.2f}" == "0.00"
+    assert f"{mean_agreement(compare(lines, own, scores).assign(verdict='')):.2f}" == "0.00"
+
+
+def test_undecided_rows_have_no_place_in_the_order():
+    frame = toy({"full": [40.0, 50.0, 45.0], "less": [35.0, 46.0, 39.5], "other": [39.0, 52.0, 44.0],
+                 "same": [44.0, 54.5, 49.9]}).reset_index()
+    assert frame["verdict"].tolist()[1:] == ["", "agree", "undecided", "undecided (equal in the paper)"]
+    assert [count for _, _, count, _ in order_agreement(frame)] == [2]
 
 
 def test_exactly_the_named_seeds_are_read(folders):
