@@ -95,6 +95,7 @@ def test_a_file_of_before_is_refused_with_the_way_to_a_new_one(tmp_path):
 def test_no_text_has_any_length(tmp_path):
     """A damaged one may end the process inside the HDF5 library: neither written nor read."""
     with h5py.File(write(tmp_path / "f.h5")) as file:
+        assert Path(file.filename).read_bytes().count(b"OHDR") == 1 + len(file)  # headers that end in a checksum
         found = {name: file[name].dtype.kind for name in file}
         found |= {name: file.attrs.get_id(name).dtype.kind for name in file.attrs}
     assert "O" not in found.values() and found["key"] == found["maker"] == "S"
