@@ -94,7 +94,11 @@ def main() -> None:
     print("threads batch     clock engine/s   parse/s   network/s  engine / parse  engine / network")
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.images or Path(temporary)
-        names = [path.name for path in sorted(folder.glob("*.jpg"))] or random_images(folder, given.count)
+        names = [path.name for path in sorted(folder.glob("*.jpg"))]
+        if given.images and len(names) < given.batch:
+            raise SystemExit(f"{str(folder)!r}: has {len(names)} .jpg files, and a batch is {given.batch}; name a "
+                             "folder of more")
+        names = names or random_images(folder, given.count)
         names = names[:given.count // given.batch * given.batch]
         for threads in (1, 2):
             compare(parser, folder, names, batch=given.batch, threads=threads, rounds=given.rounds)
