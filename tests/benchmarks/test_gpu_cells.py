@@ -41,3 +41,8 @@ def test_it_trains_scores_and_goes_on(tmp_path):
 
     again = run(tmp_path, "--run", "baseline")
     assert again.stdout.splitlines()[-1] == cells and record.stat().st_mtime_ns == made
+
+    params["runs"]["baseline"]["image_steps"] = 32  # what was trained is not taken for another run
+    write_experiment(tmp_path, "small", params=params, plan=plan)
+    other = run(tmp_path, "--run", "baseline")
+    assert other.returncode == 2 and "24" in other.stderr and "32" in other.stderr and "|" not in other.stdout
