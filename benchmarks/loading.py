@@ -31,8 +31,9 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from pipeline.base.hdf5 import LIBVER
 from pipeline.base.images import decode_image, read_bytes
-from pipeline.caches.cache import LIBVER, Cache
+from pipeline.caches.cache import Cache
 from pipeline.datasets.index import read_index
 from pipeline.loading.augmentation import Chance
 from pipeline.loading.collate import as_it_is

@@ -183,7 +183,7 @@ class Backbone(nn.Module):
         named = {"architecture": self.architecture, "source": source}
         if isinstance(self.trunk, Vit):
             return take_checkpoint(self.trunk.network, state, **named, grid=self.trunk.grid,
-                                   positions=self.trunk.unplaced)
+                                   published=self.trunk.published, positions=self.trunk.unplaced)
         if self.trunk is not None:
             return take_checkpoint(self.trunk.network, state, **named)
         return take_checkpoint(self, state, **named, least=1, classifiers=dropped)

@@ -12,7 +12,10 @@
 | this project | under `backbone.` | everything but the backbone, cameras' vectors |
 
 A tensor that is none of these and has no place in the backbone is another architecture's; a transformer wants 95 % of
-its own tensors, a convolutional network all of them.
+its own tensors and all that stand before and behind its blocks, a convolutional network all of them.
+
+OpenAI's CLIP is known by three numbers beside its tensors. A file without them (`clip.load(.., jit=False)`'s) has
+OpenCLIP's names, and nothing in it says which activation it was trained with: `architecture` has to.
 """
 
 import math
@@ -24,10 +27,13 @@ from typing import Any
 from torch import Tensor, nn
 
 LEAST = 0.95  # of a transformer's tensors that a file has to have
+BLOCKS = ("blocks.", "layers.")  # of a ViT, of a Swin: of these a few may be missing
 State = dict[str, Tensor]
 
 # Under what a backbone's tensors stand in larger networks, the outer first; what stands beside is left out.
 PREFIXES = ("module.", "encoder_q.", "visual.", "image_encoder.", "backbone.", "base.", "trunk.", "network.")
+
+BRANCH = "b1.0.norm1.weight"  # of a TransReID with two
 
 LEFT_OUT = (  # of names that have no place in the backbone: why they are left out
     (r"semantic_embed_[wb]\.", "SOLIDER's semantic embedding"),
@@ -51,8 +57,9 @@ SOLIDER_NAMES = (("stages.", "layers."), (".attn.w_msa.", ".attn."), (".ffn.laye
 
 @dataclass(frozen=True)
 class Account:
-    """What became of a file's tensors. kind: whose names they have; taken: how many, `of` the backbone's; left_out: on
-    purpose, reason -> how many; missing: the backbone's that it does not have, which keep their random start."""
+    """What became of a file's tensors. kind: whose names were changed into the backbone's, "as published" where none
+    had to be; taken: how many, `of` the backbone's; left_out: on purpose, reason -> how many; missing: the backbone's
+    that it does not have, which keep their random start."""
 
     kind: str
     taken: int
@@ -67,13 +74,14 @@ class Account:
 
 def fitted(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, architecture: str, source: str,
            least: float = LEAST, classifiers: tuple[str, ...] = (), grid: tuple[int, int] | None = None,
-           positions: int = 0) -> tuple[State, Account]:
+           published: tuple[int, int] | None = None, positions: int = 0) -> tuple[State, Account]:
     """The tensors of a file under the names of `expected`, the backbone's own, and the account of all of them.
 
     least: the share of the backbone's tensors that has to be there; classifiers: how names of published tensors begin
     that the backbone has no use for. grid: rows and columns of a ViT's patches, to which the positional embedding is
-    resized; positions: those in it that are no patch's. ValueError in one sentence, naming the first of them, where
-    tensors have no place, are missing or of other shapes.
+    resized; published: those that the architecture's own weights have; positions: those in it that are no patch's.
+    ValueError in one sentence, naming the first of them, where tensors have no place, are missing, of other shapes or
+    hold what is no number.
     """
     _check_activation(state, architecture, source)
     left_out: dict[str, int] = {}
@@ -92,12 +100,14 @@ def fitted(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, archi
             left_out[reason] = left_out.get(reason, 0) + 1
 
     if grid is not None and "pos_embed" in taken and "pos_embed" in expected:
-        taken["pos_embed"] = _positions(taken["pos_embed"], grid, positions, source)
+        taken["pos_embed"] = _positions(taken["pos_embed"], grid, published, positions, source)
     wanted = [name for name in expected if not name.endswith("num_batches_tracked")]  # old files have none
     missing = tuple(name for name in wanted if name not in taken)
     enough = len(wanted) - len(missing) >= least * len(wanted)
+    needed = [name for name in missing if not name.startswith(BLOCKS)]
     remedy = f"name a file of {architecture} or change the backbone"
-    if unknown or not enough:
+    if unknown or needed or not enough:
+        missing = (*needed, *(name for name in missing if name not in needed))
         raise ValueError(f"{source}: does not fit {architecture}: {len(missing)} of its {len(expected)} tensors are "
                          f"missing (first: {missing[0] if missing else 'none'}) and {len(unknown)} are unknown (first: "
                          f"{unknown[0] if unknown else 'none'}); {remedy}")
@@ -105,6 +115,9 @@ def fitted(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, archi
         if value.shape != expected[name].shape:
             raise ValueError(f"{source}: does not fit {architecture}: {name} is {tuple(value.shape)}, expected "
                              f"{tuple(expected[name].shape)}; {remedy}")
+        if value.is_floating_point() and not value.isfinite().all():
+            raise ValueError(f"{source}: {name} holds {int((~value.isfinite()).sum())} values that are no numbers "
+                             "(NaN, infinite); fetch the file again")
     return ({name: value.to(expected[name].dtype) for name, value in taken.items()},
             Account(kind, len(taken), len(expected), left_out, missing))
 
@@ -125,19 +138,22 @@ def _check_activation(state: Mapping[str, Tensor], architecture: str, source: st
 
 def _without_branches(state: State, left_out: dict[str, int]) -> State:
     """TransReID with two branches (its jigsaw): what was trained as the last block and norm is `b1`, the branch of the
-    whole image; the block and norm that both were copied from rest where they were."""
-    if "b1.0.norm1.weight" not in state:
+    whole image; the block and norm that both were copied from rest where they were. A training on several GPUs puts
+    `module.` before all of them."""
+    outer = next((name.removesuffix(BRANCH) for name in state if name.endswith(BRANCH)), None)
+    if outer is None:
         return state
-    last = max(int(found[1]) for name in state if (found := re.match(r"base\.blocks\.(\d+)\.", name)))
-    copied = (f"base.blocks.{last}.", "base.norm.")
+    base = re.compile(re.escape(f"{outer}base.blocks.") + r"(\d+)\.")
+    last = max(int(found[1]) for name in state if (found := base.match(name)))
+    copied = (f"{outer}base.blocks.{last}.", f"{outer}base.norm.")
     kept = {}
     for name, value in state.items():
-        if name.startswith(("b2.", *copied)):
+        if name.startswith((f"{outer}b2.", *copied)):
             reason = "TransReID's branch of patches, and the block that its branches were copied from"
             left_out[reason] = left_out.get(reason, 0) + 1
         else:
-            kept[name.replace("b1.0.", copied[0], 1).replace("b1.1.", copied[1], 1)
-                 if name.startswith("b1.") else name] = value
+            kept[name.replace(f"{outer}b1.0.", copied[0], 1).replace(f"{outer}b1.1.", copied[1], 1)
+                 if name.startswith(f"{outer}b1.") else name] = value
     return kept
 
 
@@ -203,21 +219,23 @@ def _reason(name: str, classifiers: tuple[str, ...]) -> str | None:
     return next((reason for pattern, reason in LEFT_OUT if re.match(pattern, name)), None)
 
 
-def _positions(published: Tensor, grid: tuple[int, int], unplaced: int, source: str) -> Tensor:
-    """The positional embedding (1, unplaced + N, C) for a grid. Published are squares and, of re-ID's networks, grids
-    twice as high as wide, or the very grid. ValueError for others."""
+def _positions(theirs: Tensor, grid: tuple[int, int], published: tuple[int, int] | None, unplaced: int,
+               source: str) -> Tensor:
+    """The positional embedding (1, unplaced + N, C) for a grid. Known are the grid that the architecture is published
+    with, the very grid, squares and, of re-ID's networks, grids twice as high as wide. ValueError for others."""
     from timm.layers import resample_abs_pos_embed
 
-    count = published.shape[1] - unplaced
+    count = theirs.shape[1] - unplaced
     side, half = math.isqrt(count), math.isqrt(count // 2)
-    if side ** 2 == count:
+    if published is not None and count == math.prod(published):
+        old = published
+    elif count == math.prod(grid):  # before squares: 18 x 8 patches are 144, as 12 x 12 are
+        return theirs
+    elif side ** 2 == count:
         old = (side, side)
-    elif count == math.prod(grid):
-        return published
     elif 2 * half ** 2 == count:
         old = (2 * half, half)
     else:
         raise ValueError(f"{source}: has positions of {count} patches, and the crop has {grid[0]} x {grid[1]}; they "
                          "are resized from a square or a grid twice as high as wide: take that file's crop and stride")
-    return resample_abs_pos_embed(published.float(), new_size=list(grid), old_size=list(old),
-                                  num_prefix_tokens=unplaced)
+    return resample_abs_pos_embed(theirs.float(), new_size=list(grid), old_size=list(old), num_prefix_tokens=unplaced)

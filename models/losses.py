@@ -14,9 +14,12 @@ def euclidean(a: Tensor, b: Tensor) -> Tensor:
     """(Q, D), (G, D) -> (Q, G) Euclidean distances sqrt(max(d^2, 1e-12)): never NaN, nor its gradient.
 
     In float32 at least, autocast or not: of long features near each other, bfloat16's three digits would leave none.
+    They are taken from b's mean, which changes no distance: of features that hardly differ, squares keep few digits.
     """
     with torch.autocast(a.device.type, enabled=False):
         a, b = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (a, b))
+        centre = b.detach().mean(0)
+        a, b = a - centre, b - centre
         squared = a.square().sum(1)[:, None] + b.square().sum(1)[None, :] - 2 * a @ b.T  # (Q, D), (G, D) -> (Q, G)
         return squared.clamp(min=1e-12).sqrt()
 

@@ -5,6 +5,7 @@ Nothing in such a file is executed, and a package that ships one is not imported
 
 import argparse
 import os
+import re
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -18,6 +19,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in [0, 1]; every network's input
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+LFS_POINTER = b"version https://git-lfs."
 WRAPPERS = ("teacher", "state_dict", "model", "target_encoder", "module")  # under which trainings save a network
 
 
@@ -110,13 +112,30 @@ def read_state(path: str | os.PathLike) -> dict[str, Tensor]:
         if "TorchScript" in str(error):  # OpenAI's CLIP
             raise ValueError(f"{path}: is a TorchScript archive, which is a program; save its tensors where you trust "
                              "it: torch.save(torch.jit.load(path).state_dict(), other)") from error
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path}: is not a plain state dict of tensors ({reason}); save it with "
-                         "safetensors or torch.save(model.state_dict(), path)") from error
+        raise ValueError(f"{path}: is not a plain state dict of tensors ({_reason(path, error)}); save it where you "
+                         "trust it with safetensors or torch.save(model.state_dict(), path)") from error
 
     while isinstance(state, dict) and (inner := [name for name in WRAPPERS if isinstance(state.get(name), dict)]):
         state = state[inner[0]]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict):
         raise ValueError(f"{path}: holds a {type(state).__name__}, expected a plain state dict of tensors; "
                          "save it with torch.save(model.state_dict(), path)")
+    others = [f"{name!r} ({type(value).__name__})" for name, value in state.items() if not isinstance(value, Tensor)]
+    if others:
+        more = f" and {len(others) - 1} more that are no tensors" if len(others) > 1 else ", which is no tensor"
+        raise ValueError(f"{path}: holds {others[0]}{more}, expected a plain state dict of tensors; save the network's "
+                         "alone with torch.save(model.state_dict(), path)")
     return state
+
+
+def _reason(path: str | os.PathLike, error: Exception) -> str:
+    """Why torch.load did not take a file, in our words: torch's go on to advise loading it as a program."""
+    if isinstance(error, EOFError):
+        return "it ends too early"
+    with open(path, "rb") as file:
+        start = file.read(len(LFS_POINTER))
+    if start == LFS_POINTER:
+        return "it is a Git LFS pointer, not the file: git lfs pull"
+    if program := re.search(r"Unsupported (?:global|class)\W+(?:GLOBAL )?([\w.]+)", str(error)):
+        return f"it holds the program object {program[1]}, which is not loaded"
+    return "it is damaged, or no file of torch.save's"

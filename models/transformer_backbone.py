@@ -88,15 +88,18 @@ class Vit(nn.Module):
                              f"{patch} x {patch} pixels; take a stride of 1 to {patch} and a crop of a patch or more")
         self.network = network
         self.grid = ((tokens.height - patch) // stride + 1, (tokens.width - patch) // stride + 1)
+        self.published: tuple[int, int] = tuple(network.patch_embed.grid_size)  # the patches of its own weights
         network.patch_embed.proj.stride = (stride, stride)
 
         self.unplaced = 0 if network.no_embed_class else network.num_prefix_tokens  # positions that are no patch's
         if network.pos_embed is not None:
             network.pos_embed = nn.Parameter(resample_abs_pos_embed(
-                network.pos_embed.detach(), new_size=list(self.grid), old_size=list(network.patch_embed.grid_size),
+                network.pos_embed.detach(), new_size=list(self.grid), old_size=list(self.published),
                 num_prefix_tokens=self.unplaced))
         self.cameras = _camera_vectors(tokens, network.embed_dim)
 
+        # timm's ViTs of which it takes the mean have their final norm behind that: named apart, it stays timm's own
+        self.final = [network.fc_norm if isinstance(network.norm, nn.Identity) else network.norm]
         depth = len(network.blocks)
         self.taps = [-(-depth * quarter // 4) - 1 for quarter in (1, 2, 3, 4)]  # the blocks whose tokens are maps
         self.channels = (network.embed_dim,) * 4
@@ -114,7 +117,7 @@ class Vit(nn.Module):
         for number, block in enumerate(network.blocks):
             x = block(x)  # (B, 1 + N, C)
             if number in self.taps:
-                tapped[number] = network.norm(x)
+                tapped[number] = self.final[0](x)
 
         size = image.shape[2:]
         maps = [tapped[number][:, network.num_prefix_tokens:].mT.unflatten(2, self.grid)
@@ -126,7 +129,7 @@ class Vit(nn.Module):
     def steps(self) -> Steps:
         """Parameters in the steps by which rates may decay towards the image: embeddings, then block by block."""
         blocks = [list(block.parameters()) for block in self.network.blocks]
-        blocks[-1] += list(self.network.norm.parameters())
+        blocks[-1] += list(self.final[0].parameters())
         return [_others(self.parameters(), blocks), *blocks]
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from pipeline.base.code import code_sha256
 from pipeline.base.errors import InputError
 from pipeline.base.files import file_sha256, new_file, writable
 from pipeline.caches.resumable import digest
@@ -31,8 +32,8 @@ from stages.shared.trained_on import check_unseen, read_trained_on
 from stages.shared.trained_run import OpenRun, check_cache, check_cameras, open_run, pins, versions
 
 SCRATCH = paths.SCRATCH / "embed"
-ROOT = Path(__file__).resolve().parents[1]
-CODE = ("models", "pipeline", "stages")  # folders there; the same weights are other features by another network's code
+CODE = ("models", "pipeline/base", "pipeline/caches", "pipeline/datasets", "pipeline/loading", "pipeline/retrieval",
+        "pipeline/training", "stages/embed.py", "stages/shared")  # by other code the same weights are other features
 
 
 def run(experiment: Experiment, key: str) -> None:
@@ -80,10 +81,8 @@ def embedded(experiment: Experiment, plan: EmbedPlan, test: TestSet, opened: Ope
 
     seen = file_sha256(plan.seen_by) if isinstance(plan, SeenEmbedPlan) else ""
     images = images_sha256(frame, test.raw, cache)  # a cache belongs to these images
-    code = [part for path in sorted(path for folder in CODE for path in (ROOT / folder).rglob("*.py"))
-            for part in (path.relative_to(ROOT).as_posix(), file_sha256(path))]
     identity = (json.dumps(provenance, sort_keys=True), repr(settings), repr(trained), images, seen,
-                str(experiment.params.threads), machine(device), *code)
+                str(experiment.params.threads), machine(device), code_sha256(*CODE))
     file = SCRATCH / f"{digest(identity)}.h5"
     if _intact(file):
         return file
@@ -135,7 +134,8 @@ def seen_by(network: Any, experiment: Experiment, plan: EmbedPlan, match: MatchP
 
     other = source.parent.name
     segments = open_run(experiment.run(other), key=other, weights=source,
-                        match=MatchParams(features="all", tau=match.tau)).network.to(device)
+                        match=MatchParams(features="all", tau=match.tau)).network
+    segments.to(device=device, memory_format=torch.channels_last)
     from models.sorn import visibility_scores  # only here: other networks do not depend on that file
     return SeenBy(network, lambda batch: visibility_scores(segments.maps(batch)[1], network.patches))
 

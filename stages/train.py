@@ -1,14 +1,17 @@
 """Training of a re-ID network, or its untrained start: python -m stages.train baseline
 
 Writes data/runs/KEY/weights.safetensors, train.json, trained_on.json and, in live/, DVCLive's log. A run that was
-killed goes on from its last checkpoint, written every 100 steps under scratch/train, whatever it started from: random
-weights, a file's, or another run's (`init: run:KEY`). On several GPUs or machines (docs/training.md):
+killed goes on from its last checkpoint, written every 100 steps (every 20 s at most) under scratch/train, whatever it
+started from: random weights, a file's, or another run's (`init: run:KEY`). On several GPUs or machines
+(docs/training.md):
 torchrun --nproc-per-node 2 -m stages.train baseline
 """
 
+import contextlib
 import functools
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +21,10 @@ import torch
 from models.backbone import parameter_groups
 from models.classifiers import apart
 from models.distributed_batch import whole_batch_norm
+from pipeline.base.code import code_sha256
 from pipeline.base.errors import InputError
 from pipeline.base.files import writable, write_json, write_text
+from pipeline.caches.resumable import hold
 from pipeline.config import paths
 from pipeline.config.loader import Experiment, pick
 from pipeline.config.plan import StartedTrainPlan, TrainPlan, cache_among
@@ -29,7 +34,7 @@ from pipeline.loading.augmentation import Chance
 from pipeline.loading.dataset import Images, training_batches, training_rows
 from pipeline.loading.samplers import Batches
 from pipeline.training import distributed
-from pipeline.training.checkpoints import save_weights
+from pipeline.training.checkpoints import save_weights, tensors_sha256
 from pipeline.training.loop import Row, fingerprint, fit, learning_rate, make_optimizer
 from stages import main
 from stages.shared.device import choose_device, choose_precision, machine
@@ -38,6 +43,8 @@ from stages.shared.trained_run import OpenRun, Start, new_run
 
 SCRATCH = paths.SCRATCH / "train"
 NARROW = 32  # pixels; below, oneDNN's strided bfloat16 convolution of 4 x 2 maps gives NaN on CPUs with AMX
+CODE = ("models", "pipeline/base", "pipeline/caches", "pipeline/datasets", "pipeline/loading", "pipeline/training",
+        "stages/train.py", "stages/shared")
 FINAL_SHARE = 10  # the last 1/10 of training is averaged as its final loss
 
 
@@ -69,6 +76,9 @@ def _run(experiment: Experiment, key: str, settings: RunParams, plan: TrainPlan,
     if first:
         print(f"{key}: {provenance['images']} images of {provenance['ids']} people, {settings.image_steps} image-steps "
               f"on {device.type}, start: {settings.init}")
+        if missing := provenance.get("checkpoint", {}).get("missing"):
+            print(f"{key}: {settings.init!r} has not {len(missing)} of the backbone's tensors, which start at random: "
+                  f"{', '.join(missing)}", file=sys.stderr)
     scratch = None
     if settings.image_steps > 0:
         trained_on |= own_pictures(frame, plan.raw, key=key, train_on=plan.train_on)
@@ -76,16 +86,21 @@ def _run(experiment: Experiment, key: str, settings: RunParams, plan: TrainPlan,
         provenance["precision"] = choose_precision("float32" if narrow else experiment.params.precision, device)
         if distributed.count() > 1:  # other sums, other last digits
             provenance["processes"] = distributed.count()
-        scratch = SCRATCH / fingerprint({**provenance, "threads": experiment.params.threads,
-                                         "machine": machine(device)})
-        final = _train(begun, settings, plan, key=key, frame=frame, device=device, scratch=scratch)
+        scratch = SCRATCH / fingerprint({
+            **provenance, "threads": experiment.params.threads, "machine": machine(device), "code": code_sha256(*CODE),
+            "start": tensors_sha256(begun.network.state_dict())})
 
-    if first:
-        save_weights(paths.weights(key), begun.network, provenance)
-        write_json(paths.train_record(key), {**provenance, "final": final})
-        write_text(paths.trained_on(key), json.dumps(trained_on, sort_keys=True) + "\n")
+    alone = hold(scratch.with_name(f"lock-{scratch.name}"), f"runs.{key}") if scratch is not None and first \
+        else contextlib.nullcontext()
+    with alone:
         if scratch is not None:
-            shutil.rmtree(scratch, ignore_errors=True)
+            final = _train(begun, settings, plan, key=key, frame=frame, device=device, scratch=scratch)
+        if first:
+            save_weights(paths.weights(key), begun.network, provenance)
+            write_json(paths.train_record(key), {**provenance, "final": final})
+            write_text(paths.trained_on(key), json.dumps(trained_on, sort_keys=True) + "\n")
+            if scratch is not None:
+                shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _before(settings: RunParams, plan: TrainPlan, key: str) -> TrainedOn:

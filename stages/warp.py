@@ -7,6 +7,7 @@ import json
 import os
 from pathlib import Path
 
+from pipeline.base.code import code_sha256
 from pipeline.base.files import file_sha256, writable
 from pipeline.caches.cache import FORMAT, Cache
 from pipeline.caches.warp import warp_images
@@ -14,6 +15,8 @@ from pipeline.config import paths
 from pipeline.config.loader import Experiment, pick
 from pipeline.datasets.index import read_index
 from stages import main
+
+CODE = ("pipeline/base", "pipeline/caches", "stages/warp.py")
 
 
 def run(experiment: Experiment, key: str) -> None:
@@ -29,7 +32,7 @@ def run(experiment: Experiment, key: str) -> None:
 
     warp_images(parts, index["image"].tolist(), index["path"].tolist(), Path(plan.raw), target,
                 maker=json.dumps(maker, sort_keys=True), height=settings.height, width=settings.width,
-                texels=settings.texels, alignment=settings.alignment, scratch=scratch,
+                texels=settings.texels, alignment=settings.alignment, scratch=scratch, code=code_sha256(*CODE),
                 rank=int(os.environ.get("RANK", 0)), world=int(os.environ.get("WORLD_SIZE", 1)))
 
 

@@ -19,15 +19,12 @@ import numpy as np
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import new_file
-from pipeline.base.hdf5 import open_h5
+from pipeline.base.hdf5 import LIBVER, open_h5
 from pipeline.base.progress import progress
 
 FORMAT = 2  # of these files, in their attributes and their maker; 1 had probabilities and entropy in steps of 1
 LEVEL = 4  # zlib's; benchmarks/parsing.py measures the others
 COLUMN_ROWS = 1024  # rows of a chunk of the small columns
-# HDF5 1.10's format has checksums over what zlib's do not cover; in the default one, 47 of 7,826 flipped bits went by
-# unnoticed and gave one image another's labels. Its bytes do not depend on the time either, and it is smaller.
-LIBVER = ("v110", "v110")
 # What h5py and deflate raise on damaged files, and what follows from a file that holds other things than it should.
 DAMAGE = (OSError, LookupError, RuntimeError, ValueError, TypeError, AttributeError, ArithmeticError, MemoryError,
           deflate.DeflateError)
@@ -43,11 +40,6 @@ Row = Mapping[str, Any]  # array name -> compressed bytes, column name -> value
 def compress(array: np.ndarray) -> bytes:
     """One image's uint8 array as the chunk that is stored."""
     return zlib.compress(array.tobytes(), LEVEL)
-
-
-def text(values: Iterable[str]) -> np.dtype:
-    """The column type that holds these texts: UTF-8, of the longest one's length."""
-    return h5py.string_dtype("utf-8", max((len(value.encode()) for value in values), default=1) or 1)
 
 
 def write_cache(path: str | os.PathLike, *, count: int, arrays: Mapping[str, tuple[int, ...]],

@@ -7,7 +7,8 @@ import h5py
 import numpy as np
 
 from pipeline.base.body_parts import PARTS4, PARTS8
-from pipeline.caches.cache import SHA256, STATUS_BYTES, text
+from pipeline.base.hdf5 import text
+from pipeline.caches.cache import SHA256, STATUS_BYTES
 
 READING = 2  # of a maker: how parses made elsewhere are matched with images; 1 took other images' parses
 CELL = 4  # probabilities and entropy are means over CELL x CELL pixels

@@ -9,10 +9,11 @@ import numpy as np
 
 from pipeline.base.body_parts import SURFACE_PARTS
 from pipeline.base.errors import InputError
+from pipeline.base.hdf5 import text
 from pipeline.base.images import decode_image, fit, nearest, read_bytes
 from pipeline.base.processors import processors
 from pipeline.base.progress import progress
-from pipeline.caches.cache import SHA256, Cache, Row, compress, text, write_cache
+from pipeline.caches.cache import SHA256, Cache, Row, compress, write_cache
 from pipeline.caches.resumable import Save, ahead, run_units
 
 UNIT_ROWS = 64
@@ -57,12 +58,13 @@ def part_crops(image: np.ndarray, index: np.ndarray, *, texels: int) -> tuple[np
 
 
 def warp_images(parts: Cache, keys: Sequence[str], paths: Sequence[str], raw: Path, path: Path, *, maker: str,
-                height: int, width: int, texels: int, alignment: str = "dsap", scratch: Path, rank: int = 0,
-                world: int = 1) -> bool:
+                height: int, width: int, texels: int, alignment: str = "dsap", scratch: Path, code: str = "",
+                rank: int = 0, world: int = 1) -> bool:
     """Warp every image of an index with the u,v of parts.h5 into `path` (dsap.h5), resumable. Whether it was packed.
 
-    raw + path is an image's file; alignment: dsap, or csa for `part_crops` in the warps' place. Images without a parse
-    get empty warps. InputError if the cache has no u,v or lacks an image, or an image is not the one that was parsed.
+    raw + path is an image's file; alignment: dsap, or csa for `part_crops` in the warps' place; code: as in a parse's
+    Job. Images without a parse get empty warps. InputError if the cache has no u,v or lacks an image, or an image is
+    not the one that was parsed.
     """
     if alignment not in ALIGNMENTS:
         raise InputError(f"unknown alignment {alignment!r}; it is {' or '.join(ALIGNMENTS)}")
@@ -98,7 +100,7 @@ def warp_images(parts: Cache, keys: Sequence[str], paths: Sequence[str], raw: Pa
         write_cache(path, count=len(keys), arrays=arrays, maker=maker, rows=fresh,
                     columns={"key": (text(keys), ()), "image_sha256": (SHA256, ())})
 
-    return run_units(scratch, identity=[maker, *keys, *paths], count=-(-len(keys) // UNIT_ROWS), rank=rank,
+    return run_units(scratch, identity=[maker, code, *keys, *paths], count=-(-len(keys) // UNIT_ROWS), rank=rank,
                      world=world, what=repr(str(path)), produce=produce, pack=pack)
 
 

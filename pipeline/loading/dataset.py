@@ -233,11 +233,17 @@ def images_sha256(frame: pd.DataFrame, raw: str | os.PathLike, cache: str | os.P
     """One SHA-256 over keys and bytes of all images, which also finds a missing or empty file before training does.
 
     InputError where `cache` holds the SHA-256 of its images and one differs: it was made from other images, even
-    if their keys agree.
+    if their keys agree; and where an image could not be parsed: its masks are empty.
     """
     cached = None
-    if cache is not None and "image_sha256" in (reader := Cache(cache)):
-        cached = reader.column("image_sha256")[reader.rows(frame["image"])]
+    if cache is not None:
+        reader = Cache(cache)
+        rows = reader.rows(frame["image"])
+        cached = reader.column("image_sha256")[rows] if "image_sha256" in reader else None
+        for place, status in enumerate(reader.column("status")[rows] if "status" in reader else ()):
+            if status.startswith("failed"):
+                raise InputError(f"{os.fspath(cache)!r}: holds no parse of {frame['image'].iloc[place]!r} ({status}); "
+                                 "mend the image and run the stage parse again")
 
     digests = []
     named = progress(zip(frame["image"], frame["path"], strict=True), "hash", total=len(frame), unit="images")

@@ -67,11 +67,9 @@ def finished(loaded: Loaded, device: torch.device, *, pieces: bool = False) -> B
 
 
 def normalise(rgb: Tensor) -> Tensor:
-    """uint8 RGB (..., H, W, 3) -> float32 (..., 3, H, W), ImageNet's mean and deviation taken out."""
+    """uint8 RGB (..., H, W, 3) -> float32 (..., 3, H, W), ImageNet's mean and deviation taken out; in memory channels
+    stay last, as convolutions want them."""
     planes = rgb.movedim(-1, -3)
-    if rgb.device.type == "cpu":  # on GPUs images stay channels_last, as they came
-        planes = planes.contiguous()
-
     levels, mean, std = (torch.from_numpy(values).to(rgb.device)[:, None, None]
                          for values in (LEVELS, IMAGENET_MEAN, IMAGENET_STD))
     return planes.float().div_(levels).sub_(mean).div_(std)

@@ -19,6 +19,7 @@ import numpy as np
 from pipeline.base.errors import InputError
 from pipeline.base.images import read_bytes
 
+LEAST_CELLS = 4  # of a field's side: what is coarser fits pictures of other proportions too
 SLACK = 0.25  # beyond 0 and 1: Mask R-CNN's filter resizes by bicubic interpolation, which overshoots; its loader clips
 HEADER_BYTES = 4096
 
@@ -68,17 +69,19 @@ def no_fields(path: Path, header: FieldsHeader, count: int, image: tuple[int, in
 
 
 def fields_fit(field: tuple[int, ...], image: tuple[int, int]) -> bool:
-    """Whether a picture (height, width) gives fields of this size (h, w) at some stride: sides are rounded by at most a
-    cell, up or down, the last row counted or not.
+    """Whether a picture (height, width) gives fields of this size (h, w) at some stride: both sides over it are rounded
+    down, or both up, or both up and one more cell, the picture's last row.
 
     >>> fields_fit((17, 9), (128, 64)), fields_fit((30, 15), (240, 120)), fields_fit((32, 32), (128, 64))
     (True, True, False)
+    >>> fields_fit((9, 6), (128, 64)), fields_fit((3, 3), (128, 64))
+    (False, False)
     """
-    if min(field) < 2:
+    if min(field) < LEAST_CELLS:
         return False
-    least = max(side / (cells + 1) for cells, side in zip(field, image, strict=True))
-    most = min(side / (cells - 1) for cells, side in zip(field, image, strict=True))
-    return least <= most
+    strides = [[(side / (cells + 1 - more), side / (cells - more)) for cells, side in zip(field, image, strict=True)]
+               for more in (0, 1, 2)]
+    return any(max(least for least, _ in sides) < min(most for _, most in sides) for sides in strides)
 
 
 def read_fields(path: Path, count: int) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Parsing engine: images, or a box of each, through a parser, whole batches at a time, into parts.h5 or crops.h5.
 
-The images are hashed first; rows of an older file whose image, box and maker are the same are kept. The others are
+The images are hashed first; rows of an older file with the same image, box, maker and code are kept. The others are
 decoded, parsed and quantised batch by batch (a batch is a unit of pipeline/caches/resumable.py), then all rows are
 packed in the index's order. The bytes of the file depend on the images and the maker alone: not on what was kept, on
 interruptions or on the number of ranks. docs/caches.md says what is in it and when "the same bytes" holds.
@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from pipeline.base.body_parts import PARTS4, PARTS8, PARTS8_TO_PARTS4, parts8_from_native
 from pipeline.base.errors import InputError
+from pipeline.base.files import file_sha256, write_text
 from pipeline.base.hdf5 import HeldError
 from pipeline.base.images import Box, crop_image, decode_image, fit, read_bytes
 from pipeline.base.processors import processors
@@ -31,6 +32,8 @@ from pipeline.caches.parts_layout import CELL, STEP, parts_arrays, parts_columns
 from pipeline.caches.resumable import Save, ahead, clean, run_units
 from pipeline.parsing.letterbox import letterbox, on_whole_images
 
+NOBODY = "no person"  # the status of such an image
+MADE_BY = "made-by"  # in the scratch folder: SHA-256 of the finished file and of the code that made it
 TOGETHER = 8  # batches that are parsed, or decoded and compressed, before it is the other's turn
 KEPT = 2**25 - 2**16  # bytes, just under the most that glibc's malloc will learn from
 
@@ -47,7 +50,8 @@ class Job:
     """What is to be parsed and how. `raw` + path is an image's file; `uv`: whether the parser gives u,v; `boxes`: what
     of each image is parsed, a column of crops.h5; None is all of it, and there is no such column; fit: whether what the
     parser sees is stretched to height x width or keeps its proportions (pipeline/parsing/letterbox.py). Rows describe
-    all of it at height x width in either case."""
+    all of it at height x width in either case. code: SHA-256 of what makes rows (pipeline/base/code.py): those that
+    other code made are made again; "" where nothing is kept from one run to the next."""
 
     keys: Sequence[str]
     paths: Sequence[str]
@@ -61,6 +65,7 @@ class Job:
     device: str
     boxes: Sequence[Box] | None = None
     fit: str = "stretch"  # or keep
+    code: str = ""
 
 
 def parse_images(job: Job, forward: Forward, path: Path, *, scratch: Path, rank: int = 0, world: int = 1
@@ -81,6 +86,10 @@ def parse_images(job: Job, forward: Forward, path: Path, *, scratch: Path, rank:
     hashes = [image_sha256(job.raw / name) for name in progress(job.paths, "hash", unit="images")]
     old = Cache(path)
     kept = reusable_rows(old, job, hashes)
+    made_by = scratch / MADE_BY
+    if job.code and (kept >= 0).any() and _text(made_by) != f"{file_sha256(path)} {job.code}":
+        print(f"{os.fspath(path)!r}: was made by other code or on another machine; all images are parsed anew")
+        kept[:] = -1
     stale = np.flatnonzero(kept < 0)
     if not len(stale) and np.array_equal(kept, np.arange(len(old))):
         clean(scratch)
@@ -98,6 +107,8 @@ def parse_images(job: Job, forward: Forward, path: Path, *, scratch: Path, rank:
         rows = _merge(job, hashes, old, kept, fresh, failed)
         write_cache(path, count=len(kept), arrays=parts_arrays(job.height, job.width, uv=job.uv),
                     columns=parts_columns(job.keys, box=job.boxes is not None), rows=rows, maker=job.maker)
+        if job.code:
+            write_text(made_by, f"{file_sha256(path)} {job.code}")
 
     packed = run_units(scratch, identity=_identity(job, stale, hashes), count=len(batches), rank=rank, world=world,
                        what=repr(str(path)), produce=produce, pack=pack)
@@ -155,8 +166,12 @@ def _intact(old: Cache, row: int, job: Job) -> bool:
     return True
 
 
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
 def _identity(job: Job, rows: Iterable[int], hashes: Sequence[str]) -> Iterator[str]:
-    yield job.maker
+    yield from (job.maker, job.code)
     for row in rows:
         yield from (job.keys[row], job.paths[row], hashes[row])
         if job.boxes is not None:
@@ -317,6 +332,6 @@ def _row(job: Job, key: str, sha: str, maps: dict[str, np.ndarray], why: str) ->
     else:
         maps["labels"] = parts8_from_native(maps["native"], job.taxonomy)
 
-    status = f"failed: {why}" if why else "parsed" if maps["labels"].any() else "no person"
+    status = f"failed: {why}" if why else "parsed" if maps["labels"].any() else NOBODY
     return {"key": key, "image_sha256": sha, "status": status, "visibility": maps["visibility"].tolist(),
             **{name: compress(maps[name]) for name in arrays}}

@@ -16,7 +16,7 @@ from pipeline.base.errors import InputError
 from pipeline.base.files import write_bytes
 from pipeline.parsing.densepose_json import match_pictures
 from pipeline.parsing.find_parses import find_files
-from pipeline.parsing.keypoint_json import COCO17, outside, read_people, read_target
+from pipeline.parsing.keypoint_json import COCO17, outside, reach, read_people, read_target
 
 # COCO's 18 of the 17, row by row: nose, [neck], right and left arm, right and left leg, eyes, ears.
 FROM_COCO17 = (0, None, 6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15, 2, 1, 4, 3)
@@ -38,9 +38,9 @@ def joints_from_kpr(source: Path, sizes: Sizes, *, raw: Path, scale: float = 1) 
         target, _ = read_target(files[path])
         nobody += target is None
         row[:] = 0 if target is None else target
-    _check_frames(source, places, sizes, scale)
-    said = f"{nobody} of {len(sizes)} pictures have nobody" if nobody else ""
-    return places / [scale, scale, 1], said
+    odd = _check_frames(source, places, sizes, scale)
+    said = [f"{nobody} of {len(sizes)} pictures have nobody"] if nobody else []
+    return places / [scale, scale, 1], ", ".join([*said, *odd])
 
 
 def joints_from_coco(source: Path, sizes: Sizes, *, raw: Path, scale: float = 1) -> tuple[np.ndarray, str]:
@@ -57,18 +57,18 @@ def joints_from_coco(source: Path, sizes: Sizes, *, raw: Path, scale: float = 1)
             found = people[named[path]]
             several += len(found) > 1
             row[:] = max(found, key=lambda person: person.score).points  # of equals the first
-    _check_frames(source, places, sizes, scale)
+    odd = _check_frames(source, places, sizes, scale)
 
     nobody = len(sizes) - len(named)
     said = [f"{nobody} of {len(sizes)} pictures have nobody"] if nobody else []
     said += [f"in {several} the surest of several people was taken"] if several else []
     strangers = len(people) - len(matched)
     said += [f"{strangers} of its pictures are none of the index"] if strangers else []
-    return places / [scale, scale, 1], ", ".join(said)
+    return places / [scale, scale, 1], ", ".join([*said, *odd])
 
 
-def _check_frames(source: Path, places: np.ndarray, sizes: Sizes, scale: float) -> None:
-    """InputError for points that lie outside of their pictures."""
+def _check_frames(source: Path, places: np.ndarray, sizes: Sizes, scale: float) -> list[str]:
+    """InputError for points that are no pixels of their pictures; what looks odd of them."""
     wrong = [f"{path!r}: {why}" for points, (path, (height, width)) in zip(places, sizes.items(), strict=True)
              if (why := outside(points, round(height * scale), round(width * scale)))]
     if wrong:
@@ -76,6 +76,10 @@ def _check_frames(source: Path, places: np.ndarray, sizes: Sizes, scale: float) 
         raise InputError(f"{str(source)!r}: {len(wrong)} of {len(sizes)} pictures have key points that are not theirs: "
                          f"{'; '.join(wrong[:SHOWN])}{more}; take those of these pictures, and where the estimator saw "
                          f"them larger or smaller say by `scale` how much (it is {scale:g})")
+    why, odd = reach(list(places), [(round(height * scale), round(width * scale)) for height, width in sizes.values()])
+    if why:
+        raise InputError(f"{str(source)!r}: {why}")
+    return [odd] if odd else []
 
 
 def coco18(points: np.ndarray) -> np.ndarray:

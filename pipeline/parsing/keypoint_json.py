@@ -1,9 +1,9 @@
 """Key points of people in pictures, COCO's 17, from JSON: KPR's, a file a picture, and COCO's, a file for all.
 
 KPR: [{"keypoints": [[x, y, confidence] x 17], "is_target": true}, ...], or one such entry alone, or an empty list where
-nobody was found; the numbers may stand in one row. Where nobody has `is_target` the first is the target. So its loader
-reads them (VlSomers/keypoint_promptable_reidentification at 8db82635, torchreid/utils/tools.py:160). Coordinates are
-pixels of the picture.
+nobody was found; the numbers may stand in one row. Where nobody is marked by `is_target` the first is the target, as
+for its loader (VlSomers/keypoint_promptable_reidentification at 8db82635, torchreid/utils/tools.py:160), which of two
+that are marked takes the last: here that is refused. Coordinates are pixels of the picture.
 COCO: a list of results {"image_id": name, "keypoints": [51 numbers], "score"}, as AlphaPose writes it too, or
 {"images": [{"id", "file_name"}], "annotations": [...]}. Its third numbers are confidences, or where any is 2 its own
 flags: 2 visible, 1 hidden, 0 not there.
@@ -12,6 +12,7 @@ flags: 2 visible, 1 hidden, 0 not there.
 import json
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -25,6 +26,7 @@ COCO17 = ("nose", "left eye", "right eye", "left ear", "right ear", "left should
           "right elbow", "left wrist", "right wrist", "left hip", "right hip", "left knee", "right knee", "left ankle",
           "right ankle")
 MARGIN = 0.1  # of a picture's side: estimators place hidden joints a little outside
+MIDDLE = 0.6  # of a crop's height, which a person's lowest point passes
 PEAK = 1.25  # heat maps' peaks, which some tools take for confidences, pass 1
 
 
@@ -51,19 +53,22 @@ def read_target(path: Path) -> tuple[np.ndarray | None, list[np.ndarray]]:
     people = []
     for number, entry in enumerate(entries):
         try:
-            marked = entry.get("is_target", number == 0)
-            if not isinstance(marked, bool):
+            marked = entry.get("is_target", False)
+            if marked not in (0, 1):  # JSON's true and false too
                 raise ValueError(f"is_target is {marked!r}")
-            people.append((_points(entry["keypoints"]), marked))
+            people.append((_points(entry["keypoints"]), bool(marked)))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"{str(path)!r}: person {number} is not as KPR writes it ({_short(error)}); it has "
                              f"keypoints, {len(COCO17)} of [x, y, confidence], and is_target") from error
 
-    targets = [points for points, marked in people if marked]
+    targets = [number for number, (_, marked) in enumerate(people) if marked]
+    if not targets and "is_target" not in entries[0]:
+        targets = [0]
     if len(targets) != 1:
         raise InputError(f"{str(path)!r}: marks {len(targets)} of {len(people)} people as the target (is_target); mark "
                          "the one whose picture it is")
-    return targets[0], [points for points, marked in people if not marked]
+    target = people.pop(targets[0])[0]
+    return target, [points for points, _ in people]
 
 
 def read_people(path: Path) -> dict[str, list[Person]]:
@@ -75,7 +80,9 @@ def read_people(path: Path) -> dict[str, list[Person]]:
         entries = tree["annotations"]
         for place, image in enumerate(tree["images"]):
             try:
-                names[image["id"]] = str(image["file_name"])
+                if names.setdefault(image["id"], name := str(image["file_name"])) != name:
+                    raise InputError(f"{str(path)!r}: gives the id {image['id']!r} to two images, "
+                                     f"{names[image['id']]!r} and {name!r}; number them apart")
             except (KeyError, TypeError) as error:
                 raise InputError(f"{str(path)!r}: image {place} has no id and file_name, as COCO's have; write them"
                                  ) from error
@@ -113,6 +120,25 @@ def outside(points: np.ndarray, height: int, width: int) -> str:
     return ""
 
 
+def reach(people: Sequence[np.ndarray], sizes: Sequence[tuple[int, int]]) -> tuple[str, str]:
+    """Whether points (17, 3) can be pixels of their pictures (height, width): (why they cannot, what looks odd), "".
+
+    The first where no coordinate is beyond 1, as of shares; the second where half of the people end above the middle of
+    their crop, as in pictures twice as large.
+    """
+    low = [points[points[:, 2] > 0, :2].max(0) / (1, size[0]) for points, size in zip(people, sizes, strict=True)
+           if (points[:, 2] > 0).any()]
+    if not low:
+        return "", ""
+    largest = max(float(points[points[:, 2] > 0, :2].max()) for points in people if (points[:, 2] > 0).any())
+    if largest <= 1:
+        return (f"no coordinate is beyond {largest:g}, in pictures of {sizes[0][0]}x{sizes[0][1]} and the like: they "
+                "are shares, and pixels are read; multiply them"), ""
+    median = float(np.median([place[1] for place in low]))
+    return "", (f"half of its people end above {median:.0%} of their picture's height: if it was larger or smaller "
+                "when they were estimated, say by `scale` how much" if median < MIDDLE else "")
+
+
 def _json(path: Path) -> Any:
     try:
         return json.loads(read_bytes(path))
@@ -144,4 +170,4 @@ def _points(values: Any, *, flags: bool = False) -> np.ndarray:
 
 
 def _short(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -31,7 +31,7 @@ from pipeline.parsing.confidence_fields import fit_fields, no_fields, read_field
 from pipeline.parsing.densepose_json import Detection, match_pictures, out_of_frame, read_detections, surest
 from pipeline.parsing.find_parses import find_files, strangers
 from pipeline.parsing.keypoint_fields import draw_fields
-from pipeline.parsing.keypoint_json import outside, read_target
+from pipeline.parsing.keypoint_json import outside, reach, read_target
 from pipeline.parsing.label_map import LabelMap, read_label_map
 from pipeline.parsing.lip_to_parts import parts_of
 from pipeline.parsing.parse_png import no_iuv, no_labels, read_header, read_iuv, read_label_png
@@ -70,6 +70,7 @@ class Precomputed:
         self.sizes: dict[str, Size | None] = {path: _size(self.raw / path) for path in self.paths}  # None: unreadable
         self.files: dict[str, Path] = {}
         self.detections: dict[str, list[Detection]] = {}
+        self.odd = ""  # what looks odd of key points
         self.strangers: list[str] = []  # names in a JSON, or files, that are of no image here
         if labels == "json":
             self._match()
@@ -85,13 +86,16 @@ class Precomputed:
         return {name: torch.from_numpy(np.stack([row[name] for row in rows])).to(images.device) for name in rows[0]}
 
     def remark(self) -> str:
-        """What a user should hear: names of other pictures, pictures without a detection; "" where there are none."""
+        """What a user should hear: names of other pictures, pictures without a detection, points that end too high; ""
+        where there are none."""
         nobody = 0 if self.labels != "json" else sum(
             not any(one.score >= self.min_score for one in self.detections.get(path, [])) for path in self.paths)
         said = []
         if nobody:
             said.append(f"{nobody} of {len(self.paths)} images have no detection of score {self.min_score:g} or more, "
                         "and so no person")
+        if self.odd:
+            said.append(self.odd)
         if self.strangers:
             said.append(f"{len(self.strangers)} of its names are of no image in the index, the first "
                         f"{self.strangers[0]!r}")
@@ -108,33 +112,49 @@ class Precomputed:
         self.strangers = [name for name in found if name not in matched]
 
     def _check(self) -> None:
-        """InputError for parses that cannot be those of their images."""
-        wrong = [why for path in self.paths if (size := self.sizes[path]) and (why := self._wrong(path, size))]
+        """InputError for parses that are none, and for such that cannot be those of their images."""
+        bad, wrong = [], []
+        targets: dict[str, np.ndarray] = {}  # key points, of images that have a person
+        for path in self.paths:
+            if size := self.sizes[path]:
+                try:
+                    wrong += [why for why in [self._wrong(path, size, targets)] if why]
+                except InputError as error:
+                    bad.append(str(error))
+        if bad:
+            more = f"; and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
+            raise InputError(f"{str(self.source)!r}: {len(bad)} of {len(self.paths)} parses cannot be read: "
+                             f"{'; '.join(bad[:SHOWN])}{more}")
         if wrong:
             more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
             scaled = "" if self.kind == "fields" else (", and where the tool saw them larger or smaller say by `scale` "
                                                        f"how much (it is {self.scale:g})")
             raise InputError(f"{str(self.source)!r}: {len(wrong)} of {len(self.paths)} parses are not their images': "
                              f"{'; '.join(wrong[:SHOWN])}{more}; make them of these images{scaled}")
+        seen = [self._seen(size) for path in targets if (size := self.sizes[path])]
+        why, self.odd = reach(list(targets.values()), seen)
+        if why:
+            raise InputError(f"{str(self.source)!r}: {why}")
 
-    def _wrong(self, path: str, size: Size) -> str:
-        """Why an image of this size cannot have its parse, or ""; headers are read, no pixels."""
+    def _wrong(self, path: str, size: Size, targets: dict[str, np.ndarray]) -> str:
+        """Why an image of this size cannot have its parse, or ""; headers are read, no pixels. Key points go to
+        `targets`. InputError where it is none."""
         if self.labels == "json":
             why = out_of_frame(self.detections.get(path, []), *self._seen(size))
             return f"{why} where {path!r} is {size[0]}x{size[1]}" if why else ""
 
         place = self.files[path]
-        try:
-            if self.kind == KEYPOINTS:
-                target, _ = read_target(place)
-                why = outside(target, *self._seen(size)) if target is not None else ""
-                return f"{str(place)!r}: {why}, and {path!r} is {size[0]}x{size[1]}" if why else ""
-            if self.map and self.map.fields:
-                why = no_fields(place, read_fields_header(place), len(self.map.names), size)
-                return f"{str(place)!r} {why}, those of {path!r}" if why else ""
-            header = read_header(place)
-        except InputError as error:
-            return str(error)
+        if self.kind == KEYPOINTS:
+            target, _ = read_target(place)
+            if target is None:
+                return ""
+            targets[path] = target
+            why = outside(target, *self._seen(size))
+            return f"{str(place)!r}: {why}, and {path!r} is {size[0]}x{size[1]}" if why else ""
+        if self.map and self.map.fields:
+            why = no_fields(place, read_fields_header(place), len(self.map.names), size)
+            return f"{str(place)!r} {why}, those of {path!r}" if why else ""
+        header = read_header(place)
         if why := (no_labels if self.map else no_iuv)(header):
             return f"{str(place)!r} {why}"
         if not self._fits((header.height, header.width), size):

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import new_file
-from pipeline.base.hdf5 import open_h5
+from pipeline.base.hdf5 import LIBVER, open_h5, text
 from pipeline.base.progress import progress
 from pipeline.retrieval.matching import Matching, Side
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 TEXT = "text"  # UTF-8, as long as the longest
 DTYPES = ("float32", "float16")  # of stored features
-LIBVER = ("v110", "v110")  # the oldest form of HDF5 files whose headers have checksums
 REDO = "delete it and run `dvc repro`"
 
 
@@ -112,7 +111,7 @@ def embed_images(network: Any, batches: Iterator[dict[str, Tensor]], *, count: i
 
     ValueError where the batches have fewer. mirrored: each is `both_sides` of the image and its mirror image.
     """
-    network.to(device).eval()
+    network.to(device=device, memory_format=torch.channels_last).eval()  # as images are loaded
     features = np.empty((count, sum(network.sizes)), np.float32)
     visibility = np.empty((count, len(network.sizes)), np.float32)
 
@@ -136,6 +135,9 @@ def embed_images(network: Any, batches: Iterator[dict[str, Tensor]], *, count: i
 def both_sides(network: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Mean of an image's features and its mirror image's, each part at the mean of their lengths (so at length 1 where
     both are); mean of the visibilities. What lies on the image is mirrored with it, maps of parts that have no side."""
+    if "dsap" in batch:
+        raise InputError("flip: is mean, and warps lie on the body's surface, where nothing can be mirrored with the "
+                         "image; write none")
     other = {name: value.flip(-1) if value.ndim > 2 else value for name, value in batch.items()}
     (f, v), (g, w) = network.embed(batch), network.embed(other)  # (B, sum D_p), (B, P), twice
     parts = []
@@ -174,8 +176,8 @@ def write_features(path: str | os.PathLike, *, frame: "pandas.DataFrame", featur
 
 def _texts(values: Iterable[str]) -> np.ndarray:
     """(N,) UTF-8 of the longest one's length, and marked so for HDF5."""
-    encoded = np.array([value.encode() for value in values], np.bytes_)
-    return encoded.astype(h5py.string_dtype("utf-8", encoded.itemsize))
+    texts = list(values)
+    return np.array([value.encode() for value in texts], text(texts))
 
 
 def checksum(columns: Mapping[str, np.ndarray], made: str) -> str:

@@ -3,11 +3,13 @@
 One key, because safetensors writes several in no fixed order. Nothing in such a file can be executed.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -16,12 +18,23 @@ from pipeline.base.errors import InputError
 from pipeline.base.files import write_bytes
 
 METADATA = "semalign"
+CHECKSUM = "tensors_sha256"  # safetensors itself has none: a flipped bit would give other features
 
 
 def save_weights(path: str | os.PathLike, network: nn.Module, provenance: dict[str, Any]) -> None:
-    """Write a network's parameters and buffers and what made them; the same bytes for the same values."""
+    """Write a network's parameters and buffers, what made them and a checksum; the same bytes for the same values."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    write_bytes(path, save(tensors, metadata={METADATA: json.dumps(provenance, sort_keys=True)}))
+    told = provenance | {CHECKSUM: tensors_sha256(tensors)}
+    write_bytes(path, save(tensors, metadata={METADATA: json.dumps(told, sort_keys=True)}))
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over each tensor's name, type, shape and numbers."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        total.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
 
 
 def read_weights(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -40,7 +53,16 @@ def read_weights(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, 
     if provenance is None:
         raise InputError(f"{name}: does not say which run made it (no {METADATA!r} in its metadata); use weights made "
                          "by the stage train")
-    return tensors, json.loads(provenance)
+    try:
+        told = json.loads(provenance)
+        checksum = told.pop(CHECKSUM)
+    except (ValueError, KeyError, AttributeError) as error:
+        raise InputError(f"{name}: is damaged or of an earlier form (no {CHECKSUM} in its metadata); make it again "
+                         "with the stage train") from error
+    if checksum != tensors_sha256(tensors):
+        raise InputError(f"{name}: is damaged (its tensors are not those of its {CHECKSUM}); make it again with the "
+                         "stage train")
+    return tensors, told
 
 
 def load_weights(network: nn.Module, tensors: dict[str, Tensor], name: str | os.PathLike) -> None:

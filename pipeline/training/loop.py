@@ -32,9 +32,10 @@ from pipeline.training import distributed
 from pipeline.training.optimizers import Optimizer, adam_update, sgd_update
 
 ADAM_BETAS = (0.9, 0.999)  # the authors'
-FORMAT = 2  # of checkpoints and of what a step does; another number makes unfinished work stale
+FORMAT = 3  # of checkpoints and of what a step does; another number makes unfinished work stale
 LOG_STEPS = 20  # fewer in short trainings, which have at least ten rows
 CHECKPOINT_STEPS = 100
+CHECKPOINT_SECONDS = 20  # between two at least: writing 300 MB takes a GPU as long as some 50 steps
 
 Batch = dict[str, Tensor]
 Row = dict[str, float]
@@ -109,7 +110,7 @@ def fingerprint(provenance: dict[str, Any]) -> str:
 def fit(network: nn.Module, optimizer: Stepper, *, batches: Callable[[int], Iterator[Batch]], steps: int,
         batch_size: int, rate: Callable[[float], float], seed: int, device: torch.device, precision: str,
         scratch: str | os.PathLike, live: str | os.PathLike, keys: Sequence[str],
-        checkpoint_steps: int = CHECKPOINT_STEPS) -> list[Row]:
+        checkpoint_steps: int = CHECKPOINT_STEPS, checkpoint_seconds: float = CHECKPOINT_SECONDS) -> list[Row]:
     """Train `network` in place for `steps` steps, from the checkpoint in `scratch` if there is one.
 
     precision: float32, or bfloat16 for the forward pass of a device that has it (weights stay float32);
@@ -131,7 +132,7 @@ def fit(network: nn.Module, optimizer: Stepper, *, batches: Callable[[int], Iter
     log_steps = min(LOG_STEPS, max(1, steps // 10))
     bar = progress(what="train", total=steps * batch_size, done=start * batch_size, unit="images", shown=first)
     with _open_live(live, history, first) as log, bar:
-        began, images = time.perf_counter(), 0
+        began, images, saved = time.perf_counter(), 0, -math.inf
         for step, batch in zip(range(start, steps), batches(start), strict=False):
             lr = rate(step / steps)
             scalars = _step(network, optimizer, batch, lr=lr, seed=torch_seed(seed, "step", step), device=device,
@@ -151,11 +152,12 @@ def fit(network: nn.Module, optimizer: Stepper, *, batches: Callable[[int], Iter
                     _write_live(log, history[-1] | {"images_per_second": images / (time.perf_counter() - began)})
                 began, images, pending = time.perf_counter(), 0, []
 
-            due = done % checkpoint_steps == 0
+            due = done % checkpoint_steps == 0  # by steps, so that all processes look at once
             if (due or done == steps) and not all(tensor.isfinite().all() for tensor in network.parameters()):
                 raise _stopped(scratch, step, scalars, batch, keys)
-            if due and first:
+            if due and first and time.monotonic() - saved >= checkpoint_seconds:
                 _save(scratch, done, network, optimizer, history, pending)
+                saved = time.monotonic()
 
     return history
 
@@ -181,16 +183,14 @@ def _step(network: nn.Module, optimizer: Stepper, batch: Batch, *, lr: float, se
 
 
 def place(network: nn.Module, device: torch.device) -> nn.Module:
-    """The network on the device, with channels last where `to_device` puts images so."""
-    network.to(device)
-    return network.to(memory_format=torch.channels_last) if device.type == "cuda" else network  # type: ignore[call-overload]
+    """The network on the device, its weights in the layout that `to_device` gives images."""
+    return network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch on the device, images with channels last where the kernels want them so (CUDA)."""
+    """The batch on the device, images with channels last, which convolutions want on GPUs and CPUs."""
     moved = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
-    if device.type == "cuda":
-        moved["image"] = moved["image"].contiguous(memory_format=torch.channels_last)
+    moved["image"] = moved["image"].contiguous(memory_format=torch.channels_last)
     return moved
 
 

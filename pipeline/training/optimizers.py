@@ -54,13 +54,17 @@ class Optimizer:
         return {"states": self.states}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """ValueError if these are states of other parameters."""
+        """In the parameters' own memory layout, which fused kernels take for granted. ValueError if these are states of
+        other parameters."""
         states = state_dict["states"]
         for group, there in zip(self.param_groups, states, strict=True):
             for parameter, state in zip(group["params"], there, strict=True):
                 if any(value.ndim and value.shape != parameter.shape for value in state.values()):
                     raise ValueError(f"a state is not of the shape {tuple(parameter.shape)} of its parameter")
-        self.states = [[dict(state) for state in group] for group in states]
+        self.states = [[{name: torch.empty_like(parameter).copy_(value) if value.ndim else value
+                         for name, value in state.items()}
+                        for parameter, state in zip(group["params"], there, strict=True)]
+                       for group, there in zip(self.param_groups, states, strict=True)]
 
 
 def adam_update(betas: tuple[float, float], *, decoupled: bool) -> Update:

@@ -16,15 +16,18 @@ from torch import Tensor
 
 from models.parsers.torchvision_parsers import Parser, load_parser, upsample
 from pipeline.base.body_parts import lip20_probabilities_to_parts8
+from pipeline.base.code import code_sha256
 from pipeline.base.errors import InputError
 from pipeline.base.files import file_sha256
 from pipeline.base.images import Box
-from pipeline.caches.cache import FORMAT
+from pipeline.caches.cache import FORMAT, Cache
 from pipeline.config.plan import DescribedParsePlan, ParsePlan
 from pipeline.config.schema import EXTERNAL, CacheParams
-from pipeline.parsing.engine import Forward, Job, parse_images
+from pipeline.parsing.engine import NOBODY, Forward, Job, parse_images
 from pipeline.parsing.oracle import Oracle
 from stages.shared.device import machine
+
+CODE = ("models", "models/parsers", "pipeline/base", "pipeline/caches", "pipeline/parsing", "stages/shared")
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ def parse_index(parser: CacheParser, cache: CacheParams, index: pd.DataFrame, *,
     job = Job(keys=index["image"].tolist(), paths=index["path"].tolist(), raw=Path(raw),
               maker=json.dumps(parser.maker, sort_keys=True), taxonomy=parser.taxonomy, uv=parser.uv,
               height=cache.height, width=cache.width, batch=cache.batch, device=str(device), boxes=boxes,
-              fit=cache.fit)
+              fit=cache.fit, code=code_sha256(*CODE))
     failed = parse_images(job, parser.forward, target, scratch=scratch, rank=int(os.environ.get("RANK", 0)),
                           world=int(os.environ.get("WORLD_SIZE", 1)))
     if failed:
@@ -72,6 +75,8 @@ def parse_index(parser: CacheParser, cache: CacheParams, index: pd.DataFrame, *,
         raise InputError(f"{str(target)!r}: is written, but {len(failed)} of {len(index)} images have no parse, the "
                          f"first {name!r} in {raw!r} ({status}); mend or remove them, prepare the index again and "
                          "run again: only they are parsed")
+    if failed is not None and (nobody := (Cache(target).column("status") == NOBODY).sum()):
+        print(f"{target}: nobody is seen in {nobody} of {len(index)} images")
 
 
 def _own(cache: CacheParams, source: str, device: torch.device) -> tuple[Forward, str, bool]:

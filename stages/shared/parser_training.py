@@ -14,20 +14,25 @@ from torch.utils.data import Dataset
 
 from models.parsers.torchvision_parsers import Parser, build_parser, save_parser
 from pipeline.base.body_parts import DENSEPOSE24_TO_PARTS8, LIP20, LIP20_TO_PARTS4, PARTS4, PARTS8, PARTS8_TO_PARTS4
+from pipeline.base.code import code_sha256
 from pipeline.base.errors import InputError
 from pipeline.base.files import writable, write_json, writing
 from pipeline.base.seeds import torch_seed
+from pipeline.caches.resumable import hold
 from pipeline.config import paths
 from pipeline.config.schema import Params, ParserParams, PhotographsParams, TaughtParams, without_neutral
 from pipeline.parsing.rendered_set import LabelledSet, Shuffled, label_shares
 from pipeline.parsing.training import Objective, evaluate, learning_rate, make_optimizer, training_batches
 from pipeline.training import loop
+from pipeline.training.checkpoints import tensors_sha256
 from pipeline.training.loop import Stepper, fingerprint, fit
 from stages.shared.device import choose_device, choose_precision, machine
 from stages.shared.parser_licences import origin
 
 SCRATCH = paths.SCRATCH / "train-parser"
 EVALUATION_BATCH = 32
+CODE = ("models", "models/parsers", "pipeline/base", "pipeline/caches", "pipeline/parsing", "pipeline/training",
+        "stages/shared")
 SGAM_RATE: dict[str, Any] = {"milestones": (0.5,), "gamma": 0.1}  # 0.1, after 40 of 80 epochs 0.01 (SGAM, L490-492)
 Settings = ParserParams | PhotographsParams | TaughtParams
 GROUPS: dict[str, tuple[np.ndarray, tuple[str, ...]]] = {  # what the held-out IoU is told for
@@ -76,7 +81,17 @@ def learn(params: Params, settings: Settings, lesson: Lesson, held_out: Labelled
     # a CPU's depthwise convolutions are slower in bfloat16
     made["precision"] = choose_precision("float32" if device.type == "cpu" else params.precision, device)
     made["muon_precision"] = choose_precision(params.precision, device)
-    scratch = SCRATCH / fingerprint({**made, "threads": params.threads, "machine": machine(device)})
+    scratch = SCRATCH / fingerprint({**made, "threads": params.threads, "machine": machine(device),
+                                     "code": code_sha256(*CODE), "start": tensors_sha256(parser.state_dict())})
+    with hold(scratch.with_name(f"lock-{scratch.name}"), f"parsers.{key}"):
+        _learn(parser, lesson, settings, held_out, key=key, coarser=coarser, beside=beside, device=device, made=made,
+               scratch=scratch)
+
+
+def _learn(parser: Parser, lesson: Lesson, settings: Settings, held_out: LabelledSet, *, key: str,
+           coarser: tuple[np.ndarray, tuple[str, ...]] | None, beside: Mapping[str, LabelledSet] | None,
+           device: torch.device, made: dict[str, Any], scratch: Path) -> None:
+    """As `learn`, of a parser that was built, in the one process that may."""
     steps = train(parser, lesson, settings, key=key, device=device, precision=made["precision"],
                   muon_precision=made["muon_precision"], scratch=scratch)
     groups, names = GROUPS[lesson.taxonomy]

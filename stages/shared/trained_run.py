@@ -169,6 +169,11 @@ def _network(run: RunParams, *, ids: int, match: MatchParams, init: str, tokens:
     for side, pixels in (("height", run.height), ("width", run.width)):
         if pixels < STRIDE or pixels % STRIDE:
             raise ValueError(f"{side} is {pixels}; make it a multiple of {STRIDE}")
+    rows = run.height if run.model.name == "histogram" else run.height // STRIDE
+    for setting in ("stripes", "patches", "channel_sets"):
+        if (count := getattr(run.model, setting, 1)) > rows:
+            raise ValueError(f"model.{setting} is {count}, and a height of {run.height} leaves {rows} rows to divide; "
+                             "take fewer, or a taller image")
 
     name = run.model.name
     network = getattr(importlib.import_module(f"models.{name}"), name.capitalize())
@@ -292,4 +297,4 @@ def pins(cache: Path | None) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """The packages that results depend on."""
-    return {name: version(name) for name in ("torch", "torchvision", "numpy", "opencv-python-headless")}
+    return {name: version(name) for name in ("torch", "torchvision", "numpy", "opencv-python-headless", "timm")}

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from pipeline.base.errors import InputError
-from pipeline.base.hdf5 import HeldError, open_h5
-from pipeline.caches.cache import SHA256, Cache, compress, text, write_cache
+from pipeline.base.hdf5 import HeldError, open_h5, text
+from pipeline.caches.cache import SHA256, Cache, compress, write_cache
 from pipeline.caches.resumable import digest, hold, load_unit, missing_units, run_units, save_unit, unit_rows
 from tests.helpers.held_file import held
 

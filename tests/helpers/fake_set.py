@@ -7,9 +7,10 @@ import pandas as pd
 
 from pipeline.base.body_parts import PARTS8_TO_PARTS4
 from pipeline.base.files import file_sha256
+from pipeline.base.hdf5 import text
 from pipeline.base.images import write_image
 from pipeline.base.seeds import rng
-from pipeline.caches.cache import SHA256, compress, text, write_cache
+from pipeline.caches.cache import SHA256, compress, write_cache
 from pipeline.datasets.index import write_index
 
 HEIGHT, WIDTH = 32, 16

@@ -21,7 +21,8 @@ def people(*, height: int = 64, width: int = 32, ids: int = 8, images: int = 4, 
     image = body * nn.functional.interpolate(painted, scale_factor=4) + 0.3 * torch.randn(n, 3, height, width,
                                                                                          generator=g)
     counts = nn.functional.one_hot(labels, 8).unflatten(2, (-1, 4)).unflatten(1, (-1, 4)).sum((2, 4))
-    batch = {"image": image, "pid": pid, "camid": torch.arange(n) % 2, "labels": labels, "labels16": counts.argmax(3)}
+    batch = {"image": image.contiguous(), "pid": pid, "camid": torch.arange(n) % 2, "labels": labels,
+             "labels16": counts.argmax(3)}
     if dsap:
         parts = torch.arange(24) % 8
         valid = torch.rand(n, 24, 32, 32, generator=g) < 0.5

@@ -57,7 +57,7 @@ def train_small(folder, *, optimizer="adam", checkpoint_steps=5, lr=0.01, **batc
                                           name=optimizer, weight_decay=5e-4, pretrained_lr_factor=0.1),
                   batches=functools.partial(made_up_batches, **batches), steps=STEPS, batch_size=BATCH, rate=rate,
                   seed=0, device=torch.device("cpu"), precision="float32", scratch=Path(folder) / "scratch",
-                  live=Path(folder) / "live", keys=KEYS, checkpoint_steps=checkpoint_steps)
+                  live=Path(folder) / "live", keys=KEYS, checkpoint_steps=checkpoint_steps, checkpoint_seconds=0)
     return network, history
 
 
@@ -105,7 +105,7 @@ def test_resuming_at_any_step(tmp_path):
         optimizer = make_optimizer(list(network.layers.parameters()), list(network.classify.parameters()), name="adam",
                                    weight_decay=5e-4, pretrained_lr_factor=0.1)
         with pytest.raises(KeyboardInterrupt):
-            fit(network, optimizer, batches=stop, checkpoint_steps=1, **arguments)
+            fit(network, optimizer, batches=stop, checkpoint_steps=1, checkpoint_seconds=0, **arguments)
         resumed, again = train_small(tmp_path / str(step))
         _assert_same_weights(resumed, whole)
         assert again == history
