@@ -52,8 +52,8 @@ def read_fields_header(path: Path) -> FieldsHeader:
     return FieldsHeader(shape, dtype, head.tell())
 
 
-def no_fields(path: Path, header: FieldsHeader, count: int, image: tuple[int, int]) -> str:
-    """Why a .npy does not hold `count` fields of an image (height, width), or ""; one more is a background."""
+def no_fields(path: Path, header: FieldsHeader, count: int) -> str:
+    """Why a .npy does not hold `count` fields, or ""; one more is a background."""
     if header.dtype.kind != "f":
         return f"holds {header.dtype} where confidences are floats; write them so"
     if len(header.shape) != 3 or header.shape[0] not in (count, count + 1):
@@ -61,10 +61,8 @@ def no_fields(path: Path, header: FieldsHeader, count: int, image: tuple[int, in
         return (f"is {size or 'one number'} where {count} fields are {count}xHxW, or {count + 1}xHxW with a background "
                 "before them; name the label map of these fields")
     if (found := os.path.getsize(path)) != header.bytes:
-        return f"has {found} bytes where {'x'.join(map(str, header.shape))} {header.dtype} are {header.bytes}"
-    if not fields_fit(header.shape[1:], image):
-        return (f"has fields of {header.shape[1]}x{header.shape[2]}, which are not the proportions of {image[0]}x"
-                f"{image[1]}")
+        size = "x".join(map(str, header.shape))
+        return f"has {found} bytes where {size} {header.dtype} are {header.bytes}; make it again"
     return ""
 
 

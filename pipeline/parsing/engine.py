@@ -300,12 +300,12 @@ def shares(probabilities: Tensor) -> np.ndarray:
     scaled = probabilities * levels
     whole = scaled.floor()
     missing = (levels - whole.sum(1, keepdim=True)).round_()
-    order = torch.arange(probabilities.shape[1], device=probabilities.device)[:, None, None] / 2**20
-    rest = (scaled - whole) - order  # no two are equal
+    rest = scaled - whole
 
     before = torch.zeros(rest.shape, dtype=torch.uint8, device=rest.device)
-    for one in rest.split(1, 1):  # how many come before each; sorting takes several times as long
-        before += (one > rest).view(torch.uint8)
+    for place, one in enumerate(rest.split(1, 1)):  # how many come before each; sorting takes several times as long
+        before[:, :place + 1] += (one > rest[:, :place + 1]).view(torch.uint8)
+        before[:, place + 1:] += (one >= rest[:, place + 1:]).view(torch.uint8)
 
     whole += before < missing
     return whole.mul_(STEP).clamp_(0, 255).to(torch.uint8).cpu().numpy()

@@ -54,8 +54,8 @@ def find_files(source: Path, paths: Sequence[str], *, raw: Path, kind: str) -> d
 
     if missing:
         raise InputError(f"{str(source)!r}: holds no parse of {missing[0]!r} ({len(missing)} of {len(paths)} are "
-                         f"missing; looked for {str(next(_places(source, missing[0], kind)))!r}); add them, or drop "
-                         "the images from the index")
+                         f"missing; looked for {str(next(_places(source, missing[0], kind)))!r}); add them: each "
+                         "image of a data set has one, a picture of nobody an empty one")
     return files
 
 

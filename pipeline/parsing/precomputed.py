@@ -27,7 +27,7 @@ from torch import Tensor
 from pipeline.base.body_parts import TAXONOMIES
 from pipeline.base.errors import InputError
 from pipeline.base.images import image_size, nearest, read_bytes
-from pipeline.parsing.confidence_fields import fit_fields, no_fields, read_fields, read_fields_header
+from pipeline.parsing.confidence_fields import fields_fit, fit_fields, no_fields, read_fields, read_fields_header
 from pipeline.parsing.densepose_json import Detection, match_pictures, out_of_frame, read_detections, surest
 from pipeline.parsing.find_parses import find_files, strangers
 from pipeline.parsing.keypoint_fields import draw_fields
@@ -152,13 +152,17 @@ class Precomputed:
             why = outside(target, *self._seen(size))
             return f"{str(place)!r}: {why}, and {path!r} is {size[0]}x{size[1]}" if why else ""
         if self.map and self.map.fields:
-            why = no_fields(place, read_fields_header(place), len(self.map.names), size)
-            return f"{str(place)!r} {why}, those of {path!r}" if why else ""
-        header = read_header(place)
-        if why := (no_labels if self.map else no_iuv)(header):
+            header = read_fields_header(place)
+            if why := no_fields(place, header, len(self.map.names)):
+                raise InputError(f"{str(place)!r} {why}")
+            return "" if fields_fit(header.shape[1:], size) else (
+                f"{str(place)!r} has fields of {header.shape[1]}x{header.shape[2]}, which are not the proportions of "
+                f"{size[0]}x{size[1]}, those of {path!r}")
+        png = read_header(place)
+        if why := (no_labels if self.map else no_iuv)(png):
             return f"{str(place)!r} {why}"
-        if not self._fits((header.height, header.width), size):
-            return f"{str(place)!r} is {header.height}x{header.width} where {path!r} is {size[0]}x{size[1]}"
+        if not self._fits((png.height, png.width), size):
+            return f"{str(place)!r} is {png.height}x{png.width} where {path!r} is {size[0]}x{size[1]}"
         return f"{str(place)!r} is the image {path!r} itself" if _same(place, self.raw / path) else ""
 
     def _seen(self, size: Size) -> Size:

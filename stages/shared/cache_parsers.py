@@ -75,8 +75,9 @@ def parse_index(parser: CacheParser, cache: CacheParams, index: pd.DataFrame, *,
         raise InputError(f"{str(target)!r}: is written, but {len(failed)} of {len(index)} images have no parse, the "
                          f"first {name!r} in {raw!r} ({status}); mend or remove them, prepare the index again and "
                          "run again: only they are parsed")
-    if failed is not None and (nobody := (Cache(target).column("status") == NOBODY).sum()):
-        print(f"{target}: nobody is seen in {nobody} of {len(index)} images")
+    if failed is not None:
+        nobody = (Cache(target).column("status") == NOBODY).sum()
+        print(f"{target}: {len(index)} images, {nobody} of them without a person")
 
 
 def _own(cache: CacheParams, source: str, device: torch.device) -> tuple[Forward, str, bool]:
