@@ -11,7 +11,7 @@ two cores and 1.3 GB.
 
 MSMT17's size, memory alone: `--queries 11659 --gallery 82161 --repeats 0`. The features take 3.1 GB there; the bare
 product, which `--repeats 1` adds, another 3.8 GB. It is 20 times the work of the defaults. Asked of both sizes: at most
-500 MB above the features; of the defaults a ratio of at most 1.5.
+500 MB above the features; of the defaults a ratio of at most 1.15.
 """
 
 import argparse

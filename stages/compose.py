@@ -10,6 +10,7 @@ needs them.
 """
 
 import argparse
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from pipeline.config.yaml12 import read_yaml
 from stages import sentences
 
 STAGES = Path("dvc.yaml")
+HUB = re.compile(r"[\w.-]+/[\w.-]+")  # an id without its commit; users' files lie deeper, under data/
 TORCHVISION = ("resnet18", "resnet50")  # backbones that need neither timm nor a look
 TOKENS = {"stride", "drop_path", "camera", "camera_weight"}  # settings of transformers alone
 Kept = tuple[str, ...] | None
@@ -79,10 +81,23 @@ def write(name: str, composed: Composed, kept: Kept, *, force: bool) -> str:
         write_text(path, text)
     if name != "default":
         write_text(folder / STAGES, stages_text())
+    if absent := absent_files(composed):
+        print(f"not here yet, and `dvc repro` will ask for them: {', '.join(absent)}", file=sys.stderr)
     runs, datasets = len(composed.params["runs"]), len(composed.params["datasets"])
     left_out = [one for one in composed.folders if kept is not None and one not in kept]
     return (f"{files[0][0]}: profile {name}, {runs} runs and {datasets} data sets of its own"
             f"{', without ' if left_out else ''}{', '.join(left_out)}")
+
+
+def absent_files(composed: Composed) -> list[str]:
+    """What trainings start from and parsers read that users put there and that is not there, with what may be meant."""
+    plan = composed.plan["plan"]
+    starts = dict.fromkeys(entry["file"] for entry in plan["train_file"].values())
+    sources = dict.fromkeys(entry["source"] for section in ("parse_external", "parse_described", "joints")
+                            for entry in plan[section].values())
+    made = paths.CHECKPOINTS.as_posix()
+    return [f"{path!r}" + (" (a checkpoint of the Hub is named owner/name@COMMIT)" if HUB.fullmatch(path) else "")
+            for path in (*starts, *sources) if not path.startswith(f"{made}/") and not Path(path).exists()]
 
 
 def texts(name: str, composed: Composed, kept: Kept) -> tuple[str, str]:

@@ -79,8 +79,9 @@ def add_joints(made: Composition) -> None:
             continue
         data = made.known.datasets[dataset]
         if data.joints:
-            raise InputError(f"{place}.dataset: {dataset!r} has joints already, {data.joints!r}; use those, or take "
-                             "out what says so")
+            own = next((name for name, path in made.folders.items() if path == data.joints), "")
+            way = f"compose with `--with` the data sets that are there but {own!r}" if own else "take out what says so"
+            raise InputError(f"{place}.dataset: {dataset!r} has joints already, {data.joints!r}; use those, or {way}")
         if entry.get("estimator") == "vitpose":
             source = checkpoint_source(made, source, f"{place}.source")
         made.params["joints"][name] = entry

@@ -112,7 +112,8 @@ class _Writer:
         start = f"{'  ' * depth}{scalar(name)}:"
         if kind in CHOICES:
             kind = concrete(kind, entry, name)
-            comment = comment or f"  # {' '.join((kind.__doc__ or '').split())}"
+            told = " ".join((kind.__doc__ or "").split())
+            comment = comment or (f"  # {told}" if not told.startswith(f"{kind.__name__}(") else "")  # dataclass's own
         if set(_keys(kind, entry)) <= self.shown:
             yield from flow(f"{start} ", in_order(kind, entry), 2 * depth + 2)
             return

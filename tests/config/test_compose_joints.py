@@ -62,7 +62,9 @@ def test_mistakes_name_their_place(project, entry, words):
 def test_joints_of_one_s_own_and_made_ones_are_not_both_had(project):
     profile(datasets={**SETS, "here": SETS["here"] | {"joints": True}},
             joints={"x": {"dataset": "here", "estimator": "kpr", "source": "data/raw/points"}})
-    with pytest.raises(InputError, match="'here' has joints already, 'data/raw/here.joints.h5'"):
+    with pytest.raises(InputError, match="'here' has joints already, 'data/raw/here.joints.h5'; use "
+                                         "those, or compose with `--with` the data sets that are there but "
+                                         "'here-joints'"):
         compose("mine")
 
 

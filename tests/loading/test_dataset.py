@@ -13,6 +13,7 @@ from pipeline.base.body_parts import PARTS8_TO_PARTS4
 from pipeline.base.errors import InputError
 from pipeline.base.images import IMAGENET_MEAN, IMAGENET_STD, read_image, write_image
 from pipeline.base.seeds import rng
+from pipeline.caches.cache import Cache
 from pipeline.datasets.index import read_index
 from pipeline.loading.augmentation import Chance
 from pipeline.loading.collate import collate
@@ -298,7 +299,7 @@ def test_labels_that_are_no_parts_are_refused(fake, tmp_path):
         list(ordered_batches(pictures, batch=6, workers=0, device=CPU))
 
 
-def test_caches_of_other_images_are_refused(fake, tmp_path):
+def test_caches_of_other_images_and_of_images_without_a_parse_are_refused(fake, tmp_path, monkeypatch):
     index = read_index(fake / "index.csv")
     frame = training_rows(index, max_ids=0)
     assert images_sha256(frame, fake / "raw", fake / "parts.h5") == images_sha256(frame, fake / "raw", None)
@@ -307,6 +308,13 @@ def test_caches_of_other_images_are_refused(fake, tmp_path):
         images_sha256(lacking, fake / "raw", fake / "parts.h5")
     with pytest.raises(InputError, match="dsap.h5.*train/other.jpg"):
         Images(lacking, raw=fake / "raw", cache=fake / "dsap.h5", height=HEIGHT, width=WIDTH)
+    status = np.array(["parsed"] * 9 + ["failed: NaN"] + ["parsed"] * (len(index) - 10), object)
+    with monkeypatch.context() as patch:
+        own, column = Cache.__contains__, Cache.column
+        patch.setattr(Cache, "__contains__", lambda cache, name: name == "status" or own(cache, name))
+        patch.setattr(Cache, "column", lambda cache, name: status if name == "status" else column(cache, name))
+        with pytest.raises(InputError, match="parts.h5': holds no parse of '.*' .failed: NaN.; mend the image and run"):
+            images_sha256(frame, fake / "raw", fake / "parts.h5")
     exchanged = frame.assign(path=frame["path"].replace(frame["path"][7], frame["path"][8]))
     with pytest.raises(InputError, match="parts.h5.*was made from another image"):
         images_sha256(exchanged, fake / "raw", fake / "parts.h5")

@@ -60,7 +60,7 @@ def vit(published: Published, state: dict, *, name: str = "vit_tiny_patch16_224"
     """A small ViT with a file's tensors, and their account."""
     made = Vit(timm.create_model(name, **VIT), tokens=Tokens(*published.image.shape[2:], **more)).eval()
     account = take_checkpoint(made.network, state, architecture=name, source="file", grid=made.grid,
-                              positions=made.unplaced)
+                              published=made.published, positions=made.unplaced)
     return made, account
 
 
@@ -115,6 +115,18 @@ def test_transreid_with_its_cameras_and_the_branch_that_is_the_whole_image_s(tmp
     assert near(maps[3], resized(published["outputs/patches"].mT.unflatten(2, (5, 2)), 2, 1))
     assert account.taken == account.of and account.left_out["vectors of another set's cameras"] == 1
     assert account.taken + sum(account.left_out.values()) == len(published.state)
+
+
+def test_transreid_of_several_gpus_is_the_same_network(tmp_path):
+    """A training under DistributedDataParallel puts `module.` before every name, its branches' too."""
+    published = Published("transreid")
+    stride = int(published.arrays["stride"])
+    alone, _ = vit(published, saved(tmp_path / "t.pth", published.state), stride=stride)
+    prefixed = {f"module.{name}": value for name, value in published.state.items()}
+    together, account = vit(published, saved(tmp_path / "d.pth", prefixed), stride=stride)
+    assert all(torch.equal(value, together.network.state_dict()[name])
+               for name, value in alone.network.state_dict().items())
+    assert account.left_out["TransReID's branch of patches, and the block that its branches were copied from"] > 12
 
 
 @pytest.mark.parametrize(("name", "architecture"), [("clip", "vit_base_patch16_clip_quickgelu_224"),
@@ -192,6 +204,49 @@ def test_positions_of_a_square_or_of_a_crop_are_resized_and_others_refused():
         assert torch.equal(made.network.pos_embed.data, expected)
     with pytest.raises(ValueError, match="positions of 15 patches, and the crop has 4 x 2"):
         vit(published, base | {"pos_embed": torch.zeros(1, 16, 16)})
+
+
+def test_the_very_grid_comes_before_a_square_of_as_many_patches_and_the_published_one_before_both():
+    """16 patches: 4 x 4 as the network is published, 8 x 2 as a crop of 64 x 16 has them; 9 as 3 x 3 alone."""
+    published = Published("personvit")
+    base = {name.removeprefix("module.backbone."): value for name, value in published.state.items()
+            if name.startswith("module.backbone.")}
+    made = Vit(timm.create_model("vit_tiny_patch16_224", **VIT), tokens=Tokens(64, 16)).eval()
+    assert made.grid == (8, 2) and made.published == (4, 4)
+    positions = torch.randn(1, 17, 16, generator=torch.Generator().manual_seed(0))
+    for known, expected in (((4, 4), timm.layers.resample_abs_pos_embed(
+            positions, new_size=[8, 2], old_size=[4, 4], num_prefix_tokens=1)), ((14, 14), positions)):
+        take_checkpoint(made.network, base | {"pos_embed": positions}, architecture="v", source="file", grid=made.grid,
+                        published=known, positions=made.unplaced)
+        assert torch.equal(made.network.pos_embed.data, expected)
+
+
+def test_what_stands_around_the_blocks_may_not_be_missing_nor_hold_no_number():
+    published = Published("personvit")
+    for name in ("patch_embed.proj.weight", "pos_embed", "cls_token", "norm.weight"):
+        state = {key: value for key, value in published.state.items() if not key.endswith(f"backbone.{name}")}
+        assert len(state) == len(published.state) - 1
+        with pytest.raises(ValueError, match=f"1 of its 30 tensors are missing .first: {name}."):
+            vit(published, state)
+    broken = {key: value.clone() for key, value in published.state.items()}
+    broken["module.backbone.norm.bias"][3] = torch.nan
+    with pytest.raises(ValueError, match="file: norm.bias holds 1 values that are no numbers .NaN, infinite.; fetch"):
+        vit(published, broken)
+
+
+@pytest.mark.parametrize(("content", "said"), [
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "it is a Git LFS pointer, not the file: git lfs"),
+    (b"", "it ends too early"), (b"PK\x03\x04 nothing", "it is damaged, or no file of torch.save's"),
+    (torch.nn.Linear(1, 1), "it holds the program object torch.nn.modules.linear.Linear, which is not loaded"),
+    ({"model_state_dict": {"a": torch.ones(1)}}, "holds 'model_state_dict' .dict., which is no tensor"),
+    ({"model": {"a": torch.ones(1), "step": 3, "epoch": 1}}, "holds 'step' .int. and 1 more that are no tensors"),
+    ([1], "holds a list, expected a plain state dict")])
+def test_what_is_no_file_of_tensors_is_one_sentence_in_our_words(tmp_path, content, said):
+    path = tmp_path / "w.pth"
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    with pytest.raises(ValueError, match=f"w.pth: .*{said}") as error:
+        read_state(path)
+    assert "\n" not in str(error.value) and "weights_only" not in str(error.value) and "\x1b" not in str(error.value)
 
 
 def test_half_a_network_and_other_architectures_are_one_sentence():

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from models.backbone import Backbone
 from models.sgsfa import VECTORS, Attention, Sgsfa
+from tests.helpers.channels_last import assert_same
 from tests.helpers.networks import network, with_statistics
 from tests.helpers.overfit import without_gradient
 from tests.helpers.sgsfa import batch_of, build, double, draw, sigmoid
@@ -157,13 +158,7 @@ def test_wrong_options_are_one_sentence():
 
 
 def test_channels_last_gives_the_same_network():
-    model, batch = build().eval(), batch_of(ids=2, images=2)
-    with torch.no_grad():
-        f, v = model.embed(batch)
-        model.to(memory_format=torch.channels_last)
-        batch["image"] = batch["image"].contiguous(memory_format=torch.channels_last)
-        f_last, v_last = model.embed(batch)
-    assert torch.allclose(f, f_last, atol=1e-5) and torch.equal(v, v_last)
+    assert_same(build(), batch_of(ids=2, images=2))
 
 
 def test_bfloat16_trains_with_nearly_the_same_losses():

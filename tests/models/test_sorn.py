@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from models.losses import part_distance
 from models.sorn import SemanticBranch, Sorn, indicators, normalised_maps, spc_loss, stripes, visibility_scores
+from tests.helpers.channels_last import assert_same
 from tests.helpers.networks import network, same_weights, with_statistics
 from tests.helpers.overfit import people, without_gradient
 
@@ -315,10 +316,4 @@ def test_wrong_options_are_one_sentence():
 
 
 def test_channels_last_gives_the_same_network():
-    model, batch = build().eval(), people(ids=2, images=2)
-    with torch.no_grad():
-        f, v = model.embed(batch)
-        model.to(memory_format=torch.channels_last)
-        batch["image"] = batch["image"].contiguous(memory_format=torch.channels_last)
-        f_last, v_last = model.embed(batch)
-    assert torch.allclose(f, f_last, atol=1e-5) and torch.equal(v, v_last)
+    assert_same(build(), people(ids=2, images=2))

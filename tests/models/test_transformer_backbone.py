@@ -63,6 +63,19 @@ def test_a_vit_s_maps_are_those_of_timm_s_forward_intermediates_with_the_final_n
                               atol=1e-5)
 
 
+def test_a_vit_that_timm_pools_by_its_mean_has_its_final_norm():
+    """There it stands behind the mean, as `fc_norm`, and `norm` does nothing."""
+    reference = shaken(timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=CROP, global_pool="avg",
+                                         class_token=False, no_embed_class=True, **SMALL["vit"][1]))
+    made = Vit(reference, tokens=Tokens(*CROP))
+    with torch.no_grad():
+        blocks = reference.forward_intermediates(noise(), indices=[0, 1, 2, 3], norm=False)[1]
+        _, ours = made(noise(), None)
+    normed = reference.fc_norm(blocks[3].flatten(2).mT).mT.unflatten(2, (4, 2))
+    assert isinstance(reference.norm, torch.nn.Identity) and torch.allclose(ours[3], normed, atol=1e-6)
+    assert any(parameter is reference.fc_norm.weight for parameter in made.steps()[-1])
+
+
 def test_a_swin_s_stages_are_timm_s_and_the_last_map_is_brought_to_stride_16():
     """At a size that windows of 7 divide; for others tests/models/test_checkpoints.py has SOLIDER's own numbers."""
     reference, image = small("swin"), noise(height=224, width=224)
@@ -212,6 +225,26 @@ def test_a_convnext_is_cut_as_convolutional_networks_are():
     assert [tuple(m.shape[2:]) for m in Backbone(architecture="convnext_atto", init="none")(noise())] == [
         (16, 8), (8, 4), (4, 2), (4, 2)]
     assert last_stage("convnext_atto") is not None
+
+
+@pytest.mark.parametrize("recipe", ["baseline", "pcb", "sorn", "sgam", "esa", "sgsfa", "dsa"])
+def test_every_head_trains_on_a_convnext(recipe):
+    more = {"sorn": {"channels": 12, "tau": 0.1}, "pcb": {"stripes": 2, "width": 4},
+            "sgam": {"width": 8, "crop": False}, "sgsfa": {"size": 8}, "dsa": {"dsag_width": 0.0625}}.get(recipe, {})
+    made = network(recipe, backbone=Backbone(architecture="convnext_atto", init="none"), **more)
+    g = torch.Generator().manual_seed(0)
+    batch = {"image": torch.randn(4, 3, *CROP, generator=g), "pid": torch.tensor([0, 0, 1, 1]),
+             "labels": torch.randint(8, (4, 16, 8), generator=g), "labels16": torch.randint(8, (4, 4, 2), generator=g),
+             "uniform": torch.rand(4, generator=g), "probs4": torch.rand(4, 5, 16, 8, generator=g).softmax(1),
+             "dsap": torch.randn(4, 24, 3, 32, 32, generator=g)}
+    if hasattr(made, "medians"):
+        made.medians.fill_(0.2)
+    loss, _ = made(batch)
+    loss.backward()
+    first = next(made.backbone.parameters()).grad
+    assert loss.isfinite() and first is not None and float(first.abs().max()) > 0
+    features, _ = made.eval().embed(batch)
+    assert features.shape == (4, sum(made.sizes))
 
 
 @pytest.mark.parametrize("kind", ["vit", "swin"])

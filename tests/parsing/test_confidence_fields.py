@@ -154,7 +154,8 @@ def test_what_a_header_shows_is_refused_before_anything_is_read(tmp_path, words,
         write_picture(tmp_path, path)
     write_fields(tmp_path, "a.npy", random_fields())
     write_fields(tmp_path, "b.npy", values)
-    with pytest.raises(InputError, match=rf"1 of 2 parses (are not their images'|cannot be read).*b\.npy' .*{words}") as caught:
+    said = rf"1 of 2 parses (are not their images'|cannot be read).*b\.npy' .*{words}"
+    with pytest.raises(InputError, match=said) as caught:
         parser(tmp_path, ["a.jpg", "b.jpg"])
     assert "\n" not in str(caught.value) and "`scale`" not in str(caught.value)
 

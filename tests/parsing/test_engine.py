@@ -66,6 +66,16 @@ def test_probabilities_of_a_cell_sum_to_one_whatever_they_are():
     assert kept[2].tolist() == [85] * 3 + [0] * 5 and kept[3].tolist() == [145, 110, *[0] * 6]
 
 
+def test_remainders_a_hair_apart_are_not_both_rounded_up():
+    """Half a step and half a step and a millionth: one of them gets the step that is left, the larger."""
+    cell = np.array([10.5, 10.5 + 2**-20, 9, 8, 7, 6, 0, 0], np.float64)
+    cell[-1] = 51 - cell.sum()
+    random = torch.randn(4, 8, 256, 256, generator=torch.Generator().manual_seed(1)).softmax(1)
+    kept = shares(torch.tensor(cell / 51).float()[None, :, None, None])[0, :, 0, 0]
+    assert kept.sum() == 255 and kept[0] == 50 and kept[1] == 55
+    assert (shares(random).astype(int).sum(1) == 255).all()
+
+
 def test_a_certain_parser_has_no_entropy_and_an_undecided_one_all():
     certain = torch.eye(8)[2].view(1, 8, 1, 1).expand(1, 8, 4, 4)
     native = torch.zeros(1, 4, 4, dtype=torch.uint8)
@@ -170,6 +180,35 @@ def test_a_killed_parse_goes_on_from_its_units(root, monkeypatch):
     again = []
     parse(root, lambda images, paths: (again.append(paths), soft_forward(images, paths))[1])
     assert 2 <= len(again) <= 5 and done[0] not in again
+
+
+def test_rows_and_units_of_other_code_are_made_again(root, monkeypatch, capsys):
+    seen: list[str] = []
+
+    def watched(images, paths):
+        seen.extend(path for path in paths if path)
+        return soft_forward(images, paths)
+
+    first = parse(root, watched, code="one")
+    assert len(seen) == COUNT and parse(root, watched, code="one") == first and len(seen) == COUNT
+    assert parse(root, watched, code="two") == first and len(seen) == 2 * COUNT
+    said = "parts.h5': was made by other code or on another machine; all images are parsed anew"
+    assert said in capsys.readouterr().out
+
+    monkeypatch.setattr(engine, "TOGETHER", 2)
+    done = []
+
+    def dying(images, paths):
+        if len(done) == 4:
+            raise KeyboardInterrupt
+        done.append(paths)
+        return soft_forward(images, paths)
+
+    (root / "parts.h5").unlink()
+    with pytest.raises(KeyboardInterrupt):
+        parse(root, dying, code="two")
+    seen.clear()
+    assert parse(root, watched, code="three") == first and len(seen) == COUNT, "none of the units was taken up"
 
 
 def test_appending_changing_and_dropping_images_equals_a_parse_from_scratch(root):

@@ -56,6 +56,7 @@ def test_the_target_is_marked_or_first_and_may_stand_alone(tmp_path):
     other = STANDING + [3, 2, 0]
     for tree, others in (([person(is_target=True), person(other, is_target=False)], 1),
                          ([person(other, is_target=False), person(flat=True, is_target=True)], 1),
+                         ([person(other), person(is_target=True)], 1), ([person(is_target=1), person(other)], 1),
                          ([person(), person(other)], 1), (person(flat=True), 0)):
         target, found = read_target(write(tmp_path, tree))
         np.testing.assert_array_equal(target, STANDING)
@@ -104,6 +105,8 @@ def test_coco_s_results_and_annotations_by_their_pictures_name(tmp_path):
     for wrong, words in (([{"image_id": 7, **person(flat=True)}], "its picture is 7, no name; write image_id as"),
                          ([{"image_id": "a.jpg", "keypoints": [1.0] * 50}], "person 0 is not as COCO has it"),
                          ({"images": [{}], "annotations": []}, "image 0 has no id and file_name"),
+                         ({"images": [{"id": 7, "file_name": name} for name in ("a.jpg", "b.jpg")], "annotations": []},
+                          "gives the id 7 to two images, 'a.jpg' and 'b.jpg'; number them apart"),
                          ({"people": []}, "is no list of people")):
         with pytest.raises(InputError, match=words):
             read_people(write(tmp_path, wrong))
@@ -168,6 +171,19 @@ def test_points_of_a_larger_picture_need_their_scale(tmp_path):
                                          r"picture of 128x64|left .* of a picture of 128x64.*`scale`"):
         parser(tmp_path, ["a.jpg"])
     np.testing.assert_array_equal(parts(parser(tmp_path, ["a.jpg"], scale=2), "a.jpg"), wanted)
+
+
+def test_shares_of_a_picture_are_no_pixels_and_people_that_end_high_are_said(tmp_path):
+    write_picture(tmp_path, "a.jpg")
+    write(tmp_path, [person(STANDING / [WIDTH, HEIGHT, 1])])
+    with pytest.raises(InputError, match="no coordinate is beyond 0.9.*, in pictures of 128x64 and the like: they are "
+                                         "shares, and pixels are read; multiply them"):
+        parser(tmp_path, ["a.jpg"])
+    write(tmp_path, [person(STANDING / [2, 2, 1])])
+    assert "half of its people end above 46% of their picture's height: if it was larger or smaller when they were " \
+           "estimated, say by `scale` how much" in parser(tmp_path, ["a.jpg"]).remark()
+    write(tmp_path, [person()])
+    assert parser(tmp_path, ["a.jpg"]).remark() == ""
 
 
 def test_a_point_may_lie_a_little_outside():

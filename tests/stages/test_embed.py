@@ -14,6 +14,7 @@ import torch
 
 from models.histogram import Histogram
 from models.sgam import Sgam
+from pipeline.base import code
 from pipeline.base.body_parts import PARTS8_TO_PARTS4
 from pipeline.base.errors import InputError
 from pipeline.base.files import file_sha256
@@ -90,7 +91,7 @@ def test_training_leaves_its_record_and_nothing_unfinished(project):
     assert record["caches"][parts]["sha256"] == file_sha256(parts)
     logged = (project / "data/runs/sorn/live/plots/metrics/loss.tsv").read_text().splitlines()
     assert len(logged) == 1 + 3 and record["final"]["loss"] == float(logged[-1].split("\t")[1])
-    assert not list((project / "scratch").glob("train/*"))
+    assert all(left.name.startswith("lock-") for left in (project / "scratch").glob("train/*"))
 
 
 def test_stripes_can_be_told_from_outside(project):
@@ -287,6 +288,17 @@ def test_weights_that_do_not_fit_are_refused(project):
                      {key: value for key, value in tensors.items() if key != "backbone.bn1.bias"}, "other")
 
 
+@pytest.mark.parametrize(("run", "setting", "count", "rows"), [
+    ("histogram", "stripes", 33, 32), ("sorn", "patches", 3, 2), ("sorn", "channel_sets", 3, 2),
+    ("pcb", "stripes", 3, 2)])
+def test_more_stripes_than_rows_are_refused_before_anything_is_trained(project, run, setting, count, rows):
+    params, plan = fake_sections()
+    params["runs"][run] = params["runs"][run] | {"model": params["runs"][run]["model"] | {setting: count}}
+    said = f"runs.{run}: model.{setting} is {count}, and a height of 32 leaves {rows} rows to divide; take fewer"
+    with pytest.raises(InputError, match=said):
+        train.run(bare_experiment(params=params, plan=plan), run)
+
+
 @pytest.mark.parametrize(("change", "match"), [
     ({"ids_per_batch": 8}, "baseline: there are 6 identities and ids_per_batch is 8"),
     ({"height": 40}, "baseline: height is 40; make it a multiple of 16"),
@@ -383,9 +395,11 @@ def test_what_is_unfinished_is_taken_for_what_it_was_made_of(project, monkeypatc
     for made in (file, other):
         made.unlink()
 
-    monkeypatch.setattr(embed, "ROOT", project / "code")
-    network = project / "code/models/baseline.py"
-    network.parent.mkdir(parents=True)
+    monkeypatch.setattr(code, "ROOT", project / "code")
+    network, stage = project / "code/models/baseline.py", project / "code/stages/embed.py"
+    for file in (network, stage):
+        file.parent.mkdir(parents=True)
+        file.write_text("")
     by_code = []
     for text in ("a = 1\n", "a = 1\n", "a = 2\n"):
         network.write_text(text)

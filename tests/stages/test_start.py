@@ -15,12 +15,13 @@ from safetensors.torch import save
 from torch import Tensor
 
 from pipeline.base.errors import InputError
+from pipeline.caches.resumable import hold
 from pipeline.config import paths
 from pipeline.config.loader import Experiment
 from pipeline.datasets.index import read_index
 from pipeline.loading.dataset import embedding_rows, training_rows
 from pipeline.training import loop
-from pipeline.training.checkpoints import METADATA, read_weights
+from pipeline.training.checkpoints import CHECKSUM, METADATA, read_weights, tensors_sha256
 from stages import train
 from stages.shared.trained_on import check_unseen, of_weight_file, read_trained_on
 from tests.helpers.bare_params import bare_experiment, train_entry
@@ -222,7 +223,7 @@ def test_a_stopped_training_goes_on_from_its_checkpoint_and_not_from_the_start(p
         done.append(more)
         return step(*arguments, **more)
 
-    monkeypatch.setattr(train, "fit", functools.partial(loop.fit, checkpoint_steps=1))
+    monkeypatch.setattr(train, "fit", functools.partial(loop.fit, checkpoint_steps=1, checkpoint_seconds=0))
     monkeypatch.setattr(loop, "_step", twice)
     with pytest.raises(KeyboardInterrupt):
         train.run(second("baseline"), "second")
@@ -246,11 +247,39 @@ def test_unfinished_work_belongs_to_the_weights_that_it_started_from(project, mo
     for changed in (False, False, True):
         if changed:  # as after another training
             tensors["norm.weight"] += 1
-            path.write_bytes(save(tensors, metadata={METADATA: json.dumps(provenance)}))
+            told = provenance | {CHECKSUM: tensors_sha256(tensors)}
+            path.write_bytes(save(tensors, metadata={METADATA: json.dumps(told)}))
         with pytest.raises(InputError, match="seen"):
             train.run(second("pcb"), "second")
     path.write_bytes(kept)
     assert places[0] == places[1] != places[2]
+
+
+def test_unfinished_work_belongs_to_the_code_that_made_it(project, monkeypatch):
+    places = []
+
+    def begin(network, optimizer, *, scratch, **rest):
+        places.append(scratch)
+        raise InputError("seen")
+
+    monkeypatch.setattr(train, "fit", begin)
+    for code in (train.CODE, train.CODE, (*train.CODE, "stages/embed.py")):
+        monkeypatch.setattr(train, "CODE", code)
+        with pytest.raises(InputError, match="seen"):
+            train.run(second("pcb"), "second")
+    assert places[0] == places[1] != places[2]
+
+
+def test_two_processes_on_one_training_are_refused(project, monkeypatch):
+    def begin(network, optimizer, *, scratch, **rest):
+        with pytest.raises(InputError, match="runs.second: is being made by process .*; wait for it, or stop it"), \
+                hold(scratch.with_name(f"lock-{scratch.name}"), "runs.second"):
+            pass
+        raise InputError("seen")
+
+    monkeypatch.setattr(train, "fit", begin)
+    with pytest.raises(InputError, match="seen"):
+        train.run(second("pcb"), "second")
 
 
 def test_tensors_that_do_not_fit_are_one_sentence(project):

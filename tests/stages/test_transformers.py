@@ -96,6 +96,11 @@ def test_flip_is_the_mean_of_both_sides_at_their_length(started):
     assert (np.abs(one_sided.gallery.features - found.gallery.features).max(1) > 1e-4).all()
 
 
+def test_warps_are_not_mirrored_with_their_image():
+    with pytest.raises(InputError, match="flip: is mean, and warps lie on the body's surface"):
+        both_sides(None, {"image": torch.zeros(1, 3, 32, 16), "dsap": torch.zeros(1, 24, 3, 8, 8)})
+
+
 def test_an_image_and_its_mirror_image_have_one_feature_of_both_sides():
     made = network("sgam", width=8, crop=False).eval()
     made.medians.fill_(0.3)

@@ -27,6 +27,13 @@ def test_bad_files_are_named(tmp_path):
         (tmp_path / "cut.safetensors").write_bytes(content)
         with pytest.raises(InputError, match="cut.safetensors.*damaged"):
             read_weights(tmp_path / "cut.safetensors")
+    for changed, said in ((whole[:-1] + bytes([whole[-1] ^ 1]), "its tensors are not those of its tensors_sha256"),
+                          (whole.replace(b"tensors_sha256", b"tensors_sha255"), "no tensors_sha256 in its metadata"),
+                          (whole.replace(b'\\"tensors', b'\\ntensors'), "damaged")):
+        assert changed != whole
+        (tmp_path / "cut.safetensors").write_bytes(changed)
+        with pytest.raises(InputError, match=f"cut.safetensors.*{said}"):
+            read_weights(tmp_path / "cut.safetensors")
     with pytest.raises(InputError, match="no such weights"):
         read_weights(tmp_path / "nowhere.safetensors")
     tensors, _ = read_weights(tmp_path / "w.safetensors")

@@ -102,6 +102,27 @@ def test_each_moves_bit_for_bit_as_torch_s_class_does(name):
     assert torch.equal(ours[3], starts[3])
 
 
+@pytest.mark.parametrize("name", ["adam", "sgd"])
+def test_states_go_over_to_the_memory_layout_of_the_parameters(name):
+    """Fused kernels walk raw memory: a state of another layout would be another weight's."""
+    def moved(first: torch.memory_format) -> torch.Tensor:
+        """The weights after a step in `first` and one in contiguous memory."""
+        torch.manual_seed(0)
+        weight, state = torch.randn(8, 4, 3, 3), None
+        for step, layout in enumerate((first, torch.contiguous_format)):
+            parameter = nn.Parameter(weight.clone().contiguous(memory_format=layout))
+            optimizer = Optimizer([{"params": [parameter], "lr": 0.1}], TORCHS[name][0], weight_decay=0.0)
+            if state is not None:
+                optimizer.load_state_dict(state)
+            parameter.grad = torch.randn(8, 4, 3, 3, generator=torch.Generator().manual_seed(step)
+                                         ).contiguous(memory_format=layout)
+            optimizer.step()
+            weight, state = parameter.detach(), optimizer.state_dict()
+        return weight
+
+    assert torch.equal(moved(torch.channels_last), moved(torch.contiguous_format))
+
+
 def test_states_of_other_parameters_are_refused():
     def stepped(*sizes):
         parameters = [nn.Parameter(torch.ones(size)) for size in sizes]
