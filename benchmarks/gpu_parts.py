@@ -257,7 +257,7 @@ def moved(batch: dict[str, Tensor], device: str) -> dict[str, Tensor]:
 
 
 def placed(model: Any, device: torch.device) -> Any:
-    return model.to(device, memory_format=torch.channels_last) if device.type == "cuda" else model
+    return model.to(device, memory_format=torch.channels_last)
 
 
 def stepper(model: nn.Module, batch: dict[str, Tensor], *, bfloat16: bool, last: bool = True) -> Callable[[], object]:
