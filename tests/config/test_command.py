@@ -45,6 +45,27 @@ def test_an_experiment_is_written_with_those_it_stands_on_and_the_stages(mine):
     assert mine("--check").status == 0 and texts() == before
 
 
+def test_files_that_are_not_there_are_said_and_an_id_without_its_commit(command):
+    folders("here", "mine")
+    Path("data/raw/mine/there.pth").touch()
+    Path("profiles/mine.yaml").write_text("""
+include: [small]
+on: [default]
+datasets: {here: {layout: market, raw: data/raw/here}}
+caches:
+  here: {dataset: here, parser: huggingface, source: owner/parser, labels: fashn18, input_height: 0, input_width: 0,
+         height: 128, width: 64, batch: 8, threads: 1}
+runs:
+  a: {like: small-baseline, train_on: here, eval_on: [here], init: data/raw/mine/there.pth}
+  b: {like: small-baseline, train_on: here, eval_on: [here], init: data/raw/mine/gone.pth}
+""")
+    ended = command("mine")
+    assert ended.status == 0 and ended.error == (
+        "not here yet, and `dvc repro` will ask for them: 'data/raw/mine/gone.pth', 'owner/parser' (a checkpoint of "
+        "the Hub is named owner/name@COMMIT)\n")
+    assert "Params(" not in Path("experiments/mine/params.yaml").read_text()
+
+
 def test_absent_data_sets_are_one_sentence_with_the_command_that_leaves_them_out(command):
     folders("market1501", "partial-reid")
     ended = command("paper-sorn")
