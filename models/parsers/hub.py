@@ -24,3 +24,6 @@ def download_checkpoint(repository: str, revision: str, folder: Path) -> None:
     shutil.rmtree(folder / ".cache", ignore_errors=True)  # notes of the download, with times in them
     if not (folder / "config.json").is_file():
         raise ValueError(f"{repository}@{revision}: holds no config.json; name a checkpoint of transformers")
+    if not any(file.suffix in (".safetensors", ".bin") for file in folder.iterdir()):
+        raise ValueError(f"{repository}@{revision}: holds no weights under transformers' names (model.safetensors, "
+                         "pytorch_model.bin); name a checkpoint of transformers")

@@ -49,7 +49,8 @@ def test_a_pinned_checkpoint_lies_in_its_folder(run, monkeypatch, capsys):
 @pytest.mark.parametrize(("how", "words"), [
     ({"error": ConnectionError("no\nroute")}, r"owner/name@0123.* no such checkpoint \(ConnectionError: no route\)"),
     ({"error": OSError("gated")}, "gives no such checkpoint .*accept its terms"),
-    ({"files": ("model.bin",)}, "holds no config.json")])
+    ({"files": ("model.bin",)}, "holds no config.json"),
+    ({"files": ("config.json",)}, "holds no weights under transformers' names")])
 def test_what_the_hub_does_not_give_is_one_sentence_and_what_was_there_stays(run, monkeypatch, how, words):
     hub(monkeypatch)
     run()
