@@ -26,6 +26,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from models.parsers.parser_files import parser_provenance
 from models.parsers.torchvision_parsers import Parser, load_parser
 from models.sgam import visible_regions
 from pipeline.base.errors import InputError
@@ -199,10 +200,12 @@ def named_by_file(run: str | os.PathLike) -> bool:
 
 def _recorded(weights: Path) -> tuple[str, RunParams]:
     """The key and the parameters that weights carry."""
+    if parser_provenance(weights):
+        raise InputError(f"{str(weights)!r}: holds a parser, not a trained run; name the weights that the stage train "
+                         "made")
     made = read_weights(weights)[1]
     if not isinstance(made.get("parameters"), dict) or "run" not in made:
-        raise InputError(f"{str(weights)!r}: holds {made.get('kind', 'something')!r}, not a trained run; name the "
-                         "weights that the stage train made")
+        raise InputError(f"{str(weights)!r}: does not say which run it is; name the weights that the stage train made")
     try:
         return made["run"], parse(RunParams, {**made["parameters"], "workers": 0}, "parameters")
     except InputError as error:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.base.errors import InputError
-from pipeline.base.files import new_folder
+from pipeline.base.files import new_folder, writable
 from stages import sentences
 
 SEED, TRAIN = 1501, 500  # people
@@ -23,8 +23,9 @@ PARTS = ("bounding_box_train", "query", "bounding_box_test")
 
 
 def run(source: Path, target: Path) -> dict[str, int]:
-    """How many pictures went into each part. InputError where the folder has too few people."""
-    if target.exists():
+    """How many pictures went into each part. InputError where the folder has too few people, or the target is there."""
+    writable(target, folder=True)
+    if target.is_dir():
         raise InputError(f"{str(target)!r}: is there already; name a folder that is not, or remove it")
     parts = split([file.name for file in source.glob("*.jpg")])
     if not parts["query"]:

@@ -64,9 +64,11 @@ COMMANDS: dict[str, tuple[list[str], list[str], list[str]]] = {
                      "score/out/d.npy"], ["score/out/m.json", "score/out/d.npy"], []),
     "tools.search": ([f"{RAW}/query/0030_c1s1_000000_00.png", f"{RAW}/gallery", "baseline", "--out", "search/out"],
                      ["search/out/ranks.png", "search/out/ranks.csv"], []),
+    "tools.split_market": (["split/source", "split/out/dev"], [], ["split/out/dev"]),
 }
 LIKELY = [name for name in COMMANDS if name not in ("compose", "fetch", "parse_crops", "report", "paper_tables",
-                                                   "paper_figure", "tools.compare", "tools.lint")]  # two write little
+                                                   "paper_figure", "tools.compare", "tools.lint",
+                                                   "tools.split_market")]  # the last three write little
 
 
 def sections() -> tuple[Entry, Entry]:
@@ -229,7 +231,7 @@ def made(server, tmp_path_factory) -> Path:
     listed = "".join(f"{path},{'two people in one box ' * 20}\n" for path in frame["path"])
     (folder / "ignore.csv").write_text(f"path,reason\n{listed}")
     images = write_set(folder / "tiny", 12)["path"]
-    people = [{"image_id": path, "keypoints": [1.0] * 51} for path in images]
+    people = [{"image_id": path, "keypoints": [9.0, 9.0, 1.0] * 17} for path in images]
     (folder / "tiny/points.json").write_text(json.dumps(people))
     render_dataset(Plan(key="parsing", kind="parsing", seed=0, height=HEIGHT, width=WIDTH, train_ids=2, train_images=3,
                         test_ids=2, query_images=1, gallery_images=2), folder / "parsing", 1)

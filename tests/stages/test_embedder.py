@@ -104,7 +104,7 @@ def test_what_cannot_be_opened(project, tmp_path):
     for run, changes, said in [
             ("none", {}, "runs: has no entry 'none'"),
             ("pcb", {}, "data/runs/pcb/weights.safetensors': no such weights"),
-            (str(paths.parser_weights("made")), {}, "holds 'parser', not a trained run"),
+            (str(paths.parser_weights("made")), {}, "holds a parser, not a trained run"),
             ("sgam", {"parser": paths.weights("sgam")}, "sgam/weights.safetensors: holds unknown weights, not"),
             ("sorn", {"features": "z"}, "--features: is 'z', and of sorn .sorn. is matched one of all, global,")]:
         with pytest.raises(InputError, match=said):

@@ -99,7 +99,7 @@ def test_fields_and_key_points_become_a_sound_cache(root, labels, end):
             points = random.uniform(0, [WIDTH, HEIGHT, 1], (17, 3))
             place.write_text(json.dumps([{"keypoints": points.tolist(), "is_target": True}] * (number > 0)))
         else:
-            np.save(place, random.uniform(0, number > 0, (36, HEIGHT // 8 + 1, WIDTH // 8 + 1)).astype(np.float32))
+            np.save(place, random.uniform(0, number > 0, (36, HEIGHT // 4 + 1, WIDTH // 4 + 1)).astype(np.float32))
     cache = parse(precomputed(labels))
     assert (cache.maker["exact"], cache.maker["taxonomy"], cache.maker["labels"]) == (False, "densepose24", labels)
     assert len(cache.maker["labels_sha256"]) == 64 and ("min_score" in cache.maker) == (labels == "keypoints")
