@@ -1,6 +1,7 @@
 """Training step of each network over its bare backbone's, and DSAG's branches done three ways. Prints Markdown.
 
     OMP_WAIT_POLICY=PASSIVE python -m benchmarks.step_time                        # the default's size, ~2 minutes
+    python -m benchmarks.step_time --layouts --backbone mobilenetv2_100 --batch 32  # channels first over channels last
     python -m benchmarks.step_time --backbone resnet50 --height 384 --width 128 --batch 8 --dsag-width 1 --channels 3072
 
 A step is forward and backward of one batch of random numbers, without optimiser and loading; "bare" is the whole ResNet
@@ -191,6 +192,19 @@ def channels(layer: tuple, width: float) -> tuple[int, int]:
     return inputs if inputs == 3 else round(width * inputs), round(width * outputs)
 
 
+def layouts_table(options: argparse.Namespace) -> None:
+    """A float32 step of each network with channels first in memory over the same with channels last, as training is."""
+    batch = random_batch(options, options.batch)
+    print("| network | channels last, ms | first over last |\n|---|---|---|")
+    for name in networks(options):
+        steps = {}
+        for way, layout in (("first", torch.contiguous_format), ("last", torch.channels_last)):
+            model = networks(options)[name].to(options.device, memory_format=layout)
+            steps[way] = step_of(model, batch | {"image": batch["image"].contiguous(memory_format=layout)})
+        ms = fastest(steps, options)
+        print(f"| {name} | {ms['last']:.0f} | {ms['first'] / ms['last']:.2f} |", flush=True)
+
+
 def branches_table(options: argparse.Namespace, width: float) -> None:
     batch = images(options, width)
     print(f"\n| DSAG width {width:g}, {batch} images | branches | loop, ms | grouped, ms | matmul, ms |")
@@ -207,7 +221,7 @@ def branches_table(options: argparse.Namespace, width: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", default="resnet18", help="resnet18 | resnet50")
+    parser.add_argument("--backbone", default="resnet18", help="resnet18 | resnet50 | a name of timm's")
     parser.add_argument("--height", type=int, default=128)
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--batch", type=int, default=64)
@@ -217,11 +231,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--clock", choices=["wall", "process"], default="wall")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--layouts", action="store_true", help="memory layouts alone")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     print(f"{options.backbone}, {options.height} x {options.width}, batch {options.batch}, {options.device}, "
           f"{options.threads} threads, torch {torch.__version__}, {options.clock} time\n")
+    if options.layouts:
+        return layouts_table(options)
     steps_table(options)
     for width in (0.25, 1.0):
         branches_table(options, width)

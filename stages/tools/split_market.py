@@ -10,16 +10,19 @@ is left for the end. Writes links into the layout `market`: 8,655 training pictu
 import argparse
 import os
 import random
+import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import new_folder, writable
+from pipeline.datasets.market_like import MARKET_FOLDERS, market_name
 from stages import sentences
 
 SEED, TRAIN = 1501, 500  # people
-PARTS = ("bounding_box_train", "query", "bounding_box_test")
+PARTS = tuple(MARKET_FOLDERS)
+PUBLISHED = (12936, 751)  # pictures and people
 
 
 def run(source: Path, target: Path) -> dict[str, int]:
@@ -27,10 +30,14 @@ def run(source: Path, target: Path) -> dict[str, int]:
     writable(target, folder=True)
     if target.is_dir():
         raise InputError(f"{str(target)!r}: is there already; name a folder that is not, or remove it")
-    parts = split([file.name for file in source.glob("*.jpg")])
+    names = [file.name for file in source.glob("*.jpg")]
+    parts = split(names)
     if not parts["query"]:
         raise InputError(f"{str(source)!r}: has no more than {TRAIN} people in pictures such as "
                          "0002_c1s1_000451_03.jpg; name Market-1501's bounding_box_train")
+    if (found := (len(names), len({market_name(Path(name))[0] for name in names}))) != PUBLISHED:
+        print(f"{str(source)!r}: has {found[0]} pictures of {found[1]} people, Market-1501's training part "
+              f"{PUBLISHED[0]} of {PUBLISHED[1]}: it is another split than that of the results here", file=sys.stderr)
 
     with new_folder(target) as folder:
         for part, names in parts.items():
@@ -41,11 +48,13 @@ def run(source: Path, target: Path) -> dict[str, int]:
 
 
 def split(names: Sequence[str]) -> dict[str, list[str]]:
-    """File names of Market-1501's -> those of each part, sorted; junk and distractors, -1 and 0000, left out."""
-    of_person: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    """File names of Market-1501's -> those of each part, sorted; junk and distractors (-1, 0) are left out. InputError
+    for a name that is none."""
+    of_person: dict[int, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
     for name in sorted(names):
-        if not name.startswith(("-1", "0000")):
-            of_person[name[:4]][name[6]].append(name)  # 0002_c1s1_000451_03.jpg: person 0002, camera 1
+        person, camera = market_name(Path(name))
+        if person > 0:
+            of_person[person][camera].append(name)
 
     people, draw = sorted(of_person), random.Random(SEED)
     draw.shuffle(people)

@@ -165,18 +165,22 @@ def test_beside_the_network_or_in_turns_with_it_changes_no_byte(root, monkeypatc
     assert len(set(found)) == 1
 
 
-def test_a_killed_parse_goes_on_from_its_units(root, monkeypatch):
-    monkeypatch.setattr(engine, "TOGETHER", 4)  # of the 6 batches
-    done = []
-
-    def dying(images, paths):
+def dying(done: list[list[str]]):
+    """A parser that is stopped at its fifth batch; those before go into `done`."""
+    def forward(images, paths):
         if len(done) == 4:
             raise KeyboardInterrupt
         done.append(paths)
         return soft_forward(images, paths)
 
+    return forward
+
+
+def test_a_killed_parse_goes_on_from_its_units(root, monkeypatch):
+    monkeypatch.setattr(engine, "TOGETHER", 4)  # of the 6 batches
+    done: list[list[str]] = []
     with pytest.raises(KeyboardInterrupt):
-        parse(root, dying)
+        parse(root, dying(done))
     again = []
     parse(root, lambda images, paths: (again.append(paths), soft_forward(images, paths))[1])
     assert 2 <= len(again) <= 5 and done[0] not in again
@@ -196,17 +200,10 @@ def test_rows_and_units_of_other_code_are_made_again(root, monkeypatch, capsys):
     assert said in capsys.readouterr().out
 
     monkeypatch.setattr(engine, "TOGETHER", 2)
-    done = []
-
-    def dying(images, paths):
-        if len(done) == 4:
-            raise KeyboardInterrupt
-        done.append(paths)
-        return soft_forward(images, paths)
-
+    done: list[list[str]] = []
     (root / "parts.h5").unlink()
     with pytest.raises(KeyboardInterrupt):
-        parse(root, dying, code="two")
+        parse(root, dying(done), code="two")
     seen.clear()
     assert parse(root, watched, code="three") == first and len(seen) == COUNT, "none of the units was taken up"
 

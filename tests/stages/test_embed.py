@@ -288,17 +288,6 @@ def test_weights_that_do_not_fit_are_refused(project):
                      {key: value for key, value in tensors.items() if key != "backbone.bn1.bias"}, "other")
 
 
-@pytest.mark.parametrize(("run", "setting", "count", "rows"), [
-    ("histogram", "stripes", 33, 32), ("sorn", "patches", 3, 2), ("sorn", "channel_sets", 3, 2),
-    ("pcb", "stripes", 3, 2)])
-def test_more_stripes_than_rows_are_refused_before_anything_is_trained(project, run, setting, count, rows):
-    params, plan = fake_sections()
-    params["runs"][run] = params["runs"][run] | {"model": params["runs"][run]["model"] | {setting: count}}
-    said = f"runs.{run}: model.{setting} is {count}, and a height of 32 leaves {rows} rows to divide; take fewer"
-    with pytest.raises(InputError, match=said):
-        train.run(bare_experiment(params=params, plan=plan), run)
-
-
 @pytest.mark.parametrize(("change", "match"), [
     ({"ids_per_batch": 8}, "baseline: there are 6 identities and ids_per_batch is 8"),
     ({"height": 40}, "baseline: height is 40; make it a multiple of 16"),

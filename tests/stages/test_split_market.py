@@ -31,18 +31,23 @@ def test_people_are_in_one_half_and_each_camera_gives_a_query_where_something_is
     assert split(names(520)[::-1]) == parts
 
 
-def test_it_writes_links_and_refuses_other_folders(tmp_path):
+def test_it_writes_links_and_refuses_other_folders(tmp_path, capsys):
     source = tmp_path / "bounding_box_train"
     source.mkdir()
     for name in names(520):
         (source / name).write_text(name)
     made = run(source, tmp_path / "dev")
     assert sum(made.values()) == len(names(520)) - 2
+    assert "has 1302 pictures of 522 people, Market-1501's training part 12936 of 751: it is another split than that " \
+           "of the results here" in capsys.readouterr().err
     assert all(file.read_text() == file.name for part in PARTS for file in (tmp_path / "dev" / part).iterdir())
     with pytest.raises(InputError, match="dev': is there already; name a folder that is not, or remove it"):
         run(source, tmp_path / "dev")
     with pytest.raises(InputError, match="dev': has no more than 500 people .*; name Market-1501's bounding_box_train"):
         run(tmp_path / "dev", tmp_path / "other")
+    (source / "a.jpg").touch()
+    with pytest.raises(InputError, match=r"a\.jpg.*0002_c1s1_000451_03\.jpg"):
+        run(source, tmp_path / "other")
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="shared/data/market1501_dev is not on this machine")

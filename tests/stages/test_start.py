@@ -233,7 +233,8 @@ def test_a_stopped_training_goes_on_from_its_checkpoint_and_not_from_the_start(p
     assert len(steps) == 1 and Path(paths.weights("second")).read_bytes() == expected
 
 
-def test_unfinished_work_belongs_to_the_weights_that_it_started_from(project, monkeypatch):
+def places_of(monkeypatch) -> list[Path]:
+    """Where trainings keep their unfinished work: each notes it and stops, `seen`."""
     places = []
 
     def begin(network, optimizer, *, scratch, **rest):
@@ -241,6 +242,11 @@ def test_unfinished_work_belongs_to_the_weights_that_it_started_from(project, mo
         raise InputError("seen")
 
     monkeypatch.setattr(train, "fit", begin)
+    return places
+
+
+def test_unfinished_work_belongs_to_the_weights_that_it_started_from(project, monkeypatch):
+    places = places_of(monkeypatch)
     path = Path(paths.weights("pcb"))
     kept = path.read_bytes()
     tensors, provenance = read_weights(path)
@@ -256,13 +262,7 @@ def test_unfinished_work_belongs_to_the_weights_that_it_started_from(project, mo
 
 
 def test_unfinished_work_belongs_to_the_code_that_made_it(project, monkeypatch):
-    places = []
-
-    def begin(network, optimizer, *, scratch, **rest):
-        places.append(scratch)
-        raise InputError("seen")
-
-    monkeypatch.setattr(train, "fit", begin)
+    places = places_of(monkeypatch)
     for code in (train.CODE, train.CODE, (*train.CODE, "stages/embed.py")):
         monkeypatch.setattr(train, "CODE", code)
         with pytest.raises(InputError, match="seen"):
