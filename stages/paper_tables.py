@@ -10,7 +10,7 @@ from pipeline.base.files import new_folder, writable
 from pipeline.config import paths
 from pipeline.config.loader import Experiment, pick
 from pipeline.config.paper_rows import number
-from pipeline.config.plan import TablePlan
+from pipeline.config.plan import TablePlan, TablesPlan
 from pipeline.reporting.paper_page import PaperTable, remarks, table_page, tables_page
 from pipeline.reporting.paper_tables import Beside, Own, compare, read_field, read_notes, read_own, read_printed
 from pipeline.reporting.table_formats import as_latex, as_markdown, show
@@ -24,7 +24,7 @@ def run(experiment: Experiment, key: str) -> None:
     plan = pick(experiment.plan.paper_tables, key, "plan.paper_tables")
     target = paths.report(experiment.name, "tables")
     writable(target, folder=True)
-    tables = [_table(experiment.name, table, plan.rendered) for table in plan.tables]
+    tables = [_table(experiment.name, table, plan) for table in plan.tables]
 
     with new_folder(target) as folder:
         (folder / "index.html").write_text(tables_page(tables, read_field(PAPERS / "field.csv")), encoding="utf-8")
@@ -32,7 +32,7 @@ def run(experiment: Experiment, key: str) -> None:
             _write(folder / table.shown.key, table)
 
 
-def _table(experiment: str, plan: TablePlan, rendered: tuple[str, ...]) -> PaperTable:
+def _table(experiment: str, plan: TablePlan, made: TablesPlan) -> PaperTable:
     printed = read_printed(PAPERS / "tables.csv", plan.paper, plan.table)
     own = {(row.row, row.setting, row.dataset): Own(row.result, row.seeds, row.data, row.full, row.missing)
            for row in plan.rows}
@@ -44,7 +44,7 @@ def _table(experiment: str, plan: TablePlan, rendered: tuple[str, ...]) -> Paper
     frame = compare(printed, own, scores, beside)
     shown = show(frame, key=f"{plan.paper}-{number(plan.table)}", paper=plan.paper, table=plan.table,
                  caption=printed[0].table_title, notes=read_notes(PAPERS / "notes.csv", plan.paper, plan.table),
-                 remarks=list(remarks(own, provenance, rendered=rendered)))
+                 remarks=list(remarks(own, provenance, rendered=made.rendered, networks=made.networks)))
     return PaperTable(frame, shown)
 
 

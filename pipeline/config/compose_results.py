@@ -101,6 +101,14 @@ def _parser_scores(made: Composition, parser: str, place: str) -> tuple[str | No
     return (paths.parser_scores(trained).as_posix(), made.known.parsers[trained]) if trained else (None, "")
 
 
+def _networks(made: Composition, tables: list[Entry]) -> dict[str, str]:
+    """Backbone and image size of every result that stands in the tables."""
+    shown = dict.fromkeys(row["result"] for table in tables for row in (*table["rows"], *table.get("beside", ()))
+                          if not row["missing"])
+    entries = {name: made.known.runs[made.known.result_runs[name]].entry for name in shown}
+    return {name: "{backbone} at {height} x {width}".format_map(entry) for name, entry in entries.items()}
+
+
 def add_papers(made: Composition, rows: Entry | None) -> None:
     """The papers' tables, sweeps and pictures."""
     known, plan = made.known, made.plan
@@ -113,7 +121,7 @@ def add_papers(made: Composition, rows: Entry | None) -> None:
         tables = paper_tables(rows, results=results, datasets=set(known.datasets), folders=made.folders)
         if tables:
             rendered = [name for name, data in known.datasets.items() if data.rendered]
-            plan["paper_tables"]["all"] = {"rendered": rendered, "tables": tables}
+            plan["paper_tables"]["all"] = {"rendered": rendered, "networks": _networks(made, tables), "tables": tables}
         plan["sweep"] = sweep_plans(rows, results)
 
     plan |= figure_plans(entries(made.profile, "figures"), known, made.name)

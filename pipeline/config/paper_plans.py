@@ -45,7 +45,7 @@ def paper_tables(wanted: Entry, *, results: dict[str, set[str]], datasets: set[s
     kept; folders: of the users' data sets, kept or not.
 
     A table has all rows of the paper's own, and says of each that is not made here what it lacks. Where a profile wants
-    only some runs, the tables that one of them stands in.
+    only some runs, the tables that one of them stands in, and beside rows those runs alone.
     """
     tables: list[Entry] = []
     variants = read_variants()
@@ -60,8 +60,9 @@ def paper_tables(wanted: Entry, *, results: dict[str, set[str]], datasets: set[s
                 made = functools.partial(_made, row, variants=variants, wanted=wanted, results=results,
                                          datasets=datasets, folders=folders)
                 entries.append(place | made(variant, test) | {"full": variant == row.paper})
-                beside += [place | {"name": name, "reading": reading} | made(other, data)
-                           for name, reading, other, data in _beside(row, variant, test, variants, wanted)]
+                beside += [place | {"name": name, "reading": reading} | entry
+                           for name, reading, other, data in _beside(row, variant, test, variants, wanted)
+                           if (entry := made(other, data))["result"] in (wanted["only"] or [entry["result"]])]
             if wanted["only"] and all(entry["missing"] for entry in entries):
                 continue
             tables.append({"paper": paper, "table": table, "rows": entries} | ({"beside": beside} if beside else {}))
@@ -91,5 +92,6 @@ def _made(row: Row, variant: str, test: str, *, variants: Entry, wanted: Entry, 
     missing = "; ".join(f"put {name} in {folders[name]} and compose with it" if name in folders else
                         f"name {name} under `datasets` of the profile" for name in absent)
     if not absent and not results.get(result, set()) & {test, f"{test}-0"}:
-        missing = f"make {result} on {test}: the profile, or what was kept when it was composed, leaves it out"
+        missing = (f"make {result}{f' on {test}' if result in results else ''}: the profile, or what was kept when it "
+                   "was composed, leaves it out")
     return {"result": result, "seeds": wanted["seeds"].get(result, []), "data": test, "missing": missing}

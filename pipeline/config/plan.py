@@ -228,6 +228,7 @@ class TablePlan:
 @dataclass(frozen=True)
 class TablesPlan:
     rendered: tuple[str, ...]  # the data sets of rendered people
+    networks: dict[str, str]  # result in the tables -> its backbone and the size of its images
     tables: tuple[TablePlan, ...]
 
 

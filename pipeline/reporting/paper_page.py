@@ -65,26 +65,26 @@ def _summary(table: PaperTable) -> list[str]:
             *(str(counts.get(word, "-")) for word in ("agree", "disagree", "undecided"))]
 
 
-def remarks(own: Mapping[OwnKey, Own], provenance: Mapping[str, Made], *, rendered: Collection[str]
-            ) -> Iterator[str]:
+def remarks(own: Mapping[OwnKey, Own], provenance: Mapping[str, Made], *, rendered: Collection[str],
+            networks: Mapping[str, str]) -> Iterator[str]:
     """What our side of a table is, in sentences: counterparts, what is missing, budgets; what to know of the data.
 
     provenance: result -> what made it on each set, as `paper_tables.read_own` gives it; rendered: the data sets of
-    rendered people, all others are of real ones.
+    rendered people, all others are of real ones; networks: result -> its backbone and image size.
     """
     yield from _counterparts(own, rendered)
     for data in dict.fromkeys(papers_set(row.data) for row in own.values() if papers_set(row.data) in OTHER_PROBES):
         yield (f"{data_name(data)}: those that this paper's row is on. Where the others are on this machine, it stands "
                f"beside itself on {data_name(OTHER_PROBES[data])} too.")
     if any(row.missing for row in own.values()):
-        yield ("not here: a data set is not on this machine. Do what the mark says, compose the profile again and run "
-               "`dvc repro`.")
+        yield ("not here: a data set is not on this machine, or the profile leaves the row out. Do what the mark says, "
+               "compose the profile again and run `dvc repro`.")
 
     if provenance:
         yield protocol_line([one for made in provenance.values() for one in made.values()])
     budgets: dict[str, list[str]] = {}
     for name, made in provenance.items():
-        budgets.setdefault(_budget(next(iter(made.values()))), []).append(name)
+        budgets.setdefault(_budget(networks[name], next(iter(made.values()))), []).append(name)
     for budget, names in budgets.items():
         yield f"Here: {', '.join(names)}: {budget}."
 
@@ -110,7 +110,8 @@ def _joined(names: Collection[str]) -> str:
     return f"{', '.join(others)} and {last}" if others else last
 
 
-def _budget(made: Mapping[str, Any]) -> str:
+def _budget(network: str, made: Mapping[str, Any]) -> str:
     masks = parsers([made])
-    return (f"trained on {data_name(made['train_on'])} with {made['image_steps']:,} image steps from "
-            f"{start(made['init'])}, seed {made['seed']}{f', masks by {_joined(masks)}' if masks else ''}")
+    return (f"{network} from {start(made['init'])}, trained on {data_name(made['train_on'])} with "
+            f"{made['image_steps']:,} image steps, seed {made['seed']}"
+            f"{f', masks by {_joined(masks)}' if masks else ''}")

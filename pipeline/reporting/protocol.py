@@ -6,6 +6,7 @@ from typing import Any
 CAMERA_RULE = ("Market-1501's camera rule (gallery images of the query's person and camera are removed, a query with "
                "no match left is skipped)")
 LAST = "last epoch, nothing picked on the test set"  # what every training of this project ends with
+STARTS = {"none": "random weights", "imagenet": "ImageNet weights", "package": "a package's ImageNet weights"}
 REDUCTIONS = {"mean": "mean over parts by visibility", "sum": "sum over parts by visibility"}
 
 
@@ -66,11 +67,11 @@ def distance_name(distance: str, reduction: str) -> str:
 def start(init: str) -> str:
     """What a training began from, in words.
 
-    >>> start("none"), start("run:sorn"), start("imagenet")
-    ('random weights', 'the weights of sorn', 'weights imagenet')
+    >>> start("none"), start("run:sorn"), start("package")
+    ('random weights', 'the weights of sorn', "a package's ImageNet weights")
     """
-    if init == "none":
-        return "random weights"
+    if init in STARTS:
+        return STARTS[init]
     return f"the weights of {init.removeprefix('run:')}" if init.startswith("run:") else f"weights {init}"
 
 

@@ -177,13 +177,18 @@ def test_a_table_says_what_it_lacks_and_how_to_get_it():
 
 
 def test_a_profile_of_some_runs_has_the_tables_that_they_stand_in():
-    tables = compose("partial").plan["plan"]["paper_tables"]["all"]["tables"]
+    made = compose("partial").plan["plan"]["paper_tables"]["all"]
+    tables = made["tables"]
+    assert set(made["networks"].values()) == {"mobilenetv2_100 at 128 x 64"}
+    assert set(made["networks"]) == {f"{name}-real-market" for name in ("esa-baseline", "esa", "sgsfa", "sgam", "sorn")}
     assert [(table["paper"], table["table"]) for table in tables] == [
         ("esa", "2"), ("esa", "4"), ("sgsfa", "3"), ("sgam", "2"), ("sorn", "V")]
     missing = {(row["row"], row["dataset"]): row["missing"] for row in tables[1]["rows"]}
     assert missing["our", "partial-reid"] == ""
-    assert missing["g", "partial-reid"] == ("make esa-g-real-market on real-partial-reid-occluded: the profile, or "
-                                            "what was kept when it was composed, leaves it out")
+    assert missing["g", "partial-reid"] == ("make esa-g-real-market: the profile, or what was kept when it was composed, "
+                                            "leaves it out")
+    assert {row["name"] for table in tables for row in table.get("beside", ())} == {
+        "on real-partial-reid", "on real-partial-reid-occluded", "on real-partial-ilids-uncropped"}, "no other readings"
     rest = [row for table in compose("partial-rows").plan["plan"]["paper_tables"]["all"]["tables"]
             for row in table["rows"] if row["dataset"].startswith("partial")]
     assert len(rest) == 16 and not any(row["missing"] for row in rest), "ESA's 2 and 4, SGAM's 2 and SORN's V"

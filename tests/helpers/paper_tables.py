@@ -31,10 +31,10 @@ def table(folders, paper, number, own, rendered=()):
     """A paper's table as the stage makes it."""
     lines = read_printed(PRINTED, paper, number)
     scores, provenance = read_own(own.values(), **folders)
-    frame = compare(lines, own, scores)
+    frame, networks = compare(lines, own, scores), dict.fromkeys(scores, "resnet18 at 128 x 64")
     return PaperTable(frame, show(frame, key=f"{paper}-{number}", paper=paper, table=number,
                                   caption=lines[0].table_title, notes=read_notes(NOTES, paper, number),
-                                  remarks=list(remarks(own, provenance, rendered=rendered))))
+                                  remarks=list(remarks(own, provenance, rendered=rendered, networks=networks))))
 
 
 def sorn_v():

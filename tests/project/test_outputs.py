@@ -109,7 +109,7 @@ def sections() -> tuple[Entry, Entry]:
                                          "features": f"data/features/baseline/{DATA}.h5"}},
         "report": {"page": {"title": "a page", "shows": ["baseline"], "scores": "data/results/parsers/small.json",
                             "parsed_on": "parsing", "cache": "tiny", **shown}},
-        "paper_tables": {"all": {"rendered": [], "tables": []}},
+        "paper_tables": {"all": {"rendered": [], "networks": {}, "tables": []}},
         "sweep": {"swept": {"paper": "sorn", "figure": "8", "what": "tau", "axis": "linear", "dataset": DATA,
                             "trained_on": DATA, "printed_on": [], "best": [], "values": [0, 1],
                             "results": ["baseline", "baseline"]}},

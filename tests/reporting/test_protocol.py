@@ -35,10 +35,14 @@ def test_what_is_trained_nowhere_and_what_is_not_known():
 
 def test_a_paper_s_table_says_its_protocol_and_its_budgets():
     made = MADE | {"train_on": "people"}
-    said = list(remarks({}, {"sorn": {"d": made}, "sorn-s0": {"d": made | {"seed": 0}}}, rendered=[]))
+    said = list(remarks({}, {"sorn": {"d": made}, "sorn-s0": {"d": made | {"seed": 0}}}, rendered=[],
+                        networks={"sorn": "resnet18 at 128 x 64", "sorn-s0": "resnet50 at 384 x 128"}))
     assert said[0] == protocol_line([made, made | {"seed": 0}])
-    assert said[1] == ("Here: sorn: trained on people with 8,000 image steps from random weights, seed 1, masks by "
-                       "lraspp (weights abababababab).")
+    assert said[1:] == [
+        "Here: sorn: resnet18 at 128 x 64 from random weights, trained on people with 8,000 image steps, seed 1, masks "
+        "by lraspp (weights abababababab).",
+        "Here: sorn-s0: resnet50 at 384 x 128 from random weights, trained on people with 8,000 image steps, seed 0, "
+        "masks by lraspp (weights abababababab)."]
 
 
 def test_doctests():

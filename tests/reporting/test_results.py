@@ -123,7 +123,7 @@ def test_the_table_is_the_same_on_the_page_in_markdown_and_in_csv(folder):
     assert marked == cells == read_page(html_page.table_html(table)).tables[0]
     for sentence in ("4 queries scored, 1 skipped, against 5 gallery images", "has 5 images of 5 people",
                      "Data set people (rendered people)", "Protocol market: Market-1501's camera rule",
-                     "start: random weights or weights imagenet; pictures seen: 640; seeds 0, 1; last epoch"):
+                     "start: random weights or ImageNet weights; pictures seen: 640; seeds 0, 1; last epoch"):
         assert sentence in table.note, sentence
 
 
