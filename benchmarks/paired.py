@@ -40,6 +40,8 @@ STUDIES = (
           {f"esa{REAL}": f"esa-baseline{REAL}", f"sgsfa{REAL}": f"sgsfa-plain{REAL}",
            f"sgam{REAL}": f"sgam-resnet50{REAL}", f"sorn{REAL}": f"sorn-global{REAL}",
            f"strong{REAL}": f"baseline{REAL}"}),
+    Study("partial-curve", "partial-curve", ("real-partial-reid-occluded", "real-partial-reid", "real-partial-ilids"),
+          {f"sorn{REAL}-{seen}": f"sorn-global{REAL}-{seen}" for seen in (6400, 12800, 51200, 102400)}),
     Study("vit", "vit", ("market1501-dev",), {"vit-tiny": "vit-cnn"}),
 )
 

@@ -185,8 +185,8 @@ def test_a_profile_of_some_runs_has_the_tables_that_they_stand_in():
         ("esa", "2"), ("esa", "4"), ("sgsfa", "3"), ("sgam", "2"), ("sorn", "V")]
     missing = {(row["row"], row["dataset"]): row["missing"] for row in tables[1]["rows"]}
     assert missing["our", "partial-reid"] == ""
-    assert missing["g", "partial-reid"] == ("make esa-g-real-market: the profile, or what was kept when it was composed, "
-                                            "leaves it out")
+    assert missing["g", "partial-reid"] == ("make esa-g-real-market: the profile, or what was kept when it was "
+                                            "composed, leaves it out")
     assert {row["name"] for table in tables for row in table.get("beside", ())} == {
         "on real-partial-reid", "on real-partial-reid-occluded", "on real-partial-ilids-uncropped"}, "no other readings"
     rest = [row for table in compose("partial-rows").plan["plan"]["paper_tables"]["all"]["tables"]
