@@ -60,11 +60,12 @@ def paper_tables(wanted: Entry, *, results: dict[str, set[str]], datasets: set[s
                 made = functools.partial(_made, row, variants=variants, wanted=wanted, results=results,
                                          datasets=datasets, folders=folders)
                 entries.append(place | made(variant, test) | {"full": variant == row.paper})
-                beside += [place | {"name": name, "reading": reading} | entry
-                           for name, reading, other, data in _beside(row, variant, test, variants, wanted)
-                           if (entry := made(other, data))["result"] in (wanted["only"] or [entry["result"]])]
-            if wanted["only"] and all(entry["missing"] for entry in entries):
-                continue
+                beside += [place | {"name": name, "reading": reading} | made(other, data)
+                           for name, reading, other, data in _beside(row, variant, test, variants, wanted)]
+            if wanted["only"]:
+                beside = [entry for entry in beside if entry["result"] in wanted["only"]]
+                if all(entry["missing"] for entry in entries):
+                    continue
             tables.append({"paper": paper, "table": table, "rows": entries} | ({"beside": beside} if beside else {}))
     return tables
 

@@ -8,7 +8,8 @@ import pytest
 
 from pipeline.base.errors import InputError
 from pipeline.config.compose import compose
-from pipeline.config.paper_rows import counterpart, own_variant, read_rows, read_variants, run_name
+from pipeline.config.paper_plans import paper_tables
+from pipeline.config.paper_rows import counterpart, own_variant, read_rows, read_variants, run_name, wanted_rows
 from pipeline.datasets.layouts import LAYOUTS
 from tests.config.conftest import ROOT
 from tests.helpers.bare_params import by_data_set
@@ -174,6 +175,18 @@ def test_a_table_says_what_it_lacks_and_how_to_get_it():
     missing = {row["dataset"]: row["missing"] for row in rows}
     assert missing["market1501"] == ""
     assert missing["occluded-dukemtmc"] == ("put occluded-dukemtmc in data/raw/occluded-dukemtmc and compose with it")
+
+
+@pytest.mark.parametrize(("results", "missing"), [
+    ({}, "make sorn-market1501: the profile"),
+    ({"sorn-market1501": {"partial-ilids"}}, "make sorn-market1501 on partial-reid: the profile"),
+    ({"sorn-market1501": {"partial-reid"}}, "")])
+def test_a_row_that_is_not_made_says_whether_its_training_is_missing_or_its_set(results, missing):
+    tables = paper_tables(wanted_rows({"papers": ["sorn"]}), results=results, datasets={"market1501", "partial-reid"},
+                          folders={})
+    (row,) = [row for table in tables for row in table["rows"]
+              if (table["table"], row["dataset"]) == ("V", "partial-reid")]
+    assert row["missing"].startswith(missing) and bool(row["missing"]) == bool(missing)
 
 
 def test_a_profile_of_some_runs_has_the_tables_that_they_stand_in():
