@@ -9,7 +9,6 @@ the present one. Seconds.
 """
 
 import json
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -28,21 +27,24 @@ class Study(NamedTuple):
     first: str
     more: str
     datasets: tuple[str, ...]
-    against: Mapping[str, str]  # run -> the run without what it is about
+    pairs: tuple[tuple[str, str], ...]  # a run, and the run without what it is about
 
 
 REAL = "-real-market"
 STUDIES = (
-    Study("default", "seeds", ("synth-occluded",), dict.fromkeys(("esa", "sgsfa", "sgam", "dsa", "sorn"), "baseline")),
-    Study("market", "study-market", ("market1501-dev", "market1501-dev-occluded"),
-          dict.fromkeys(("market-sorn", "market-sgam"), "market-baseline")),
+    Study("default", "seeds", ("synth-occluded",),
+          tuple((method, "baseline") for method in ("esa", "sgsfa", "sgam", "dsa", "sorn"))),
+    Study("market", "market-seeds", ("market1501-dev", "market1501-dev-occluded"),
+          (*((f"market-{method}", "market-baseline") for method in ("strong", "esa", "sgsfa", "sgam", "dsa", "sorn")),
+           ("market-sorn", "market-sorn-global"), ("market-sorn-occlude", "market-sorn"),
+           ("market-strong-occlude", "market-strong"))),
     Study("partial", "partial-seeds", ("real-partial-reid-occluded", "real-partial-reid", "real-partial-ilids"),
-          {f"esa{REAL}": f"esa-baseline{REAL}", f"sgsfa{REAL}": f"sgsfa-plain{REAL}",
-           f"sgam{REAL}": f"sgam-resnet50{REAL}", f"sorn{REAL}": f"sorn-global{REAL}",
-           f"strong{REAL}": f"baseline{REAL}"}),
+          tuple((f"{method}{REAL}", f"{other}{REAL}") for method, other in (
+              ("esa", "esa-baseline"), ("sgsfa", "sgsfa-plain"), ("sgam", "sgam-resnet50"), ("sorn", "sorn-global"),
+              ("strong", "baseline")))),
     Study("partial-curve", "partial-curve", ("real-partial-reid-occluded", "real-partial-reid", "real-partial-ilids"),
-          {f"sorn{REAL}-{seen}": f"sorn-global{REAL}-{seen}" for seen in (6400, 12800, 51200, 102400)}),
-    Study("vit", "vit", ("market1501-dev",), {"vit-tiny": "vit-cnn"}),
+          tuple((f"sorn{REAL}-{seen}", f"sorn-global{REAL}-{seen}") for seen in (6400, 12800, 51200, 102400))),
+    Study("vit", "vit", ("market1501-dev",), (("vit-tiny", "vit-cnn"),)),
 )
 
 
@@ -107,7 +109,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---:|---|---|---|")
     for study in STUDIES:
         for dataset in study.datasets:
-            for run, other in study.against.items():
+            for run, other in study.pairs:
                 found, base = sections_of(study, run, dataset), sections_of(study, other, dataset)
                 seeds = [seed for seed in SEEDS if seed in found and seed in base]
                 if seeds and code_of(found[seeds[0]]) == code_of(base[seeds[0]]):

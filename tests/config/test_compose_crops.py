@@ -82,7 +82,7 @@ def test_without_lip_the_crops_are_parsed_by_the_data_sets_own_parser():
     assert set(reads(sweep).values()) == {"occluded-dukemtmc-lip-by-occluded-dukemtmc-0_2/crops.h5"}
 
 
-@pytest.mark.parametrize("name", ["default", "ci", "tables", "seeds", "market", "study-market", "sweeps-sgam"])
+@pytest.mark.parametrize("name", ["default", "ci", "tables", "seeds", "market", "market-seeds", "sweeps-sgam"])
 def test_elsewhere_maps_are_cropped_and_nothing_is_said_of_it(name):
     """A switch that was added later makes no older run stale."""
     with contextlib.chdir(ROOT):
