@@ -31,6 +31,7 @@ class Study(NamedTuple):
 
 
 REAL = "-real-market"
+PARTIAL = ("real-partial-reid-occluded", "real-partial-reid", "real-partial-ilids")
 STUDIES = (
     Study("default", "seeds", ("synth-occluded",),
           tuple((method, "baseline") for method in ("esa", "sgsfa", "sgam", "dsa", "sorn"))),
@@ -38,11 +39,12 @@ STUDIES = (
           (*((f"market-{method}", "market-baseline") for method in ("strong", "esa", "sgsfa", "sgam", "dsa", "sorn")),
            ("market-sorn", "market-sorn-global"), ("market-sorn-occlude", "market-sorn"),
            ("market-strong-occlude", "market-strong"))),
-    Study("partial", "partial-seeds", ("real-partial-reid-occluded", "real-partial-reid", "real-partial-ilids"),
+    Study("partial", "partial-seeds", PARTIAL,
           tuple((f"{method}{REAL}", f"{other}{REAL}") for method, other in (
               ("esa", "esa-baseline"), ("sgsfa", "sgsfa-plain"), ("sgam", "sgam-resnet50"), ("sorn", "sorn-global"),
               ("strong", "baseline")))),
-    Study("partial-curve", "partial-curve", ("real-partial-reid-occluded", "real-partial-reid", "real-partial-ilids"),
+    Study("partial-rows", "partial-seeds", PARTIAL, ((f"sorn{REAL}", f"sorn-unmasked{REAL}"),)),
+    Study("partial-curve", "partial-curve", PARTIAL,
           tuple((f"sorn{REAL}-{seen}", f"sorn-global{REAL}-{seen}") for seen in (6400, 12800, 51200, 102400))),
     Study("vit", "vit", ("market1501-dev",), (("vit-tiny", "vit-cnn"),)),
 )
