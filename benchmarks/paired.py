@@ -43,7 +43,11 @@ STUDIES = (
           tuple((f"{method}{REAL}", f"{other}{REAL}") for method, other in (
               ("esa", "esa-baseline"), ("sgsfa", "sgsfa-plain"), ("sgam", "sgam-resnet50"), ("sorn", "sorn-global"),
               ("strong", "baseline")))),
-    Study("partial-rows", "partial-seeds", PARTIAL, ((f"sorn{REAL}", f"sorn-unmasked{REAL}"),)),
+    Study("partial-rows", "partial-seeds", PARTIAL,
+          ((f"sorn{REAL}", f"sorn-unmasked{REAL}"),
+           *((f"{full}-{row}{REAL}", f"{full}{REAL}") for full, rows in (
+               ("esa", ("g", "w", "d", "gated")), ("sgam", ("1", "2", "no-crop", "resnet50-crop")),
+               ("sorn", ("no-ls", "no-spc", "no-semantic", "global-semantic", "local-semantic"))) for row in rows))),
     Study("partial-curve", "partial-curve", PARTIAL,
           tuple((f"sorn{REAL}-{seen}", f"sorn-global{REAL}-{seen}") for seen in (6400, 12800, 51200, 102400))),
     Study("vit", "vit", ("market1501-dev",), (("vit-tiny", "vit-cnn"),)),
