@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+from pipeline.base.errors import InputError
 from pipeline.config import paths
 from pipeline.config.compose_crops import prune_crops
-from pipeline.config.compose_runs import note_owner
+from pipeline.config.compose_runs import MATCHED, note_owner
 from pipeline.config.figures import figure_plans
-from pipeline.config.known import Composition, drop, find
-from pipeline.config.paper_plans import paper_tables, sweep_plans
+from pipeline.config.known import Composition, Known, Run, drop, find
+from pipeline.config.loader import shown
+from pipeline.config.names import known_name
+from pipeline.config.paper_plans import paper_tables, row_results, sweep_plans
 from pipeline.config.plan import EMBED, EMBED_SEEN, TRAIN
 from pipeline.config.profiles import Entry, entries, take
 
@@ -27,6 +30,7 @@ def prune(made: Composition) -> None:
     prune_crops(made)
     for name in [name for name, sets in made.known.results.items() if not sets]:
         del made.known.results[name]
+        drop(made.known, "results", name)
     shown = {plan["result"] for plan in embeds} | {key for section in TRAIN for key in made.plan[section]}
     made.params["results"] = {key: entry for key, entry in made.params["results"].items() if key in shown}
 
@@ -109,16 +113,43 @@ def _networks(made: Composition, tables: list[Entry]) -> dict[str, str]:
     return {name: "{backbone} at {height} x {width}".format_map(entry) for name, entry in entries.items()}
 
 
+def _check_seeds(known: Known, wanted: Entry) -> None:
+    """InputError where `rows.seeds` names what no row shows, or a training that differs in more than its seed.
+
+    How results are matched is compared when a table is made: it costs no training.
+    """
+    rows = row_results(wanted)
+    for result, further in wanted["seeds"].items():
+        known_name(result, rows, "rows.seeds", "row's result")
+        if None in [find(known, "results", name, "rows.seeds") for name in (result, *further)]:
+            continue
+        first, *others = (known.runs[known.result_runs[name]] for name in (result, *further))
+        for name, other in zip(further, others, strict=True):
+            place, mine, wanted = f"rows.seeds.{result}: {name!r}", _training(other), _training(first)
+            for field in (*wanted, *mine):
+                if mine.get(field) != wanted.get(field):
+                    raise InputError(f"{place} has {field} {shown(mine.get(field))}, and {result!r}, of which it is to "
+                                     f"be a further seed, {shown(wanted.get(field))}; let them differ in `seed` alone")
+        numbers = [run.entry.get("seed") for run in (first, *others)]
+        if len(set(numbers)) < len(numbers):
+            raise InputError(f"rows.seeds.{result}: it and {', '.join(further)} have the seeds "
+                             f"{', '.join(map(str, numbers))}; give each a seed of its own")
+
+
+def _training(run: Run) -> Entry:
+    """What a run was trained with, but its seed."""
+    entry = {field: value for field, value in run.entry.items() if field not in (*MATCHED, "seed", "model")}
+    return {"train_on": run.train_on, **entry, **{f"model.{field}": value for field, value in run.model.items()}}
+
+
 def add_papers(made: Composition, rows: Entry | None) -> None:
     """The papers' tables, sweeps and pictures."""
     known, plan = made.known, made.plan
     results = {name: set(evaluation["datasets"]) for name, evaluation in _evaluations(made).items()}
     plan["paper_tables"], plan["sweep"] = {}, {}
     if rows is not None:
-        for results_of in rows["seeds"].values():
-            for name in results_of:
-                find(known, "results", name, "rows.seeds")
         tables = paper_tables(rows, results=results, datasets=set(known.datasets), folders=made.folders)
+        _check_seeds(known, rows)
         if tables:
             rendered = [name for name, data in known.datasets.items() if data.rendered]
             plan["paper_tables"]["all"] = {"rendered": rendered, "networks": _networks(made, tables), "tables": tables}

@@ -12,6 +12,7 @@ from pipeline.config.paper_rows import (
     read_rows,
     read_sweeps,
     read_variants,
+    rows_beside,
     run_name,
 )
 from pipeline.config.profiles import Entry
@@ -68,6 +69,14 @@ def paper_tables(wanted: Entry, *, results: dict[str, set[str]], datasets: set[s
                     continue
             tables.append({"paper": paper, "table": table, "rows": entries} | ({"beside": beside} if beside else {}))
     return tables
+
+
+def row_results(wanted: Entry) -> dict[str, None]:
+    """The results that stand in the tables of the papers that a profile takes in, where all of them are made."""
+    variants = read_variants()
+    rows = [row for row in (*read_rows(), *rows_beside(variants)) if row.paper in wanted["papers"]]
+    return {run_name(own_variant(row, variants, wanted), counterpart(row.paper, row.train_on, wanted), wanted): None
+            for row in rows}
 
 
 def _beside(row: Row, variant: str, test: str, variants: Entry, wanted: Entry) -> Iterator[tuple[str, str, str, str]]:

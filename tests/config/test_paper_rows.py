@@ -220,6 +220,12 @@ def test_what_shows_a_row_s_run_that_is_not_trained_is_left_out_with_it(project)
         compose("mine", ("market1501",))
 
 
+def test_seeds_of_rows_whose_tables_are_left_out_are_no_error():
+    """Without Partial-iLIDS and the occluded probes only SGAM's table has a row."""
+    made = compose("partial-seeds", ("real-market", "real-partial-reid")).plan["plan"]["paper_tables"]["all"]
+    assert [table["paper"] for table in made["tables"]] == ["sgam"]
+
+
 def test_larger_networks_read_masks_of_their_size():
     composed = compose("partial-large")
     read = {key: entry["cache"] for key, entry in composed.plan["plan"]["train"].items()}
