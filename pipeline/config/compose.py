@@ -69,8 +69,9 @@ def _compose(name: str, profile: Entry, bases: dict[str, Composed], kept: tuple[
                    "folder": "" if root else f"{paths.experiment_folder(name).as_posix()}/",
                    "on": profile.get("on", []), "owners": {}, "link": {}, "fetch": {}}
     known = together(base.known for base in bases.values())
-    profile, rows = add_rows(profile, runs=known.runs.keys() | known.results.keys(), warps=known.warps.keys(),
-                             results=known.results.keys())
+    left_out = {name.removeprefix("runs.") for name in known.dropped if name.startswith("runs.")}
+    profile, rows = add_rows(profile, runs=known.runs.keys() | known.results.keys() | left_out,
+                             warps=known.warps.keys(), results=known.results.keys())
     made = Composition(name, profile, kept, known, folders, {key: profile[key] for key in SCALARS}, plan)
 
     add_rendered(made)

@@ -226,6 +226,11 @@ def test_seeds_of_rows_whose_tables_are_left_out_are_no_error():
     assert [table["paper"] for table in made["tables"]] == ["sgam"]
 
 
+def test_a_run_that_is_left_out_where_it_stands_is_left_out_of_what_stands_on_it():
+    """Profile partial gives SGSFA sets of its own; where none is kept, nobody asks for the papers' others."""
+    assert compose("partial-seeds", ("real-market",)).params["runs"] == {}
+
+
 def test_larger_networks_read_masks_of_their_size():
     composed = compose("partial-large")
     read = {key: entry["cache"] for key, entry in composed.plan["plan"]["train"].items()}
