@@ -1,20 +1,20 @@
 """Does a method help? Its runs against others' of the same seeds: python -m benchmarks.paired
 
 Reads data/results. For each data set, method and metric: the difference of each pair of runs that share a seed, their
-mean and two 95 % intervals of it. Over seeds (Student's t, from two seeds) it is of other trainings on the same people,
-over people (bootstrap over identities, both methods and all seeds on the same draws) of other people asked for with the
-same networks. Where one of them holds 0, or under one seed, the difference is "undecided". "-": one seed, or results
-of before the bootstrap over identities. Runs of earlier code (`code` in their provenance) are not put beside those of
-the present one. Seconds.
+mean and two 95 % intervals of it. Over seeds (Student's t, from three seeds) it is of other trainings on the same
+people, over people (bootstrap over identities, both methods and all seeds on the same draws) of other people asked for
+with the same networks. Where one of them holds 0, or with fewer than three seeds, the difference is "undecided". "-":
+fewer than three seeds, or results of before the bootstrap over identities. Runs of earlier code (`code` in their
+provenance) are not put beside those of the present one. Seconds.
 """
 
 import json
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import t
 
 from pipeline.config import paths
+from pipeline.reporting.paper_tables import interval
 from pipeline.retrieval.paired import difference_intervals
 from pipeline.retrieval.scores import sums_of
 
@@ -83,16 +83,13 @@ def over_people(base: list[dict], method: list[dict], metric: str) -> tuple[floa
 
 
 def over_seeds(differences: np.ndarray) -> tuple[float, float] | None:
-    """Ends of the 95 % interval of the mean of paired differences (n,); None of fewer than two.
+    """95 % interval of the mean of paired differences (n,), as the papers' tables have it; None of fewer than three.
 
-    >>> over_seeds(np.array([1.0, 2.0, 3.0])), over_seeds(np.array([1.0]))
+    >>> over_seeds(np.array([1.0, 2.0, 3.0])), over_seeds(np.array([1.0, 2.0]))
     ((-0.48, 4.48), None)
     """
-    if len(differences) < 2:
-        return None
-    mean, spread = differences.mean(), differences.std(ddof=1) / len(differences) ** .5
-    half = t.ppf(.975, len(differences) - 1) * spread
-    return round(float(mean - half), 2), round(float(mean + half), 2)
+    low, high = interval(differences.tolist())
+    return None if np.isnan(low) else (round(low, 2), round(high, 2))
 
 
 def verdict(seeds: tuple[float, float] | None, people: tuple[float, float] | None) -> str:
