@@ -9,8 +9,8 @@ from pipeline.config.compose_runs import MATCHED, note_owner
 from pipeline.config.figures import figure_plans
 from pipeline.config.known import Composition, Known, Run, drop, find
 from pipeline.config.loader import shown
-from pipeline.config.names import known_name
-from pipeline.config.paper_plans import paper_tables, row_results, sweep_plans
+from pipeline.config.paper_plans import paper_tables, sweep_plans
+from pipeline.config.paper_rows import seeded
 from pipeline.config.plan import EMBED, EMBED_SEEN, TRAIN
 from pipeline.config.profiles import Entry, entries, take
 
@@ -114,13 +114,12 @@ def _networks(made: Composition, tables: list[Entry]) -> dict[str, str]:
 
 
 def _check_seeds(known: Known, wanted: Entry) -> None:
-    """InputError where `rows.seeds` names what no row shows, or a training that differs in more than its seed.
+    """InputError where a further seed, which a profile may write as a run of its own, differs in more than its seed.
 
     How results are matched is compared when a table is made: it costs no training.
     """
-    rows = row_results(wanted)
-    for result, further in wanted["seeds"].items():
-        known_name(result, rows, "rows.seeds", "row's result")
+    for result, seeds in wanted["seeds"].items():
+        further = [seeded(result, seed) for seed in seeds]
         if None in [find(known, "results", name, "rows.seeds") for name in (result, *further)]:
             continue
         first, *others = (known.runs[known.result_runs[name]] for name in (result, *further))

@@ -12,8 +12,8 @@ from pipeline.config.paper_rows import (
     read_rows,
     read_sweeps,
     read_variants,
-    rows_beside,
     run_name,
+    seeded,
 )
 from pipeline.config.profiles import Entry
 
@@ -71,14 +71,6 @@ def paper_tables(wanted: Entry, *, results: dict[str, set[str]], datasets: set[s
     return tables
 
 
-def row_results(wanted: Entry) -> dict[str, None]:
-    """The results that stand in the tables of the papers that a profile takes in, where all of them are made."""
-    variants = read_variants()
-    rows = [row for row in (*read_rows(), *rows_beside(variants)) if row.paper in wanted["papers"]]
-    return {run_name(own_variant(row, variants, wanted), counterpart(row.paper, row.train_on, wanted), wanted): None
-            for row in rows}
-
-
 def _beside(row: Row, variant: str, test: str, variants: Entry, wanted: Entry) -> Iterator[tuple[str, str, str, str]]:
     """(name, reading, variant, data set) of what stands beside a row: variants that read the paper otherwise, and the
     row's own variant on the data set that is evaluated beside its own."""
@@ -104,4 +96,5 @@ def _made(row: Row, variant: str, test: str, *, variants: Entry, wanted: Entry, 
     if not absent and not results.get(result, set()) & {test, f"{test}-0"}:
         missing = (f"make {result}{f' on {test}' if result in results else ''}: the profile, or what was kept when it "
                    "was composed, leaves it out")
-    return {"result": result, "seeds": wanted["seeds"].get(result, []), "data": test, "missing": missing}
+    return {"result": result, "seeds": [seeded(result, seed) for seed in wanted["seeds"].get(result, [])], "data": test,
+            "missing": missing}

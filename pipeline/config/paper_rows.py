@@ -5,14 +5,15 @@ table, row, setting, dataset), the variant that is, and the data set it is train
 sweeps; each value is a variant, and each data set of the figure a row. A profile takes papers in with
 
     rows: {papers: [sorn], sweeps: [sorn], prefix: small-, main: synth-occluded,
-           counterparts: {market1501: synth-holistic, ...}, seeds: {sorn: [sorn-seed1, sorn-seed2]}}
+           counterparts: {market1501: synth-holistic, ...}, seeds: {sorn: [1, 2]}}
 
 papers, sweeps: whose rows and whose sweeps; prefix: of the recipes' names; counterparts: data sets that stand in the
 place of others, `paper/dataset` for one paper's alone; main: the training set whose runs carry the variant's name
-alone, where others' end in their training set's; seeds: results under further seeds. A variant `beside` another is made
-wherever that one has a row. Rows that come to the same run share it, and a run of an experiment that the profile stands
-on is taken from there. A variant that is `pretrained_on` a data set starts from the run of another variant there; where
-that set and the row's own have one counterpart there is nothing to pre-train on, and the row is the other variant's.
+alone, where others' end in their training set's; seeds: of which runs further seeds are made, as RUN-seed1, ... A
+variant `beside` another is made wherever that one has a row. Rows that come to the same run share it, and a run of an
+experiment that the profile stands on is taken from there. A variant that is `pretrained_on` a data set starts from the
+run of another variant there; where that set and the row's own have one counterpart there is nothing to pre-train on,
+and the row is the other variant's.
 Optional: `beside`, data sets that are evaluated where others are; `epochs` of each recipe and `images` of each training
 set, which together give image_steps; `only`, the runs that are wanted.
 """
@@ -45,7 +46,7 @@ class Wanted:
     main: str
     counterparts: dict[str, str]
     beside: dict[str, str]
-    seeds: dict[str, tuple[str, ...]]
+    seeds: dict[str, tuple[int, ...]]
     epochs: dict[str, int]
     images: dict[str, int]
     only: tuple[str, ...]
@@ -220,7 +221,23 @@ def table_runs(wanted: Entry) -> dict[str, dict[str, Entry]]:
     missing = next((name for name in wanted["only"] if name not in chosen), None)
     if missing is not None:
         known_name(missing, chosen, "rows.only", "row's run")
-    return {"runs": {name: entry for name, entry in runs.items() if name in chosen}, "warps": warps}
+    found = {name: entry for name, entry in runs.items() if name in chosen}
+    for name, seeds in wanted["seeds"].items():
+        known_name(name, sorted(chosen), "rows.seeds", "row's run")
+        found |= {seeded(name, seed): _under(seed, runs[name]) for seed in seeds}
+    return {"runs": found, "warps": warps}
+
+
+def seeded(name: str, seed: int) -> str:
+    """A run, or a result, under a further seed."""
+    return f"{name}-seed{seed}"
+
+
+def _under(seed: int, entry: Entry) -> Entry:
+    """A run's entry under a further seed; one `of` another is of that one's under the seed."""
+    others = {field: seeded(entry[field], seed) for field in ("of", "visible_by")
+              if entry.get(field, "joints") != "joints"}
+    return {**entry, **others} if "of" in entry else {**entry, **others, "seed": seed}
 
 
 def counterpart(paper: str, dataset: str, wanted: Entry) -> str:
