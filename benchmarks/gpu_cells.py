@@ -2,10 +2,9 @@
 
 Trains, embeds and scores SGAM at 256 x 128 for 80 epochs of Market-1501's training part (profile partial-gpu) and
 prints its cells, without DVC: the commands are those that `dvc repro` would run. Before it, on any machine with DVC,
-compose partial, partial-large and partial-gpu and parse (`dvc repro experiments/partial-large/dvc.yaml:parse`). Where
-the minutes are over before the end it says so, with exit status 3, and the same command goes on from the last
-checkpoint. What was trained to the end is not trained again, and with other parameters it is refused; delete
-data/runs/RUN to train it anew.
+compose partial and partial-gpu and parse (`dvc repro experiments/partial/dvc.yaml:parse`). Where the minutes are over
+before the end it says so, with exit status 3, and the same command goes on from the last checkpoint. What was trained
+to the end is not trained again, and with other parameters it is refused; delete data/runs/RUN to train it anew.
 """
 
 import argparse

@@ -231,8 +231,11 @@ def test_a_run_that_is_left_out_where_it_stands_is_left_out_of_what_stands_on_it
     assert compose("partial-seeds", ("real-market",)).params["runs"] == {}
 
 
-def test_larger_networks_read_masks_of_their_size():
+def test_larger_networks_read_the_masks_of_the_shipped_parser():
+    """It has 128 x 64 pixels and refuses a cache of another size, so that a profile that names it keeps to that."""
     composed = compose("partial-large")
     read = {key: entry["cache"] for key, entry in composed.plan["plan"]["train"].items()}
-    assert read["sgam-large"] == read["sorn-large"] == "large-market"
-    assert all(entry["height"] == 256 for entry in composed.params["caches"].values())
+    assert read["sgam-large-real-market"] == read["sorn-large-real-market"] == "real-market"
+    assert composed.params["caches"] == {}
+    trained = [composed.params["runs"][key] for key in read]
+    assert len(trained) == 4 and all((entry["height"], entry["width"]) == (256, 128) for entry in trained)

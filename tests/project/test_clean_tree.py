@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import yaml
 
 from benchmarks.project import ROOT, Project
 
@@ -60,3 +61,14 @@ def test_git_is_offered_results_alone_after_a_stage_was_run_by_hand(house):
 def test_dvc_keeps_what_reports_hold_and_overlooks_notes_in_rooms(path, left_out):
     said = Project(ROOT).run("dvc", "check-ignore", path, check=False)
     assert (said.returncode == 0) == left_out, said.stderr
+
+
+def test_a_committed_lock_holds_its_experiments_stages_and_no_others():
+    """Every figure of an experiment with a lock has its stage there; what the plan has no more is gone."""
+    files = Project(ROOT).run("git", "ls-files", "dvc.lock", "experiments/*/dvc.lock").stdout.splitlines()
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    assert "dvc.lock" in files and len(files) > 10
+    for name in files:
+        plan = yaml.safe_load((ROOT / name).with_name("plan.yaml").read_text())["plan"]
+        planned = {f"{stage}@{key}" for stage in stages for key in plan[stage]}
+        assert set(yaml.safe_load((ROOT / name).read_text())["stages"]) == planned, name
