@@ -10,6 +10,7 @@ needs them.
 """
 
 import argparse
+import itertools
 import re
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 from pipeline.base.errors import InputError
 from pipeline.base.files import writable, write_text
 from pipeline.config import paths
-from pipeline.config.compose import Composed, compose, outputs
+from pipeline.config.compose import Composed, compose, folders, lies_in, outputs
 from pipeline.config.loader import load_plan, parse
 from pipeline.config.names import nearest
 from pipeline.config.plan import Plan
@@ -146,6 +147,20 @@ def check_bases(name: str, composed: Composed, kept: Kept) -> None:
             if lacking:
                 raise InputError(f"{str(path)!r}: was composed without {', '.join(lacking)}, which {name} uses; run "
                                  f"`python -m stages.compose {base} --with {' '.join(sorted(here | there))}` first")
+            written = read_yaml(path)["runs"]
+            for run in used_runs(composed) & theirs.params["runs"].keys() & written.keys():
+                mine, its = theirs.params["runs"][run]["cache"], written[run]["cache"]
+                if mine != its:
+                    raise InputError(f"{str(path)!r}: run {run} reads the cache {its!r}, and {name} counts on "
+                                     f"{mine!r}, for other data sets are kept; run `python -m stages.compose {name} "
+                                     f"--with {' '.join(sorted(there | set(kept or composed.folders)))}`")
+
+
+def used_runs(composed: Composed) -> set[str]:
+    """Runs of which this experiment has the results or takes the weights, whoever trains them."""
+    known, plan = composed.known, composed.plan["plan"]
+    results = (name for section in ("evaluate", "evaluate_listed") for name in plan[section])
+    return {*plan["owners"], *(known.result_runs[name] for name in results)}
 
 
 def check_owners(name: str, composed: Composed, *, force: bool) -> None:
@@ -154,7 +169,8 @@ def check_owners(name: str, composed: Composed, *, force: bool) -> None:
     force: one whose plan.yaml cannot be read, because it is of an earlier commit or broken, is named and not asked, so
     that all can be composed again one after the other.
     """
-    mine = set(outputs(parse(Plan, composed.plan["plan"], "plan")))
+    plan = parse(Plan, composed.plan["plan"], "plan")
+    mine = set(outputs(plan))
     for other in composed_experiments():
         if other != name:
             try:
@@ -169,6 +185,12 @@ def check_owners(name: str, composed: Composed, *, force: bool) -> None:
                 kind, one = min(both)
                 raise InputError(f"'profiles/{name}.yaml': the {kind} {one!r} belongs to experiment {other}; take it "
                                  f"from there (on: [{other}]), or give it another name")
+            for path, their in itertools.product(folders(plan), folders(theirs)):
+                if lies_in(path, their) or lies_in(their, path):
+                    raise InputError(f"'profiles/{name}.yaml': the folder {path!r} and {their!r}, which belongs to "
+                                     f"experiment {other}, lie in one another, and DVC takes a folder for one "
+                                     f"experiment's; take it from there (on: [{other}]), or link the pictures into a "
+                                     "folder of their own")
 
 
 def check_backbones(name: str, composed: Composed) -> None:
@@ -207,9 +229,11 @@ def check_starts(name: str, composed: Composed) -> None:
 
         run, match = _run(composed, key)
         start, start_match = _run(composed, plan["start"])
-        if (run.model, start.model, run.backbone) in compared:
+        settled = (run.model, start.model, run.backbone, *((one.camera, one.stride, one.height, one.width)
+                                                           for one in (run, start)))
+        if settled in compared:
             continue
-        compared.add((run.model, start.model, run.backbone))
+        compared.add(settled)
         try:
             check_shapes(run, match, key=key, start=start, start_match=start_match, start_key=plan["start"])
         except InputError as error:

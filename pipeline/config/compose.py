@@ -7,6 +7,7 @@ theirs, so that every output has one owner. stages/compose.py is the command; co
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pipeline.base.errors import InputError
@@ -113,20 +114,38 @@ def add_links(made: Composition, bases: dict[str, Composed]) -> None:
             given |= {f"{name}-{field}": plan[field] for field in ("source", "description") if field in plan}
     given |= {f"{name}-ignored": plan["list"] for name, plan in made.plan["ignore"].items()}
     given |= {f"{name}-keypoints": plan["source"] for name, plan in made.plan["joints"].items()}
-    taken = {entry["path"] for base in bases.values() for entry in all_links(base)}
+    given = {name: Path(path).as_posix() for name, path in given.items()}
     made_here = {path.as_posix() for path in (paths.PARSERS, paths.CACHE, paths.CHECKPOINTS)}
+    given = {name: path for name, path in given.items()
+             if path.startswith(f"{paths.DATA.as_posix()}/") and not path.startswith(tuple(made_here))}
+    taken = {path for base in bases.values() for path in all_folders(base)}
+    taken |= {paths.raw(name).as_posix() for name in (*made.plan["render"], *made.plan["occlude"])}
     for name, path in given.items():
-        mine = path.startswith(f"{paths.DATA.as_posix()}/") and not path.startswith(tuple(made_here))
-        if mine and not any(f"{path}/".startswith(f"{other}/") for other in taken):  # nor in a folder that is linked
+        if not any(lies_in(path, other) for other in taken | {other for other in given.values() if other != path}):
             made.plan["link"][name] = {"path": path}
             taken.add(path)
 
 
-def all_links(composed: Composed) -> Iterator[Entry]:
-    """The links of an experiment and of those it stands on."""
-    yield from composed.plan["plan"]["link"].values()
+def lies_in(path: str, folder: str) -> bool:
+    """Whether a path is the folder, or lies in it.
+
+    >>> lies_in("data/raw/a/b", "data/raw/a"), lies_in("data/raw/ab", "data/raw/a")
+    (True, False)
+    """
+    return f"{path}/".startswith(f"{folder}/")
+
+
+def folders(plan: Plan) -> list[str]:
+    """What DVC takes for an experiment's outputs in users' folders: what it links, and the pictures that it makes."""
+    return [*(entry.path for entry in plan.link.values()),
+            *(paths.raw(name).as_posix() for name in (*plan.render, *plan.occlude))]
+
+
+def all_folders(composed: Composed) -> Iterator[str]:
+    """Those of an experiment and of those it stands on."""
+    yield from folders(parse(Plan, composed.plan["plan"], "plan"))
     for base in composed.bases.values():
-        yield from all_links(base)
+        yield from all_folders(base)
 
 
 KINDS = {"rendered or occluded set": ("render", "occlude"), "data set": ("prepare",), "exclusion list": ("ignore",),

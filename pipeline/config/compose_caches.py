@@ -3,7 +3,7 @@
 from pipeline.base.errors import InputError
 from pipeline.config import paths
 from pipeline.config.checkpoints import checkpoint_source
-from pipeline.config.known import Composition, Parsed, check_new, drop, find, keeps
+from pipeline.config.known import Composition, Parsed, Warped, check_new, drop, find, keeps
 from pipeline.config.names import known_name, nearest
 from pipeline.config.profiles import Entry, entries, take
 from pipeline.config.schema import EXTERNAL
@@ -28,9 +28,9 @@ def add_parsers(made: Composition) -> None:
             continue
         if "layout" not in entry:
             data = known_name(take(entry, "data", place), made.known.rendered, f"{place}.data", "rendered set")
-            start, reads = entry.get("init", "none"), {"raw": paths.raw(data).as_posix()}
+            start, reads = _start(entry), {"raw": paths.raw(data).as_posix()}
             section = "train_parser"
-            if start not in ("none", "imagenet"):  # a file, which DVC has to watch
+            if start:
                 section, reads = "train_parser_from", {**reads, "start": start}
             params["parsers"][name], plan[section][name] = entry, reads
             made.known.parsers[name] = data
@@ -39,8 +39,15 @@ def add_parsers(made: Composition) -> None:
         if not keeps(made, name, raw):
             drop(made.known, "parsers", name)
             continue
-        params["photographs"][name], plan["train_photographs"][name] = entry, {"raw": raw}
+        params["photographs"][name] = entry
+        plan["train_photographs"][name] = {"raw": raw, "start": _start(entry) or raw}
         made.known.parsers[name] = raw
+
+
+def _start(entry: Entry) -> str:
+    """The file that a parser's training starts from, which DVC has to watch; "" where there is none."""
+    start = entry.get("init", "none")
+    return start if isinstance(start, str) and start not in ("none", "imagenet") else ""
 
 
 def _add_taught(made: Composition, name: str, entry: Entry, place: str) -> None:
@@ -55,9 +62,11 @@ def _add_taught(made: Composition, name: str, entry: Entry, place: str) -> None:
     if dataset is None:
         drop(made.known, "parsers", name)
         return
+    rendered = paths.raw(data).as_posix()
     made.params["taught"][name] = entry
-    made.plan["train_taught"][name] = {"rendered": paths.raw(data).as_posix(), "raw": made.known.datasets[dataset].raw,
-                                       "teacher": paths.cache(teacher, "parts.h5").as_posix()}
+    made.plan["train_taught"][name] = {"rendered": rendered, "raw": made.known.datasets[dataset].raw,
+                                       "teacher": paths.cache(teacher, "parts.h5").as_posix(),
+                                       "start": _start(entry) or rendered}
     made.known.parsers[name] = data
 
 
@@ -114,9 +123,11 @@ def _source(made: Composition, entry: Entry, dataset: str | None, place: str) ->
     if parser not in PARSERS:
         raise InputError(f"{place}.parser: unknown parser {parser!r}{nearest(parser, PARSERS)}; it is one of "
                          f"{', '.join(PARSERS)}")
-    weights = entry.pop("weights", None)
-    if "source" in entry:
-        source = entry.pop("source")
+    weights, source = entry.pop("weights", None), entry.pop("source", None)
+    if source is not None:
+        if weights is not None:
+            raise InputError(f"{place}: weights is {weights!r} and source is {source!r}, and a cache has one parser; "
+                             "take one out")
         return checkpoint_source(made, source, f"{place}.source") if parser == "huggingface" else source
     if parser in EXTERNAL:
         raise InputError(f"{place}.source: is missing; write the file or folder that {parser} reads")
@@ -165,4 +176,4 @@ def add_warps(made: Composition) -> None:
         made.plan["warp"][name] = {"dataset": dataset, "index": paths.index(dataset).as_posix(),
                                    "raw": made.known.datasets[dataset].raw,
                                    "parts": paths.cache(parts, "parts.h5").as_posix()}
-        made.known.warps[name] = dataset
+        made.known.warps[name] = Warped(dataset, parts)

@@ -76,8 +76,16 @@ def add_reports(made: Composition) -> None:
         scores, learned = _parser_scores(made, parser, f"{place}.parser")
         if cache is None or scores is None or not _evaluations(made):
             continue
-        dataset = made.known.warps[cache]
+        dataset, parts = made.known.warps[cache].dataset, made.known.warps[cache].parts
+        if parts != cache:
+            raise InputError(f"{place}.pictures: the warps {cache!r} follow the cache {parts!r}, and the page shows "
+                             "masks and warps of one name; give both the same")
         shows = _shown(made, dataset)
+        if not shows:
+            if made.kept is not None:  # what would be shown is left out
+                continue
+            raise InputError(f"{place}.pictures: is of {dataset!r}, on which nothing here is evaluated; name a data "
+                             "set of some `eval_on`")
         made.plan["neighbours_listed" if made.known.datasets[dataset].listed else "neighbours"] |= {
             f"{name}-{result}": {"report": name, "result": result, "dataset": dataset,
                                  "features": paths.features(result, dataset).as_posix()} for result in shows}
@@ -90,7 +98,7 @@ def _shown(made: Composition, dataset: str) -> list[str]:
     """Of the results on a data set the first of each network's that was trained; of networks where none was."""
     runs = {name: made.known.runs[made.known.result_runs[name]] for name, entry in _evaluations(made).items()
             if dataset in entry["datasets"]}
-    trained = {name: run for name, run in runs.items() if run.entry["image_steps"]} or runs
+    trained = {name: run for name, run in runs.items() if run.entry.get("image_steps")} or runs
     first: dict[str, str] = {}
     for name, run in trained.items():
         first.setdefault(run.model["name"], name)
@@ -110,7 +118,8 @@ def _networks(made: Composition, tables: list[Entry]) -> dict[str, str]:
     shown = dict.fromkeys(row["result"] for table in tables for row in (*table["rows"], *table.get("beside", ()))
                           if not row["missing"])
     entries = {name: made.known.runs[made.known.result_runs[name]].entry for name in shown}
-    return {name: "{backbone} at {height} x {width}".format_map(entry) for name, entry in entries.items()}
+    return {name: f"{entry.get('backbone')} at {entry.get('height')} x {entry.get('width')}"
+            for name, entry in entries.items()}
 
 
 def _check_seeds(known: Known, wanted: Entry) -> None:
@@ -149,7 +158,7 @@ def add_papers(made: Composition, rows: Entry | None) -> None:
     if rows is not None:
         tables = paper_tables(rows, results=results, datasets=set(known.datasets), folders=made.folders)
         _check_seeds(known, rows)
-        if tables:
+        if tables and results:
             rendered = [name for name, data in known.datasets.items() if data.rendered]
             plan["paper_tables"]["all"] = {"rendered": rendered, "networks": _networks(made, tables), "tables": tables}
         plan["sweep"] = sweep_plans(rows, results)

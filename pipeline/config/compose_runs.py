@@ -15,7 +15,7 @@ from pipeline.config.loader import concrete, parse
 from pipeline.config.model_params import ModelParams
 from pipeline.config.names import known_name, nearest
 from pipeline.config.plan import EMBED, EMBED_SEEN, TRAIN
-from pipeline.config.profiles import Entry, entries, merge, take
+from pipeline.config.profiles import Entry, check_idle, entries, merge, take
 from pipeline.config.schema import file_started_from, started_from
 from pipeline.config.trials import by_trial
 
@@ -65,7 +65,6 @@ def _add(made: Composition, key: str, entry: Entry) -> None:
 
     whole = _of(known.runs[base], entry, place) if "of" in entry else copy.deepcopy(entry)
     whole.pop("result", None)
-    named = whole.get("cache")
     train_on = find(known, "datasets", take(whole, "train_on", place), f"{place}.train_on")
     tests = dict.fromkeys(take(whole, "eval_on", place))
     sets = [name for name in tests if find(known, "datasets", name, f"{place}.eval_on") is not None]
@@ -85,6 +84,11 @@ def _add(made: Composition, key: str, entry: Entry) -> None:
     if cached == "dsap.h5" and match.get("flip", "none") != "none":
         raise InputError(f"{place}.match.flip: is {match['flip']!r}, and {model.name} matches warps of the body beside "
                          "the image, whose left and right are told apart; take it out")
+    named = known.runs[base].entry.get("cache")
+    if cached == "dsap.h5" and named not in (None, train_on):
+        raise InputError(f"{place}.match.features: is {match['features']!r}, which reads warps, and {base!r} learned "
+                         f"from {named!r}; in matching each data set's own are read, another kind. Match another "
+                         "feature, or take `cache` out")
     if cached in MASKS and named:
         raise InputError(f"{place}.cache: is {named!r}, and {model.name} reads masks in matching too, of other "
                          f"data sets; name the kind of cache instead, `masks: [KIND]` for DATASET-KIND")
@@ -116,7 +120,9 @@ def _of(run: Run, entry: Entry, place: str) -> Entry:
         raise InputError(f"{place}.train_on: is {train_on!r}, and {entry['of']!r} is trained on {run.train_on!r}; take "
                          "it out")
     base = {key: value for key, value in run.entry.items() if key in MATCHED and key not in ("result", "visible_by")}
-    return merge(base, {key: value for key, value in entry.items() if key != "of"})
+    found: Entry = merge(base, {key: value for key, value in entry.items() if key != "of"})
+    check_idle(found.get("match"), f"{place}.match")
+    return found
 
 
 def _train(made: Composition, key: str, entry: Entry, train_on: str, written: Entry) -> bool:
@@ -138,7 +144,7 @@ def _train(made: Composition, key: str, entry: Entry, train_on: str, written: En
         found = find(known, section, named or cache_of(train_on, masks), f"{place}.cache")
         if found is None:
             return False
-        made_of = known.caches[found].dataset if cached in MASKS else known.warps[found]
+        made_of = known.caches[found].dataset if cached in MASKS else known.warps[found].dataset
         if made_of != train_on:
             raise InputError(f"{place}.cache: {found!r} was made of {made_of!r}, and the run trains on {train_on!r}; "
                              "name a cache of that set")
@@ -258,6 +264,10 @@ def _seen_by(made: Composition, source: str, data: Data, place: str) -> str | No
         return data.joints
     if find(made.known, "runs", source, place) is None:
         return None
+    model = made.known.runs[source].model
+    if model["name"] != "sorn" or not model.get("use_semantic", True):
+        raise InputError(f"{place}: is {source!r}, whose network ({model['name']}) segments nothing; name a SORN with "
+                         "its semantic branch, or joints")
     note_owner(made, source)
     return paths.weights(source).as_posix()
 

@@ -39,6 +39,14 @@ class Parsed:
 
 
 @dataclass(frozen=True)
+class Warped:
+    """A data set's warps as others see them."""
+
+    dataset: str
+    parts: str  # the cache whose u,v they follow
+
+
+@dataclass(frozen=True)
 class Run:
     """A trained network as others see it. model: its settings, as in params.yaml."""
 
@@ -60,7 +68,7 @@ class Known:
     checkpoints: dict[str, None] = field(default_factory=dict)  # fetched from the Hub
     caches: dict[str, Parsed] = field(default_factory=dict)
     crops: dict[str, None] = field(default_factory=dict)  # parses of crops
-    warps: dict[str, str] = field(default_factory=dict)  # -> the data set that is warped
+    warps: dict[str, Warped] = field(default_factory=dict)
     runs: dict[str, Run] = field(default_factory=dict)
     results: dict[str, list[str]] = field(default_factory=dict)  # -> the data sets it is embedded on
     result_runs: dict[str, str] = field(default_factory=dict)  # -> whose weights, of trials the last

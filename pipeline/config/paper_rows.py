@@ -179,7 +179,7 @@ def add_rows(profile: Entry, *, runs: Collection[str], warps: Collection[str], r
 def wanted_rows(rows: Entry) -> Entry:
     """`rows` of a profile with all that it leaves out. InputError for what is unknown or of a wrong type."""
     wanted: Entry = NONE_WANTED | rows
-    parse(Wanted, wanted, "rows")
+    wanted["seeds"] = {name: [*seeds] for name, seeds in parse(Wanted, wanted, "rows").seeds.items()}
     rows_there, sweeps_there = read_rows(), read_sweeps()
     sets = dict.fromkeys(name for row in rows_there for name in (row.train_on, row.dataset))
     sets |= dict.fromkeys(f"{row.paper}/{name}" for row in rows_there for name in (row.train_on, row.dataset))
@@ -188,6 +188,9 @@ def wanted_rows(rows: Entry) -> Entry:
                                ("counterparts", sets, "data set of the papers")):
         for name in wanted[field]:
             known_name(name, dict.fromkeys(known), f"rows.{field}", what)
+    tested = {counterpart(row.paper, row.dataset, wanted): None for row in rows_there}
+    for name in wanted["beside"]:
+        known_name(name, tested, "rows.beside", "row's data set")
     return wanted
 
 
@@ -222,9 +225,10 @@ def table_runs(wanted: Entry) -> dict[str, dict[str, Entry]]:
     if missing is not None:
         known_name(missing, chosen, "rows.only", "row's run")
     found = {name: entry for name, entry in runs.items() if name in chosen}
-    for name, seeds in wanted["seeds"].items():
+    for name in wanted["seeds"]:
         known_name(name, sorted(chosen), "rows.seeds", "row's run")
-        found |= {seeded(name, seed): _under(seed, runs[name]) for seed in seeds}
+    for name in sorted(wanted["seeds"], key=[*runs].index):  # one `of` another stands behind it
+        found |= {seeded(name, seed): _under(seed, runs[name]) for seed in wanted["seeds"][name]}
     return {"runs": found, "warps": warps}
 
 

@@ -29,7 +29,7 @@ class FolderPlan:
 
 @dataclass(frozen=True)
 class StartedParserPlan(FolderPlan):
-    start: str  # the weight file that it starts from
+    start: str  # the weight file that it starts from; of photographs, where it starts from none, `raw` again
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class TaughtPlan:
     rendered: str  # the folder of a rendered set
     raw: str  # the folder of photographs
     teacher: str  # the parts.h5 of the same photographs that divides them
+    start: str  # the weight file that it starts from; where it starts from none, `rendered` again
 
 
 @dataclass(frozen=True)
@@ -321,7 +322,7 @@ class Plan:
     occlude: dict[str, OccludePlan]
     train_parser: dict[str, FolderPlan]
     train_parser_from: dict[str, StartedParserPlan]
-    train_photographs: dict[str, FolderPlan]
+    train_photographs: dict[str, StartedParserPlan]
     train_taught: dict[str, TaughtPlan]
     parse: dict[str, ParsePlan]
     parse_external: dict[str, ParsePlan]

@@ -34,6 +34,7 @@ Entry = dict[str, Any]
 PROFILES = Path("profiles")
 LISTS = ("include", "on", "beside")
 SCALARS = ("device", "precision", "threads")
+ONE_PARSER = ("weights", "source")  # two ways to name a cache's
 
 # Keys of a section's entries that go into the plan, or say what an entry is made of, and what each holds; the others
 # are the parameters of the kinds beside.
@@ -111,7 +112,8 @@ def _check_taken_out(source: Entry, included: Entry, path: str) -> None:
 
 
 def merge(base: Any, over: Any) -> Any:
-    """`over` over `base`, key by key; another model replaces one.
+    """`over` over `base`, key by key; another model replaces one, and a cache's parser named by `weights` one named by
+    its `source`, or the other way round.
 
     A key that is null in `over` is taken out of `base`; where that does not have it, it stays, to be taken out of what
     the result goes over in its turn.
@@ -122,6 +124,9 @@ def merge(base: Any, over: Any) -> Any:
     if not isinstance(over, dict):
         return copy.deepcopy(over)
     result = copy.deepcopy(base) if isinstance(base, dict) else {}
+    for one, other in (ONE_PARSER, ONE_PARSER[::-1]):
+        if over.get(one) is not None and other not in over:
+            result.pop(other, None)
     for key, value in over.items():
         if value is None and key in result:
             del result[key]
@@ -135,7 +140,7 @@ def merge(base: Any, over: Any) -> Any:
 
 def entries(profile: Entry, section: str) -> dict[str, Entry]:
     """A section's entries, their recipes copied in. InputError for an unknown key or a wrong kind of value in one."""
-    found = {name: _without_null(like(entry, profile.get("recipes", {}), f"{section}.{name}"))
+    found = {name: like(entry, profile.get("recipes", {}), f"{section}.{name}")
              for name, entry in profile.get(section, {}).items()}
     wiring, kinds = SECTIONS[section]
     known = list(dict.fromkeys(["like", *wiring, *(item.name for kind in kinds for item in dataclasses.fields(kind))]))
@@ -144,9 +149,20 @@ def entries(profile: Entry, section: str) -> dict[str, Entry]:
             if key not in known:
                 raise InputError(f"{section}.{name}.{key}: unknown key{nearest(key, known)}; an entry of {section} has "
                                  f"{', '.join(known)}")
-            if key in wiring:
+            if key in wiring and value is not None:
                 check_kind(value, wiring[key], f"{section}.{name}.{key}")
-    return found
+            if "of" not in entry:  # which goes over another entry in its turn
+                check_idle(value, f"{section}.{name}.{key}")
+    return {name: _without_null(entry) | ({"match": entry["match"]} if "of" in entry and entry.get("match") else {})
+            for name, entry in found.items()}
+
+
+def check_idle(value: Any, place: str) -> None:
+    """InputError for a key that is null where nothing is left to be taken out: a mistyped name."""
+    idle = next((key for key, there in value.items() if there is None), None) if isinstance(value, dict) else None
+    if idle is not None:
+        raise InputError(f"{place}.{idle}: is null, which takes out what a recipe has, and that has no such key"
+                         f"{nearest(idle, value)}; take it out")
 
 
 def like(entry: Entry, recipes: Entry, place: str, within: tuple[str, ...] = ()) -> Entry:

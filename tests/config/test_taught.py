@@ -25,7 +25,8 @@ def test_a_taught_parser_reads_its_teacher_s_photographs_and_goes_with_them(proj
     composed = compose("mine")
     plan = composed.plan["plan"]
     assert plan["train_taught"] == {"taught": {"rendered": "data/raw/parsing", "raw": "data/raw/clothes",
-                                               "teacher": "data/cache/clothes-teacher/parts.h5"}}
+                                               "teacher": "data/cache/clothes-teacher/parts.h5",
+                                               "start": "data/raw/parsing"}}
     assert composed.params["taught"]["taught"]["share"] == 0.5 and "teacher" not in composed.params["taught"]["taught"]
     assert plan["parse"]["here"]["source"] == "data/parsers/taught/weights.safetensors"
     without = compose("mine", ("here",)).plan["plan"]

@@ -250,7 +250,7 @@ def test_the_stage_trains_on_each_layout(tmp_path, monkeypatch, capsys, layout, 
     settings = {"architecture": "lraspp", "layout": layout, "init": "none", "height": HEIGHT, "width": WIDTH,
                 "image_steps": 8, "batch": 4, "lr": 1e-3, "augment": "all", "seed": 0, "workers": workers}
     run(bare_experiment(params={"photographs": {"p": settings}, "threads": torch.get_num_threads()},
-                        plan={"train_photographs": {"p": {"raw": "set"}}}), "p")
+                        plan={"train_photographs": {"p": {"raw": "set", "start": "set"}}}), "p")
     published = pick_labelled(layout).published["train"]
     assert f"published are {published}; scores will not compare" in capsys.readouterr().err
     scores = json.loads(Path("data/results/parsers/p.json").read_text())["details"][0]

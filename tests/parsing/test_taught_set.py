@@ -66,7 +66,7 @@ def taught(photographs, teacher, part="train", height=HEIGHT, width=WIDTH) -> Ta
 def stage(folder, photographs, teacher, **changes):
     run(bare_experiment(params={"taught": {"small": STAGE | changes}, "threads": torch.get_num_threads()},
                         plan={"train_taught": {"small": {"rendered": str(folder), "raw": str(photographs),
-                                                         "teacher": str(teacher)}}}), "small")
+                                                         "teacher": str(teacher), "start": str(folder)}}}), "small")
 
 
 def test_a_photograph_is_hair_clothes_jeans_and_boots_as_the_teacher_divides_them(photographs, teacher):
