@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.base.errors import InputError
+from pipeline.config import paths
 from pipeline.reporting.results import read_json
 from pipeline.retrieval.exclusions import Excluded
 from pipeline.retrieval.features import Embedded
@@ -17,7 +18,7 @@ from pipeline.retrieval.opening import OURS, open_features, zeros
 from pipeline.retrieval.paired import identity_sums, means
 from pipeline.retrieval.ranking import JUNK, evaluate
 from pipeline.retrieval.scores import Scores, sums_of
-from stages.shared.ignoring import given_index, in_order, leave_out
+from stages.shared.ignoring import IDENTITIES, given_index, in_order, leave_out, scorable
 
 NAMES = {"rank1": "rank-1", "mAP": "mAP"}
 ROUNDED = 0.011  # percent: what a result's two decimals and its features' may differ by
@@ -25,11 +26,18 @@ ROUNDED = 0.011  # percent: what a result's two decimals and its features' may d
 
 @dataclass(frozen=True)
 class Seed:
-    """One file: the `sums` (T, I, 3) of whom `asked` says; its trials and their scores where it has features."""
+    """One file: the `sums` (T, I, 3) of whom `asked` says; its trials and their scores where it has features.
+
+    dataset: "" where the file does not say; gallery: images of somebody's in the first trial's; ignored: the exclusion
+    list's SHA-256, "" without one.
+    """
     path: Path
     made: dict[str, Any]
     asked: list[tuple[int, int, int]]
     sums: np.ndarray
+    dataset: str
+    gallery: int
+    ignored: str
     trials: list[Embedded] = field(default_factory=list)
     scores: list[Scores] = field(default_factory=list)
     excluded: Excluded | None = None
@@ -43,6 +51,7 @@ def read_seed(path: Path, given: argparse.Namespace) -> Seed:
     content = read_json(path)
     try:
         made = dict(content["provenance"][0])
+        gallery, ignored = int(content["details"][0]["gallery"]), (made.get("ignored") or {}).get("sha256", "")
         shown = {name: float(content[name]) for name in NAMES}
     except (LookupError, TypeError, ValueError) as error:
         raise InputError(f"{str(path)!r}: is no result of `evaluate`; give a DATASET.json under data/results, or "
@@ -69,13 +78,16 @@ def read_seed(path: Path, given: argparse.Namespace) -> Seed:
     if not content.get("by_identity"):
         raise InputError(f"{str(path)!r}: its features {str(file)!r} are gone, and it does not hold its people "
                          "(by_identity); make both with `dvc repro`")
-    return Seed(path, made, *sums_of(content["by_identity"]))
+    # Only where `evaluate` writes it is a result named by its data set.
+    dataset = path.stem if len(folder.parents) > 2 and folder.parents[1].name == paths.RESULTS.name else ""
+    return Seed(path, made, *sums_of(content["by_identity"]), dataset, gallery, ignored)
 
 
 def _scored(path: Path, file: Path, given: argparse.Namespace) -> Seed:
     ours = file.suffix.lower() in OURS
     embedded = open_features(file, distance=None if ours else given.distance,
                              reduction=None if ours else given.reduction)
+    scorable(embedded, file, IDENTITIES)
     embedded, excluded = leave_out(in_order(embedded, given_index(given.index)), given)
     for sentence in zeros(embedded, file):
         print(sentence, file=sys.stderr)
@@ -87,19 +99,33 @@ def _scored(path: Path, file: Path, given: argparse.Namespace) -> Seed:
     except InputError as error:
         raise InputError(f"{str(file)!r}: {error}") from error
     made = embedded.provenance | {"distance": embedded.matching.distance, "reduction": embedded.matching.reduction}
-    return Seed(path, made, *identity_sums(scores), trials, scores, excluded)
+    return Seed(path, made, *identity_sums(scores), made.get("dataset", ""), scores[0].gallery,
+                "" if excluded is None else excluded.sha256, trials, scores, excluded)
 
 
 def same_queries(seeds: Sequence[Seed]) -> None:
-    """InputError names the first query or gallery image in which a file differs from the first one."""
+    """InputError names what a file is of and the first one, or the first that has images, is not: a data set, a list
+    of what was left out, a query or gallery image, a gallery of that size."""
     first, *others = seeds
+    shown = next((seed for seed in seeds if seed.trials), first)
+    named = next((seed for seed in seeds if seed.dataset), first)
     for seed in others:
+        if seed.dataset and seed.dataset != named.dataset:
+            raise InputError(f"{str(seed.path)!r}: is of the data set {seed.dataset!r}, and {str(named.path)!r} is of "
+                             f"{named.dataset!r}; compare results on one data set")
         if len(seed.sums) != len(first.sums):
             raise InputError(f"{str(seed.path)!r}: has {len(seed.sums)} trials, and {str(first.path)!r} has "
                              f"{len(first.sums)}; compare results of one protocol")
-        for one, other in zip(first.trials, seed.trials, strict=False):
+        if seed.ignored != first.ignored:
+            told = [f"the exclusion list {each.ignored[:12]}.." if each.ignored else "none" for each in (seed, first)]
+            raise InputError(f"{str(seed.path)!r}: was scored with {told[0]}, and {str(first.path)!r} with {told[1]}; "
+                             "make the features of both with `dvc repro` and give one list with --ignore")
+        for one, other in zip(shown.trials, seed.trials, strict=False):
             for part in ("query", "gallery"):
-                _same_images(part, (first.path, one), (seed.path, other))
+                _same_images(part, (shown.path, one), (seed.path, other))
+        if seed.gallery != first.gallery:
+            raise InputError(f"{str(seed.path)!r}: has {seed.gallery} gallery images, and {str(first.path)!r} has "
+                             f"{first.gallery}; compare results on one gallery")
 
         if seed.asked != first.asked:
             place = next((place for place, (one, other) in enumerate(zip(first.asked, seed.asked, strict=False))

@@ -1,7 +1,6 @@
 """--ignore and --index of the commands that score features: an exclusion list, and which pictures features are of."""
 
 import argparse
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +12,9 @@ from pipeline.config import paths
 from pipeline.datasets.index import read_index
 from pipeline.retrieval.exclusions import Excluded, read_exclusions, without
 from pipeline.retrieval.features import Embedded
+from pipeline.retrieval.ranking import JUNK
+
+FEWER, IDENTITIES = "list fewer pictures", "give the identities that its pictures have"  # what to do, if nobody is left
 
 
 def add_ignore_options(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +35,7 @@ def leave_out(embedded: Embedded, given: argparse.Namespace) -> tuple[Embedded, 
     if given.ignore is None:
         return embedded, None
     index = given_index(given.index)
+    embedded = under_keys(embedded, index)
     places = None if index is None else dict(zip(index["image"], index["path"], strict=True))
     if places is not None and embedded.named:
         known = {*places, *places.values()}
@@ -40,19 +43,38 @@ def leave_out(embedded: Embedded, given: argparse.Namespace) -> tuple[Embedded, 
         if strange:
             raise InputError(f"{given.index!r}: has no image {strange[0]!r}, which is among the features; give the "
                              "index that they were made by")
-    return without(embedded, read_exclusions(given.ignore), places=places)
+    kept, excluded = without(embedded, read_exclusions(given.ignore), places=places)
+    scorable(kept, given.ignore, FEWER)
+    return kept, excluded
+
+
+def scorable(embedded: Embedded, file: Path, remedy: str) -> None:
+    """InputError names the file by which a side of a trial has nobody to score: a list, or the features themselves."""
+    for trial in embedded.trials() or [embedded]:
+        for part, side in (("query", trial.query), ("gallery", trial.gallery)):
+            if not (side.pid != JUNK).any():
+                raise InputError(f"{str(file)!r}: leaves no {part} image to score (those of pid {JUNK} are nobody's); "
+                                 f"{remedy}")
+
+
+def under_keys(embedded: Embedded, frame: pd.DataFrame | None) -> Embedded:
+    """Features under the index's keys where they have its paths, in their own order."""
+    if not embedded.named or frame is None:
+        return embedded
+    names = []
+    for part, keys in (("query", embedded.query_key), ("gallery", embedded.gallery_key)):
+        rows = frame[frame["split"] == part]
+        known = dict(zip(rows["path"], rows["image"], strict=True))
+        names.append(np.array([known.get(key, key) for key in keys.tolist()]))
+    return replace(embedded, query_key=names[0], gallery_key=names[1])
 
 
 def in_order(embedded: Embedded, frame: pd.DataFrame | None) -> Embedded:
     """Features under the index's keys where they have its paths, sorted by them; by rows where nothing is named."""
     if not embedded.named:
         return embedded
-    names = []
-    for part, keys in (("query", embedded.query_key), ("gallery", embedded.gallery_key)):
-        rows = None if frame is None else frame[frame["split"] == part]
-        known: Mapping[str, str] = {} if rows is None else dict(zip(rows["path"], rows["image"], strict=True))
-        names.append(np.array([known.get(key, key) for key in keys.tolist()]))
-    embedded = replace(embedded, query_key=names[0], gallery_key=names[1])
+    embedded = under_keys(embedded, frame)
+    names = (embedded.query_key, embedded.gallery_key)
     if all((keys[:-1] <= keys[1:]).all() for keys in names):  # as those of this project are
         return embedded
     return embedded.take(*(np.argsort(keys, kind="stable") for keys in names))

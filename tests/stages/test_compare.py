@@ -105,6 +105,49 @@ def test_a_result_whose_features_are_gone_gives_the_same_difference(files, capsy
     assert "are gone, and --ignore needs them" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("change", "said"), [
+    ("data set", "results/default/bad/toy-dark.json': is of the data set 'toy-dark', and .*good/toy.json' is of 'toy'"),
+    ("features", "bad/toy-dark.h5': is of the data set 'toy-dark', and .*good/toy.json' is of 'toy'; compare"),
+    ("list", "bad/toy.json': was scored with the exclusion list abcabcabcabc.., and .*good/toy.json' with none; make"),
+    ("gallery", "bad/toy.json': has 57 gallery images, and .*good/toy.json' has 60; compare results on one gallery"),
+    ("seed", "bad.*toy.h5': gallery 59 is .*camera 3.*, and in .*good-1/toy.h5' it is .*camera 2"),
+])
+def test_without_features_another_data_set_gallery_or_list_is_refused(files, capsys, change, said):
+    """Of the same people and queries, which a result whose features are gone holds alone."""
+    good, bad = result(files, "good"), result(files, "bad")
+    files["good"].unlink()
+    sides = [good, bad]
+    if change == "data set":
+        files["bad"].unlink()
+        sides[1] = bad.rename(bad.with_name("toy-dark.json"))
+    elif change == "features":
+        sides[1] = write_features(files["bad"].with_name("toy-dark.h5"), **columns(2, 1.3),
+                                  maker=MAKER | {"dataset": "toy-dark"})
+    elif change == "list":
+        files["bad"].unlink()
+        content = json.loads(bad.read_text())
+        content["provenance"][0]["ignored"] = {"file": "mine.csv", "sha256": "abc" * 20}
+        bad.write_text(json.dumps(content))
+    elif change == "gallery":
+        kept = {name: np.array(values)[3:] for name, values in columns(2, 1.3).items()}
+        write_features(files["bad"], **kept, maker=MAKER)
+        result(files, "bad")
+        files["bad"].unlink()
+    else:
+        moved = columns(2, 1.3)
+        moved["camid"][59] = 3
+        sides = ["--a", good, files["good-1"], "--b", write_features(files["bad"], **moved, maker=MAKER)]
+    with pytest.raises(SystemExit):
+        call(capsys, *sides)
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and re.search(said, error), error
+
+
+def test_a_result_that_was_moved_is_not_named_by_its_data_set(files, tmp_path, capsys):
+    both = [shutil.copy(result(files, name), tmp_path / f"{name}.json") for name in ("good", "bad")]
+    assert "queries of 20 people" in call(capsys, *both)
+
+
 def test_seeds_are_averaged_spread_and_never_dropped(files, tmp_path, capsys):
     collapsed = write_features(tmp_path / "good-2.h5", maker=MAKER | {"result": "good-2", "seed": 5},
                                **columns(4, 0) | {"features": np.ones((4 * PEOPLE, 16), np.float32)})
