@@ -31,7 +31,7 @@ from pipeline.retrieval.opening import lengths, open_features
 from pipeline.retrieval.paired import identity_sums, means
 from pipeline.retrieval.ranking import evaluate
 from stages import sentences
-from stages.shared.ignoring import given_index, in_order
+from stages.shared.ignoring import FEWER, IDENTITIES, given_index, in_order, scorable
 
 ENDINGS = (".h5", ".hdf5", ".npz", ".mat")  # of features
 FAR = 100  # times the median from which a length is odd
@@ -61,14 +61,18 @@ def run(given: argparse.Namespace) -> None:
         if len(embedded.trials()) > 1:
             raise InputError(f"{str(file)!r}: has {len(embedded.trials())} trials, and one set of queries is looked at "
                              "here; give the features of one")
+        scorable(embedded, file, IDENTITIES)
         embedded = in_order(embedded, frame)
-        frame = _frame(embedded) if frame is None else frame
+        if frame is None:
+            embedded, frame = _alone(embedded)
         embedded = _named(embedded, frame, str(file), given.data)
     assert frame is not None
 
     frame, excluded = _without_listed(frame, given.ignore)
     if embedded is not None:
         embedded = _leave(embedded, frozenset({*embedded.query_key, *embedded.gallery_key} - set(frame["image"])))
+        if given.ignore is not None:
+            scorable(embedded, given.ignore, FEWER)
     findings = labels(frame, None if alone else _images(given))
     if embedded is not None:
         findings += [hubs(embedded), odd_lengths(embedded)]
@@ -80,12 +84,18 @@ def run(given: argparse.Namespace) -> None:
         write_json(given.json, content(findings, whole, effects, excluded))
 
 
-def _frame(embedded: Embedded) -> pd.DataFrame:
-    """The rows of an index, as far as features say them."""
-    return pd.concat([pd.DataFrame({"image": keys, "path": keys, "pid": side.pid, "camid": side.camid, "split": split})
-                      for split, keys, side in (("query", embedded.query_key, embedded.query),
-                                                ("gallery", embedded.gallery_key, embedded.gallery))],
-                     ignore_index=True)
+def _alone(embedded: Embedded) -> tuple[Embedded, pd.DataFrame]:
+    """Features without an index, and the rows of one as far as they say them. A name that a query and a gallery image
+    share, as Occluded-Duke's do, gets its split before it in the keys."""
+    names = [embedded.query_key.tolist(), embedded.gallery_key.tolist()]
+    if not set(names[0]).isdisjoint(names[1]):
+        embedded = replace(embedded, query_key=np.array([f"query/{name}" for name in names[0]]),
+                           gallery_key=np.array([f"gallery/{name}" for name in names[1]]))
+    return embedded, pd.concat(
+        [pd.DataFrame({"image": keys, "path": paths, "pid": side.pid, "camid": side.camid, "split": split})
+         for split, keys, paths, side in (("query", embedded.query_key, names[0], embedded.query),
+                                          ("gallery", embedded.gallery_key, names[1], embedded.gallery))],
+        ignore_index=True)
 
 
 def _named(embedded: Embedded, frame: pd.DataFrame, file: str, index: str) -> Embedded:
@@ -127,6 +137,9 @@ def _without_listed(frame: pd.DataFrame, path: Path | None) -> tuple[pd.DataFram
                for image, place in zip(frame["image"], frame["path"], strict=True)]
     named = np.array([reason is not None for reason in reasons], bool)
     counts = Counter(frame.loc[named, "split"])
+    for split in ("query", "gallery"):
+        if counts[split] and counts[split] == (frame["split"] == split).sum():
+            raise InputError(f"{str(path)!r}: leaves no {split} image to score; {FEWER}")
     return frame[~named], Excluded(str(path), listed.sha256, len(listed.reasons), counts["query"], counts["gallery"],
                                    counts["train"], dict(Counter(reason for reason in reasons if reason is not None)))
 

@@ -24,7 +24,7 @@ from pipeline.retrieval.ranking import evaluate
 from pipeline.retrieval.reranking import Reranking, evaluate_reranked
 from pipeline.retrieval.scores import INTERVALS, LEVELS, Scores, data_set_metrics
 from stages import sentences
-from stages.shared.ignoring import add_ignore_options, leave_out
+from stages.shared.ignoring import IDENTITIES, add_ignore_options, leave_out, scorable
 
 RERANKED = {"k1": "k1", "k2": "k2", "lambda": "weight"}  # option: what it is in `Reranking`
 NAMES = {"mAP": "mAP", "mINP": "mINP", "PR_AUC": "PR-AUC"}
@@ -40,7 +40,9 @@ def run(given: argparse.Namespace) -> None:
         raise InputError("--device: is cuda, and torch finds no GPU here; leave it out")
     for path in filter(None, (given.json, given.save_distances)):
         writable(path)
-    embedded, excluded = leave_out(open_features(given.file, distance=given.distance, reduction=given.reduction), given)
+    embedded = open_features(given.file, distance=given.distance, reduction=given.reduction)
+    scorable(embedded, given.file, IDENTITIES)
+    embedded, excluded = leave_out(embedded, given)
     for sentence in zeros(embedded, given.file):
         print(sentence, file=sys.stderr)
     trials = embedded.trials()

@@ -86,6 +86,35 @@ def test_others_features_alone_and_by_the_order_of_an_index(made, capsys):
     assert names["lengths"] == sorted([str(embedded.gallery_key[1]), str(embedded.query_key[10])])
 
 
+def test_names_that_query_and_gallery_share_are_told_apart(made, capsys):
+    """Occluded-Duke's file names: a hub of the gallery goes without the query of its name."""
+    folder, embedded = made
+    names = {f"{part}_name": np.array([f"{row:03d}.jpg" for row in range(count)])
+             for part, count in (("query", 20), ("gallery", 60))}
+    for number, changes in enumerate((names, {f"{part}_name": np.char.add(f"{part}-", names[f"{part}_name"])
+                                              for part in ("query", "gallery")})):
+        as_npz(folder / f"{number}.npz", folder / "toy.h5", **changes)
+    found = [{each["name"]: each for each in call(capsys, folder / f"{number}.npz", "--json", folder / "out.json"
+                                                  )[1]["findings"]} for number in range(2)]
+    assert found[0]["hubs"]["images"] and found[0]["hubs"]["changed"]["queries"] == 19
+    for name in ("hubs", "lengths", "one camera"):
+        assert found[0][name]["changed"] == found[1][name]["changed"]
+        assert found[0][name]["images"] == sorted(image.replace("-", "/") for image in found[1][name]["images"])
+
+
+@pytest.mark.parametrize("part", ["query", "gallery"])
+@pytest.mark.parametrize("words", [["toy.csv"], ["toy.csv", "--features", "toy.h5"], ["toy.h5"]])
+def test_a_list_of_all_is_one_sentence(made, capsys, monkeypatch, words, part):
+    folder, embedded = made
+    monkeypatch.chdir(folder)
+    (folder / "all.csv").write_text("path,reason\n" + "".join(
+        f"{key},wrong\n" for key in getattr(embedded, f"{part}_key")))
+    with pytest.raises(SystemExit) as stopped:
+        lint.main([*words, "--ignore", "all.csv"])
+    assert stopped.value.code == 2
+    assert f"error: 'all.csv': leaves no {part} image to score; list fewer pictures\n" == capsys.readouterr().err
+
+
 def test_an_index_alone(made, capsys):
     text, content = call(capsys, made[0] / "toy.csv", "--json", made[0] / "out.json")
     assert content["metrics"] is None and {each["changed"] for each in content["findings"]} == {None}
@@ -111,6 +140,7 @@ def test_what_is_listed_is_left_out_and_counted(made, capsys):
     (["toy.csv", "--features", "renamed.h5"], r"has the query image 'query/x060.jpg', and .*toy.csv' has not"),
     (["toy.h5", "--features", "toy.h5"], "is a features file, and --features names another"),
     (["toy.csv", "--ignore", "ignore.csv"], "ignore.csv': 'nowhere.jpg' is no picture of the data set"),
+    (["junk.npz"], r"junk.npz': leaves no query image to score \(those of pid -1 are nobody's\); give the identities"),
     (["absent.csv"], "absent.csv': no such index")])
 def test_bad_input_is_one_sentence(made, capsys, monkeypatch, words, said):
     folder, _ = made
@@ -118,6 +148,7 @@ def test_bad_input_is_one_sentence(made, capsys, monkeypatch, words, said):
     as_npz(folder / "few.npz", folder / "toy.h5", query_pid=np.arange(1, 20), query_camid=np.ones(19, int),
            query_features=np.ones((19, 16)))
     write_features(folder / "trials.h5", **columns(2, 2.5), trial=np.arange(80) % 2)
+    as_npz(folder / "junk.npz", folder / "toy.h5", query_pid=np.full(20, -1))
     keys = [key.replace(b"/", b"/x") for key in columns(0, 1)["key"]]
     write_features(folder / "renamed.h5", **columns(2, 2.5) | {"key": keys})
     (folder / "ignore.csv").write_text("path,reason\nnowhere.jpg,wrong\n")

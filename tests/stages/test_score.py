@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -125,6 +126,50 @@ def test_options_that_would_do_nothing_are_refused(tmp_path, words, said):
         call(tmp_path / "f.npz", *words)
     call(tmp_path / "f.npz", "--rerank", "--k1", 3, "--json", tmp_path / "out.json")
     assert json.loads((tmp_path / "out.json").read_text())["reranking"] == {"k1": 3, "k2": 6, "lambda": 0.3}
+
+
+def test_a_list_of_keys_paths_or_names_leaves_the_same_pictures_out(tmp_path, capsys):
+    """Of a file whose names are the paths of an index, in an order of its own that distances keep."""
+    given, counts = arrays(), {"query": 12, "gallery": 50}
+    rows = {part: [(f"{part}/{row:03d}.jpg", f"{part}s/{97 * row % 53}.jpg") for row in range(count)]
+            for part, count in counts.items()}
+    (tmp_path / "index.csv").write_text("image,path,pid,camid,split\n" + "".join(
+        f"{key},{path},{given[f'{part}_pid'][row]},{given[f'{part}_camid'][row]},{part}\n"
+        for part in ("gallery", "query") for row, (key, path) in enumerate(rows[part])))
+    names = {f"{part}_name": np.array([path for _, path in rows[part]])[::-1] for part in counts}
+    np.savez(tmp_path / "f.npz", **{name: values[::-1] for name, values in given.items()}, **names)
+    kept = sides({name: values[::-1] for name, values in given.items()})
+    kept = kept[0].take(np.delete(np.arange(12), 8)), kept[1].take(np.delete(np.arange(50), [39, 48]))  # 11 - 3, ..
+    expected = evaluate(*kept, Matching((6,), "cosine", "mean"), pairs=True)
+    for column in (0, 1):
+        (tmp_path / "list.csv").write_text("path,reason\n" + "".join(
+            f"{rows[part][row][column]},wrong\n" for part, row in (("query", 3), ("gallery", 1), ("gallery", 10))))
+        call(tmp_path / "f.npz", "--ignore", tmp_path / "list.csv", "--index", tmp_path / "index.csv", "--json",
+             tmp_path / "out.json", "--save-distances", tmp_path / "d.npy")
+        found = json.loads((tmp_path / "out.json").read_text())
+        assert (found["ignored"]["query"], found["ignored"]["gallery"], found["ignored"]["elsewhere"]) == (1, 2, 0)
+        assert data_set_metrics([expected]).items() <= found.items()
+        np.testing.assert_array_equal(np.load(tmp_path / "d.npy"),
+                                      pair_distances(*kept, Matching((6,), "cosine", "mean")))
+
+
+@pytest.mark.parametrize("part", ["query", "gallery"])
+@pytest.mark.parametrize("more", [[], ["--save-distances", "d.npy"]])
+def test_nobody_left_is_one_sentence(tmp_path, monkeypatch, part, more):
+    """By a list, but for those of nobody; or in the file itself, whose distances are not written either."""
+    monkeypatch.chdir(tmp_path)
+    given = arrays()
+    names = {f"{each}_name": np.array([f"{each}{row}.jpg" for row in range(len(given[f"{each}_pid"]))])
+             for each in ("query", "gallery")}
+    np.savez("named.npz", **given, **names)
+    np.savez("junk.npz", **given | {f"{part}_pid": given[f"{part}_pid"] * 0 - 1})
+    listed = names[f"{part}_name"][given[f"{part}_pid"] != -1]
+    Path("all.csv").write_text("path,reason\n" + "".join(f"{name},wrong\n" for name in listed))
+    with pytest.raises(InputError, match=rf"all.csv': leaves no {part} image to score \(.*\); list fewer pictures"):
+        call("named.npz", "--ignore", "all.csv", *more)
+    with pytest.raises(InputError, match=rf"junk.npz': leaves no {part} image to score \(.*\); give the identities"):
+        call("junk.npz", *more)
+    assert not Path("d.npy").exists()
 
 
 def test_features_of_this_project(tmp_path, capsys):
