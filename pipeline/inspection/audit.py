@@ -77,10 +77,11 @@ def survey(cache: Cache, *, other: Cache | None = None, joints: dict[str, np.nda
 
     sided = maker["taxonomy"] == "densepose24" and maker["exact"]  # label maps may write "right" and "front" for all
     chosen = evenly(len(keys), sample or len(keys))
-    others = {key: row for row, key in enumerate(other.column("key"))} if other else {}
+    others = parsed_rows(other) if other else {}
     if other and not others.keys() & set(keys):
-        raise InputError(f"{str(other.path)!r}: shares no image with {str(cache.path)!r}; name a cache of the same "
-                         "images")
+        shared = set(other.column("key")) & set(keys)
+        raise InputError(f"{str(other.path)!r}: {'has parsed none of the' if shared else 'shares no'} "
+                         f"image{'s of' if shared else ' with'} {str(cache.path)!r}; name a cache of the same images")
 
     count = len(chosen)
     seen = Seen(taxonomy=maker["taxonomy"], keys=[str(keys[row]) for row in chosen],
@@ -106,6 +107,12 @@ def survey(cache: Cache, *, other: Cache | None = None, joints: dict[str, np.nda
             seen.joints[place] = joint_agreement(labels, joints[key], exact=bool(maker["exact"]))
 
     return seen
+
+
+def parsed_rows(cache: Cache) -> dict[str, int]:
+    """Key -> row of the images that have a parse; what failed is no background."""
+    return {key: row for row, (key, status) in enumerate(zip(cache.column("key"), cache.column("status"), strict=True))
+            if not status.startswith("failed")}
 
 
 def areas_of(labels: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import writable, write_bytes, write_json
@@ -42,10 +43,8 @@ def run(arguments: argparse.Namespace) -> Path:
     cache = Cache(cache_path(arguments.cache))
     cache.require("labels")
     files = image_files(cache, arguments.index, arguments.images) if arguments.images else {}
-    index = read_index(arguments.index) if arguments.index else None
-    joints = None
-    if arguments.joints and index is not None:
-        joints = read_joints(arguments.joints).shares(dict(zip(index["image"], index["path"], strict=True)))
+    index = own_index(cache, arguments.index) if arguments.index else None
+    joints = own_joints(cache, arguments.joints, index) if arguments.joints and index is not None else None
     other = Cache(cache_path(arguments.other)) if arguments.other else None
 
     seen = survey(cache, other=other, joints=joints, sample=arguments.sample)
@@ -77,6 +76,26 @@ def run(arguments: argparse.Namespace) -> Path:
 def cache_path(name: str) -> Path:
     """A cache file: its path, or a key of data/cache/."""
     return Path(name) if name.endswith(".h5") else paths.cache(name, "parts.h5")
+
+
+def own_index(cache: Cache, path: Path) -> pd.DataFrame:
+    """The index. InputError if it has none of the cache's images."""
+    index = read_index(path)
+    if not set(index["image"]) & set(cache.column("key")):
+        raise InputError(f"{str(path)!r}: shares no image with {str(cache.path)!r} (has {index['image'][0]!r}, not "
+                         f"{cache.column('key')[0]!r}); name the index that the cache was made from")
+    return index
+
+
+def own_joints(cache: Cache, path: Path, index: pd.DataFrame) -> dict[str, np.ndarray]:
+    """By key the joints that are known of the index's images. InputError if there are none of the cache's."""
+    joints = read_joints(path)
+    shares = joints.shares(dict(zip(index["image"], index["path"], strict=True)))
+    if not shares.keys() & set(cache.column("key")):
+        first = f"has {joints.names[0]!r}, not {index['path'][0]!r}" if joints.names else "is empty"
+        raise InputError(f"{str(path)!r}: has joints of no image of {str(cache.path)!r} ({first}); name the joints of "
+                         "this data set")
+    return shares
 
 
 def proportions(keys: list[str], files: dict[str, Path]) -> np.ndarray:

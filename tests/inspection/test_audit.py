@@ -272,6 +272,19 @@ def test_a_cache_of_other_images_is_refused(caches, truth, tmp_path):
     assert cache_path("market") == Path("data/cache/market/parts.h5") and cache_path("x/y.h5") == Path("x/y.h5")
 
 
+def test_what_another_parser_failed_at_is_no_background(truth, tmp_path):
+    """Its rows hold zeros, which would agree wherever nobody is."""
+    whole = write(tmp_path / "whole.h5", truth)
+    natives = [native * 0 if number in (0, 3) else native for number, native in enumerate(truth)]
+    seen = survey(whole, other=write(tmp_path / "some.h5", natives, failed=(0, 3)))
+    assert np.flatnonzero(np.isnan(seen.overlap)).tolist() == [0, 3]
+    told = metrics(seen, None)["other"]
+    assert told["images"] == COUNT - 2 and told["same_pixels"] == told["mean_iou"] == 1
+    none = write(tmp_path / "none.h5", truth, failed=tuple(range(COUNT)))
+    with pytest.raises(InputError, match=r"none\.h5': has parsed none of the images of '.*whole\.h5'"):
+        survey(whole, other=none)
+
+
 def test_the_command_writes_figures_and_a_contact_sheet(caches, monkeypatch, capsys):
     monkeypatch.chdir(caches)
     write_csv(Path("index.csv"))
@@ -358,6 +371,19 @@ def test_images_that_are_not_the_caches_are_not_shown_beside_its_parses(audited)
         Path("raw", path).write_bytes(jpeg((number + 1) % COUNT))
     status, _, error = audited("--images", "raw")
     assert status == 2 and f"'raw/{PATHS[0]}': is not the image that 'right.h5' was made from" in error
+
+
+def test_an_index_and_joints_of_another_data_set_are_one_sentence(audited):
+    write_joints(Path("labels.h5"))
+    with h5py.File("labels.h5", "r+") as file:
+        file["path"][:] = [f"other/{number}.jpg".encode() for number in range(COUNT)]
+    status, said, error = audited("--joints", "labels.h5")
+    assert status == 2 and not said and error.count("\n") == 1
+    assert f"'labels.h5': has joints of no image of 'right.h5' (has 'other/0.jpg', not '{PATHS[0]}')" in error
+    Path("index.csv").write_text(Path("index.csv").read_text().replace("query/", "query/x"))
+    status, said, error = audited()
+    assert status == 2 and not said and error.count("\n") == 1 and "'index.csv': shares no image with 'right" in error
+    assert not Path("scratch/audit/right/audit.json").exists()
 
 
 def test_splits_are_told_apart(audited):
