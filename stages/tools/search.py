@@ -64,12 +64,20 @@ def _names(query: Path, gallery: Path) -> list[PurePosixPath]:
             if not legible(str(name)):
                 print(f"{str(gallery / name)!r}: is left out, the name holds bytes that are no UTF-8 or a control "
                       "character; rename it to search it", file=sys.stderr)
-            elif not query.samefile(gallery / name):
+            elif not _same(query, gallery / name):
                 names.append(name)
     if not names:
         raise InputError(f"{str(gallery)!r}: holds no image to search, nor do the folders in it; name a folder of "
                          ".jpg or .png files")
     return sorted(names)
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether both are one file. A link to nothing is no file: `_readable` says it."""
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
 
 
 def _places(gallery: Path) -> Iterator[PurePosixPath]:

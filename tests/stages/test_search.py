@@ -18,7 +18,7 @@ from pipeline.config import paths
 from pipeline.config.loader import Experiment
 from pipeline.loading.device_batch import normalise
 from pipeline.reporting.plots import CROP
-from stages import train
+from stages import sentences, train
 from stages.shared.embedder import open_embedder
 from stages.tools import search
 from tests.helpers.bare_params import bare_experiment, write_experiment
@@ -115,10 +115,20 @@ def test_a_broken_image_does_not_stop_the_search(project, tmp_path, capsys):
     expected = find("histogram", tmp_path / "out", gallery=folder)
     (folder / "cut.png").write_bytes((folder / "0.png").read_bytes()[:20])
     (folder / "empty.jpg").touch()
+    (folder / "gone.png").symlink_to(folder / "nowhere.png")
     pd.testing.assert_frame_equal(find("histogram", tmp_path / "out", gallery=folder), expected)
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("left out of the search: ")]
-    assert len(said) == 2
+    assert len(said) == 3
     assert "cut.png': is not an image" in said[0] and "empty.jpg': is empty" in said[1]
+    assert "gone.png': cannot be read (No such file or directory)" in said[2]
+
+
+def test_a_link_to_itself_is_one_sentence(project, tmp_path, capsys):
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    with pytest.raises(SystemExit, match="2"), sentences():
+        find("histogram", tmp_path / "out", gallery=tmp_path)
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "loop.png': cannot be read or written (Too many levels of symbolic links" in error
 
 
 def test_weights_are_searched_with_wherever_they_lie(project, tmp_path):
