@@ -13,6 +13,7 @@ requirements-export.txt. A minute.
 import argparse
 import json
 import logging
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,13 +31,20 @@ from pipeline.caches.parts_layout import CELL
 from pipeline.config import paths
 from pipeline.config.loader import Experiment, load_experiment
 from pipeline.config.schema import without_neutral
+from pipeline.loading.dataset import MAPS
+from pipeline.loading.sgam_crop import crop_maps
 from pipeline.renderer.person import draw_person
 from pipeline.renderer.picture import Wish, render_picture
 from pipeline.renderer.scene import draw_look
+from pipeline.reporting.protocol import left_out
 from pipeline.reporting.results import read_json
-from pipeline.retrieval.features import read_features
+from pipeline.retrieval.exclusions import read_exclusions, without
+from pipeline.retrieval.features import Embedded, read_features
+from pipeline.retrieval.paired import identity_sums, means
+from pipeline.retrieval.ranking import evaluate
 from stages import sentences
-from stages.shared.embedder import Embedder, named_by_file, open_embedder
+from stages.shared.compared import NAMES, ROUNDED
+from stages.shared.embedder import Embedder, ParsedBy, named_by_file, open_embedder
 
 METADATA = "semalign"
 TOLERANCE = 1e-4  # of the largest number, or of 1
@@ -46,11 +54,18 @@ INSTALL = "pip install -r requirements-export.txt"
 
 
 class Graph(nn.Module):
-    """What is exported: bytes, as images and caches have them, -> features (B, sum D_p), visibility (B, P)."""
+    """What is exported: bytes, as images and caches have them, -> features (B, sum D_p), visibility (B, P).
 
-    def __init__(self, network: nn.Module) -> None:
+    cells: rows and columns of cells that a cache's maps have, and that the network is to see, where these differ.
+    """
+
+    def __init__(self, network: nn.Module, cells: tuple[tuple[int, int], tuple[int, int]] | None = None) -> None:
         super().__init__()
         self.network = network
+        self.resized = cells is not None
+        if cells is not None:
+            for name, old, new in zip(("rows", "columns"), *cells, strict=True):
+                self.register_buffer(name, torch.from_numpy(cell_shares(old, new)), persistent=False)
         for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
             self.register_buffer(name, torch.tensor(values.tolist()).view(3, 1, 1), persistent=False)
 
@@ -62,10 +77,33 @@ class Graph(nn.Module):
         if "dsap" in batch:
             valid = batch.pop("valid") > 0
             batch["dsap"] = self._normalised(batch["dsap"]) * valid[:, :, None]  # -> (B, 24, 3, S, S)
+        for name in MAPS if self.resized else ():
+            if name in batch:
+                batch[name] = self.rows @ batch[name] @ self.columns.mT  # type: ignore[operator, union-attr]
         return self.network.embed(batch)  # type: ignore[operator]
 
     def _normalised(self, rgb: Tensor) -> Tensor:
         return (rgb.movedim(-1, -3) - self.mean) / self.std  # type: ignore[operator]
+
+
+def cell_shares(old: int, new: int) -> np.ndarray:
+    """(new, old) float32: what each of `old` cells is of each of `new` ones, by the areas that the loader counts."""
+    every = np.diag(np.full(old, 255, np.uint8))
+    return crop_maps(every[None], (0, 0, old, old), image=(old, old), height=new, width=old)[0]
+
+
+def graph_of(embedder: Embedder) -> Graph:
+    """The embedder's network, for maps of the size that its parser makes."""
+    run, parsed = embedder.run, embedder.parsed_by
+    if parsed is None or not set(MAPS) & set(embedder.opened.arrays):
+        return Graph(embedder.network)
+    made, seen = cells_of(parsed), (run.height // CELL, run.width // CELL)
+    return Graph(embedder.network, None if made == seen else (made, seen))
+
+
+def cells_of(parsed: ParsedBy) -> tuple[int, int]:
+    """Rows and columns of the cells of its maps: of the parser's input, not of the run's."""
+    return parsed.made["height"] // CELL, parsed.made["width"] // CELL
 
 
 def run(embedder: Embedder, out: Path, *, opset: int | None, card: dict[str, Any]) -> None:
@@ -86,7 +124,7 @@ def run(embedder: Embedder, out: Path, *, opset: int | None, card: dict[str, Any
             name: ["batch", *values.shape[1:]] for name, values in inputs[TRACED].items()}}
         program.model.metadata_props[METADATA] = json.dumps(card, sort_keys=True)
         program.save(temporary, external_data=False)
-        card["largest_difference"] = check(temporary, Graph(embedder.network), [inputs[count] for count in BATCHES])
+        card["largest_difference"] = check(temporary, graph_of(embedder), [inputs[count] for count in BATCHES])
     write_text(out.with_suffix(".md"), card_text(out, card, file_sha256(out)))
 
 
@@ -130,7 +168,7 @@ def traced(embedder: Embedder, inputs: dict[str, Tensor], opset: int | None) -> 
     logging.getLogger("onnxscript").setLevel(logging.CRITICAL)  # which opset is written is looked at below
     batch = torch.export.Dim("batch", min=1)
     try:
-        graph = torch.export.export(Graph(embedder.network).eval(), (inputs,), strict=True,
+        graph = torch.export.export(graph_of(embedder).eval(), (inputs,), strict=True,
                                     dynamic_shapes={"inputs": {name: {0: batch} for name in inputs}})
         program = torch.onnx.export(graph, input_names=list(inputs), output_names=["features", "visibility"],
                                     opset_version=opset, verbose=False)
@@ -188,7 +226,7 @@ def check_inputs(embedder: Embedder, count: int) -> dict[str, Tensor]:
     parsed = embedder.parsed_by
     for name in embedder.opened.arrays:
         assert parsed is not None  # by whom, wherever a network reads more than the image
-        cells = (parsed.made["height"] // CELL, parsed.made["width"] // CELL)  # of the parser's input, not the run's
+        cells = cells_of(parsed)
         if name == "dsap":
             side = parsed.warp["texels"]
             inputs["dsap"] = drawn.integers(0, 256, (count, 24, side, side, 3))
@@ -219,8 +257,8 @@ def describe(embedder: Embedder, *, licence: str, experiment: Experiment | None)
 
 
 def metrics(experiment: Experiment, embedder: Embedder) -> list[dict[str, Any]]:
-    """A run's results of its own name, as far as the features that they were scored on are of these weights; none where
-    something else is matched."""
+    """A run's results of its own name, as far as features of these weights give them; none where something else is
+    matched. What is left out because its features give other numbers is said."""
     found: list[dict[str, Any]] = []
     if embedder.match != experiment.params.results[embedder.key].match:
         return found
@@ -228,12 +266,31 @@ def metrics(experiment: Experiment, embedder: Embedder) -> list[dict[str, Any]]:
     sha = file_sha256(embedder.weights)
     for file in sorted(paths.metrics(experiment.name, embedder.key).glob("*.json")):
         features = paths.features(embedder.key, file.stem)
-        if features.exists() and read_features(features).provenance["weights_sha256"] == sha:
-            result = read_json(file)
-            found.append({"dataset": file.stem, "protocol": result["provenance"][0]["protocol"],
-                          **{name: result[name] for name in ("rank1", "mAP", "mINP")},
-                          **{name: result["details"][0][name] for name in ("queries", "gallery")}})
+        if not features.exists() or (embedded := read_features(features)).provenance["weights_sha256"] != sha:
+            continue
+        result = read_json(file)
+        made = result["provenance"][0]
+        if why := other_numbers(embedded, result, made.get("ignored")):
+            print(f"left out of the card: {str(file)!r}: {why}; run `dvc repro evaluate@{embedder.key}`",
+                  file=sys.stderr)
+            continue
+        protocol = [str(made["protocol"]), *([left_out(made["ignored"])] if made.get("ignored") else [])]
+        found.append({"dataset": file.stem, "protocol": "; ".join(protocol),
+                      **{name: result[name] for name in ("rank1", "mAP", "mINP")},
+                      **{name: result["details"][0][name] for name in ("queries", "gallery")}})
     return found
+
+
+def other_numbers(embedded: Embedded, result: dict[str, Any], ignored: dict[str, Any] | None) -> str:
+    """Why a result is not of these features, scored as it says; empty where it is."""
+    if ignored:
+        if not Path(ignored["file"]).is_file() or file_sha256(ignored["file"]) != ignored["sha256"]:
+            return f"the exclusion list {ignored['file']!r} that it was scored with is gone or another"
+        embedded, _ = without(embedded, read_exclusions(ignored["file"]))
+    scores = [evaluate(trial.query, trial.gallery, trial.matching) for trial in embedded.trials()]
+    now = dict(zip(NAMES, (100 * means(identity_sums(scores)[1])).tolist(), strict=True))
+    return "; ".join(f"has a {NAMES[name]} of {result[name]}, and its features give {value:.2f}"
+                     for name, value in now.items() if abs(value - result[name]) > ROUNDED)
 
 
 def card_text(out: Path, card: dict[str, Any], sha256: str) -> str:

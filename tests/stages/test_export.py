@@ -2,7 +2,9 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,12 +17,17 @@ from pipeline.caches.cache import Cache
 from pipeline.config import paths
 from pipeline.loading.dataset import MAPS
 from pipeline.retrieval.distances import pair_distances
+from pipeline.retrieval.exclusions import read_exclusions, without
+from pipeline.retrieval.features import read_features
 from pipeline.retrieval.matching import Side
+from pipeline.retrieval.ranking import evaluate
+from pipeline.retrieval.scores import data_set_metrics
 from stages.shared.embedder import open_embedder
 from stages.tools import export
 from tests.helpers.bare_params import write_experiment
 from tests.helpers.fake_runs import DATA, RAW
 from tests.helpers.fake_set import HEIGHT, WIDTH
+from tests.helpers.features_file import MAKER, write_features
 from tests.helpers.parsed_runs import make_runs, parsed_experiment
 
 onnx = pytest.importorskip("onnx", reason="pip install -r requirements-export.txt")
@@ -94,6 +101,52 @@ def test_masks_and_warps_are_further_inputs(project, tmp_path, name, inputs):
     features, visibility = session.run(["features", "visibility"], taken)
     np.testing.assert_allclose(features, expected.features, atol=1e-4)
     np.testing.assert_allclose(visibility, expected.visibility, atol=1e-4)
+
+
+def test_maps_of_a_size_that_does_not_nest_in_the_run_s_are_seen_as_the_loader_has_them(project):
+    """8 x 8 cells of the parser, 24 x 12 of the run, of which the network sees 6 x 3: by the areas that they share."""
+    embedder = open_embedder("esa", experiment=parsed_experiment())
+    cache = Cache(paths.cache(DATA, "parts.h5"))
+    keys = [key for key in cache.column("key") if key.startswith("gallery")][:5]
+    files = [Path(RAW) / key.replace(".jpg", ".png") for key in keys]
+    maps = {name: torch.from_numpy(np.stack([cache.read(MAPS[name], int(row)) for row in cache.rows(keys)]))
+            for name in ("probs8", "entropy")}
+    assert maps["entropy"].shape[1:] == (8, 8)
+    for height, width in ((96, 48), (HEIGHT, WIDTH), (32, 32)):
+        sized = replace(embedder, run=replace(embedder.run, height=height, width=width))
+        image = torch.from_numpy(np.stack([fit(read_image(path), height, width) for path in files]))
+        expected = sized.embed(files)
+        with torch.inference_mode():
+            found = export.graph_of(sized).eval()({"image": image} | maps)
+        np.testing.assert_allclose(found[0], expected.features, atol=1e-5)
+        np.testing.assert_allclose(found[1], expected.visibility, atol=1e-6)
+
+
+def test_the_card_has_what_features_of_these_weights_give(tmp_path, monkeypatch, capsys):
+    """Not what the features of another time gave, nor what a list did that is gone."""
+    monkeypatch.chdir(tmp_path)
+    Path("weights").write_bytes(b"some")
+    Path("list.csv").write_text("path,reason\ngallery/0001_1.jpg,two people\n")
+    Path("lost.csv").write_text("path,reason\ngallery/0001_1.jpg,another\n")
+    paths.metrics("mine", "net").mkdir(parents=True)
+    for name in ("good", "listed", "lost", "old"):
+        whole = read_features(write_features(paths.features("net", name), maker=MAKER | {
+            "weights_sha256": file_sha256("weights")}))
+        made = {"protocol": "market"}
+        if name in ("listed", "lost"):
+            whole, excluded = without(whole, read_exclusions("list.csv"))
+            made["ignored"] = excluded.content() | ({"file": "lost.csv"} if name == "lost" else {})
+        figures = data_set_metrics([evaluate(whole.query, whole.gallery, whole.matching)])
+        figures["mAP"] += name == "old"
+        (paths.metrics("mine", "net") / f"{name}.json").write_text(json.dumps(figures | {"provenance": [made]}))
+    experiment = SimpleNamespace(name="mine", params=SimpleNamespace(results={"net": SimpleNamespace(match="f")}))
+    rows = export.metrics(experiment, SimpleNamespace(key="net", match="f", weights=Path("weights")))
+    assert {row["dataset"]: (row["gallery"], row["protocol"]) for row in rows} == {
+        "good": (18, "market"),
+        "listed": (17, "market; 0 queries and 1 gallery image left out by list.csv (1 two people)")}
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2 and "lost.json': the exclusion list 'lost.csv' that it was scored with is gone" in said[0]
+    assert re.search(r"old.json': has a mAP of [\d.]+, and its features give [\d.]+; run `dvc repro", said[1])
 
 
 def test_what_is_not_exported(project, tmp_path, capsys):
