@@ -66,8 +66,12 @@ def run(given: argparse.Namespace) -> None:
         write_json(given.out / "compare.json", content(sides, found, turned))
         if turned is not None:
             write_text(given.out / "changed.csv", _csv(sides, turned))
+        else:
+            (given.out / "changed.csv").unlink(missing_ok=True)  # an earlier comparison's
         if turned and given.images is not None:
             write_bytes(given.out / "changed.png", picture(sides, turned, index, given.images))
+        else:
+            (given.out / "changed.png").unlink(missing_ok=True)
         print(f"-> {given.out}")
 
 
@@ -122,8 +126,10 @@ def verdict(found: Difference) -> str:
     """
     >>> verdict(Difference(50, 50, 0, -1, 1, 1.0))
     'undecided, chance alone gives as large a difference in 100 of 100 exchanges'
+    >>> verdict(Difference(50, 50, 0, -1, 1, 0.9963))[-20:]
+    '100 of 100 exchanges'
     """
-    often = f"{100 * found.p:.2g}" if found.p < 1 else "100"
+    often = f"{100 * found.p:.2g}" if found.p < 0.99 else f"{100 * found.p:.0f}"
     decided = found.p < LEVEL and (found.low > 0 or found.high < 0)
     said = f"{'A' if found.difference > 0 else 'B'} is better on these people" if decided else "undecided"
     return f"{said}, chance alone gives as large a difference in {often} of 100 exchanges"

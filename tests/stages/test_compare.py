@@ -204,6 +204,16 @@ def test_the_queries_that_changed_sides_as_csv_and_picture(files, tmp_path, caps
         np.testing.assert_array_equal(plot[36:36 + CROP[1], left:left + CROP[0]], crop)
 
 
+def test_an_earlier_comparison_s_picture_does_not_stay_beside_new_figures(files, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    for name in ("changed.png", "changed.csv", "notes.txt"):
+        (tmp_path / "out" / name).write_text("earlier")
+    both = [result(files, name) for name in ("good", "bad")]
+    files["good"].unlink()
+    call(capsys, *both, "--out", tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["compare.json", "notes.txt"]
+
+
 def test_names_of_others_are_sorted_and_translated(files, tmp_path, capsys):
     """Others' features in another order, under the paths of the index: the same page."""
     embedded, order = read_features(files["bad"]), np.random.default_rng(1).permutation
