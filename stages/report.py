@@ -69,7 +69,7 @@ def run(experiment: Experiment, key: str) -> None:
     with new_folder(target) as work:
         for folder in ("tables", "pictures"):
             (work / folder).mkdir()
-        rest = [_images(plan, work), _results(experiment.name, results, plan, rendered, work), _parser(plan, work),
+        rest = [_images(plan, work), _results(experiment, results, plan, rendered, work), _parser(plan, work),
                 _provenance(results)]
         room = LIMIT - RESERVE - sum(len(html.encode()) for *_, html in rest)
         sections = [*_viewer(experiment, key, results, plan, room), *rest]
@@ -218,17 +218,23 @@ def _shown(dataset: str, runs: Sequence[Neighbours], count: int) -> str:
     return said
 
 
-def _results(experiment: str, results: Sequence[Result], plan: ReportPlan, rendered: set[str], work: Path) -> Section:
-    """Tables and CMC curves for each data set, the one whose images are shown first: the methods, then all else."""
+def _results(experiment: Experiment, results: Sequence[Result], plan: ReportPlan, rendered: set[str], work: Path
+             ) -> Section:
+    """Tables and CMC curves for each data set, the one whose images are shown first: the methods, then all else.
+
+    A method is there by the result whose queries are shown; of others, by the one that the plan evaluates first.
+    """
     datasets = sorted({result.dataset for result in results}, key=lambda name: (name != plan.dataset, name))
     trained = _training_part(plan)
-    curves = pd.concat([read_csv(paths.curve(experiment, name), CURVES)
+    curves = pd.concat([read_csv(paths.curve(experiment.name, name), CURVES)
                         for name in sorted({result.name for result in results})])
+    order = [*plan.shows, *experiment.plan.evaluations]
 
     html = ""
     for dataset in datasets:
         rows = [result for result in results if result.dataset == dataset]
-        methods = leading(rows)
+        first = leading(sorted(rows, key=lambda result: order.index(result.name)))
+        methods = [result for result in rows if result in first]
         others = [result for result in rows if result not in methods]
         table, *further = [dataset_table(dataset, part, rendered=rendered, trained=trained)
                            for part in (methods, others) if part]

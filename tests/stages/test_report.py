@@ -171,6 +171,28 @@ def test_variants_and_other_seeds_stand_below_the_methods(project):
     assert read_page((FOLDER / "index.html").read_text()).tables[:2] == [methods, further]
 
 
+def test_the_tables_and_curves_show_the_results_that_the_lists_show(project):
+    """It was a method's first by name, which may be an ablation; methods without lists are there by the plan's order.
+    """
+    for name, of, changes in (("ablation", "amethod", {}), ("z", "amethod", {"model": "esa"}),
+                              ("esa", "amethod", {"model": "esa"}), ("abaseline", "baseline", {})):
+        shutil.copytree(paths.metrics(NAME, of), paths.metrics(NAME, name))
+        path = paths.metrics(NAME, name) / f"{DATA}.json"
+        content = json.loads(path.read_text())
+        path.write_text(json.dumps(content | {"provenance": [content["provenance"][0] | changes]}))
+        paths.curve(NAME, name).write_text(paths.curve(NAME, of).read_text().replace(f"{of},", f"{name},"))
+
+    stage.run(toy("ablation", "z", "esa", "abaseline"), KEY)
+    methods, further = ([line.split(",")[0] for line in (FOLDER / f"tables/people{name}.csv").read_text().splitlines()]
+                        for name in ("", "-further"))
+    assert methods == ["run", "histogram", "untrained", "baseline", "amethod", "z"]
+    assert further == ["run", "abaseline", "ablation", "esa"]
+    drawn = (FOLDER / "pictures/cmc-people.svg").read_text()
+    assert [name in drawn for name in (*methods[1:5], *further[1:])] == [True] * 4 + [False] * 3
+    shown = content_of((FOLDER / "index.html").read_text())["runs"]
+    assert [run["name"] for run in shown] == ["baseline", "amethod"]
+
+
 def test_the_same_results_give_the_same_bytes(project):
     def files() -> dict[str, bytes]:
         return {path.as_posix(): path.read_bytes() for path in sorted(paths.REPORTS.rglob("*")) if path.is_file()}
