@@ -50,17 +50,21 @@ def paper_tables(wanted: Entry, *, results: dict[str, set[str]], datasets: set[s
     """
     tables: list[Entry] = []
     variants = read_variants()
-    for (paper, table), rows in itertools.groupby(read_rows(), lambda row: (row.paper, row.table)):
+    for (paper, table), group in itertools.groupby(read_rows(), lambda row: (row.paper, row.table)):
         if paper in wanted["papers"]:
             entries: list[Entry] = []
             beside: list[Entry] = []
+            rows = list(group)
+            tuned = {row.dataset for row in rows if "pretrained_on" in variants[own_variant(row, variants, wanted)]}
             for row in rows:
                 place = {"row": row.row, "setting": row.setting, "dataset": row.dataset}
                 test = counterpart(row.paper, row.dataset, wanted)
                 variant = own_variant(row, variants, wanted)
                 made = functools.partial(_made, row, variants=variants, wanted=wanted, results=results,
                                          datasets=datasets, folders=folders)
-                entries.append(place | made(variant, test) | {"full": variant == row.paper})
+                # Where a row is pre-trained it is the full model, and the paper's plain variant the one without.
+                full = "pretrained_on" in variants[variant] or (variant == row.paper and row.dataset not in tuned)
+                entries.append(place | made(variant, test) | {"full": full})
                 beside += [place | {"name": name, "reading": reading} | made(other, data)
                            for name, reading, other, data in _beside(row, variant, test, variants, wanted)]
             if wanted["only"]:
