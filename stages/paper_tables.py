@@ -24,10 +24,11 @@ def run(experiment: Experiment, key: str) -> None:
     plan = pick(experiment.plan.paper_tables, key, "plan.paper_tables")
     target = paths.report(experiment.name, "tables")
     writable(target, folder=True)
+    field = read_field(PAPERS / "field.csv")
     tables = [_table(experiment.name, table, plan) for table in plan.tables]
 
     with new_folder(target) as folder:
-        (folder / "index.html").write_text(tables_page(tables, read_field(PAPERS / "field.csv")), encoding="utf-8")
+        (folder / "index.html").write_text(tables_page(tables, field), encoding="utf-8")
         for table in tables:
             _write(folder / table.shown.key, table)
 

@@ -7,7 +7,7 @@ it out. Percent everywhere but for PR-AUC, which is 0..1 as ESA-ReID prints it.
 import csv
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ SEEDS = 3
 DIGITS = {"pr_auc": 4}  # decimals of a metric of ours; 2 elsewhere
 SAME = ("model", "image_steps", "init", "checkpoint", "train_on", "distance", "reduction", "flip", "ignored",
         "protocol")  # what seeds of a result share
+NOTES = ("paper", "table", "row", "note")  # columns of docs/papers/notes.csv
+FIELD = ("method", "backbone", "dataset", "mAP", "rank1", "source", "needs")  # and of field.csv
 COLUMNS = ["group", "row", "own", "beside", "dataset", "metric", "paper", "result", "data", "missing", "here", "low",
            "high", "here_minus_paper", "paper_minus_full", "here_minus_full", "minus_full_low", "minus_full_high",
            "seeds", "verdict"]
@@ -82,10 +84,11 @@ Seeds = Mapping[int, Scores]  # of trainings that differ in their seed alone; th
 
 
 def read_printed(path: str | os.PathLike, paper: str, table: str) -> list[Printed]:
-    """One table's metrics, in the file's order. InputError if it has none of them."""
-    with open(path, encoding="utf-8", newline="") as file:
-        printed = [Printed(**(line | {"is_own": line["is_own"] == "1"})) for line in csv.DictReader(file)
-                   if (line["paper"], line["table"]) == (paper, table)]
+    """One table's metrics, in the file's order. InputError if it has none of them, or is no such file."""
+    lines: list[dict[str, Any]] = [line | {"is_own": line["is_own"] == "1"}  # typed as Printed has it
+                                   for line in _read_lines(path, [item.name for item in fields(Printed)])
+                                   if (line["paper"], line["table"]) == (paper, table)]
+    printed = [Printed(**line) for line in lines]
     if not printed:
         raise InputError(f"{os.fspath(path)!r}: has no table {table!r} of paper {paper!r}; its first two columns say "
                          "which it has")
@@ -93,16 +96,38 @@ def read_printed(path: str | os.PathLike, paper: str, table: str) -> list[Printe
 
 
 def read_notes(path: str | os.PathLike, paper: str, table: str) -> list[tuple[str, str]]:
-    """(row, or "" for the whole table; note) of one table."""
-    with open(path, encoding="utf-8", newline="") as file:
-        return [(line["row"], line["note"]) for line in csv.DictReader(file)
-                if (line["paper"], line["table"]) == (paper, table)]
+    """(row, or "" for the whole table; note) of one table. InputError if it is no such file."""
+    return [(line["row"], line["note"]) for line in _read_lines(path, NOTES)
+            if (line["paper"], line["table"]) == (paper, table)]
 
 
 def read_field(path: str | os.PathLike) -> list[dict[str, str]]:
-    """What is cited of later methods, docs/papers/field.csv: a row each, text as it is printed."""
-    with open(path, encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+    """What is cited of later methods, docs/papers/field.csv: a row each, text as it is printed. InputError if it is no
+    such file."""
+    return _read_lines(path, FIELD)
+
+
+def _read_lines(path: str | os.PathLike, columns: Sequence[str]) -> list[dict[str, str]]:
+    """A CSV's lines by column, with or without a byte order mark. InputError if it cannot be read, has other columns or
+    a line with more or fewer cells: a comma that is not quoted would shift some and drop the last without a word."""
+    name = os.fspath(path)
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            lines = [(reader.line_num, cells) for cells in reader if cells]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{name!r}: cannot be read ({error}); write it as CSV in UTF-8, or `git checkout {name}`"
+                         ) from error
+
+    head = lines[0][1] if lines else []
+    if head != list(columns):
+        raise InputError(f"{name!r}: its first line has {', '.join(head) or 'nothing'}, not {', '.join(columns)}; "
+                         f"write these there, or `git checkout {name}`")
+    for number, cells in lines[1:]:
+        if len(cells) != len(columns):
+            raise InputError(f"{name!r}: line {number} has {len(cells)} cells for {len(columns)} columns; quote what "
+                             f"holds a comma, or `git checkout {name}`")
+    return [dict(zip(columns, cells, strict=True)) for _, cells in lines[1:]]
 
 
 def read_own(own: Collection[Own], *, results: str | os.PathLike, curves: str | os.PathLike

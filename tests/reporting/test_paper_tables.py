@@ -13,6 +13,8 @@ from pipeline.reporting.paper_tables import (
     compare,
     mean_agreement,
     order_agreement,
+    read_field,
+    read_notes,
     read_own,
     read_printed,
     read_seeds,
@@ -160,6 +162,45 @@ def test_two_of_one_seed_are_refused(folders):
     write_result(folders, "a-again", {"d": (50.0, 40.0)})
     with pytest.raises(InputError, match="'a-again': has seed 0, as another of a, a-again has"):
         read_seeds(["a", "a-again"], **folders)
+
+
+HEADS = {"tables": "paper,table,table_title,row,is_own,dataset,setting,metric,value", "notes": "paper,table,row,note",
+         "field": "method,backbone,dataset,mAP,rank1,source,needs"}
+READERS = {"tables": lambda path: read_printed(path, "esa", "2"), "notes": lambda path: read_notes(path, "esa", "2"),
+           "field": read_field}
+LINES = {"tables": ("esa,2,T,\"a, b\",1,market1501,,rank1,5.0", "esa,2,T,a, b,1,market1501,,rank1,5.0"),
+         "notes": ("esa,2,r,\"one, two\"", "esa,2,r,one, two"),
+         "field": ("X,ViT,p,1,2,\"S, ECCV 2024\",weights", "X,ViT,p,1,2,S, ECCV 2024,weights")}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_the_papers_files_are_read_by_their_columns_or_refused(tmp_path, name):
+    """A comma that was not quoted dropped what stood behind it."""
+    path, head, (line, unquoted) = tmp_path / f"{name}.csv", HEADS[name], LINES[name]
+    count = head.count(",") + 1
+
+    def stops(data: bytes, message: str) -> None:
+        path.write_bytes(data)
+        with pytest.raises(InputError, match=f"{name}.csv': {message}.*`git checkout .*{name}.csv`$"):
+            READERS[name](path)
+
+    with pytest.raises(InputError, match=f"{name}.csv': cannot be read .*No such file.*`git checkout"):
+        READERS[name](path)
+    path.write_text(f"{head}\n{line}\n", encoding="utf-8")
+    plain = READERS[name](path)
+    assert len(plain) == 1 and ("a, b" in str(plain) or "one, two" in str(plain) or "S, ECCV 2024" in str(plain))
+    path.write_text(f"{head}\r\n{line}\r\n\r\n", encoding="utf-8-sig")
+    assert READERS[name](path) == plain, "as spreadsheets write it"
+
+    stops(f"{head}\n{line}\n{unquoted}\n".encode(),
+          f"line 3 has {count + 1} cells for {count} columns; quote what holds a comma")
+    stops(f"{head}\nesa,2\n".encode(), f"line 2 has 2 cells for {count} columns")
+    lacking = head.rpartition(",")[0]
+    stops(f"{lacking}\n".encode(), f"its first line has {lacking.replace(',', ', ')}, not {head.replace(',', ', ')};")
+    stops(f"{head}\n{line}\n".replace(",", ";").encode(), "its first line has ")
+    stops(b"", "its first line has nothing, not ")
+    stops(f"{head}\n{line}\n".encode("utf-16"), "cannot be read .*utf-8")
+    stops(f'{head}\n{line}\n"esa,2\n'.encode(), "cannot be read .unexpected end of data")
 
 
 def test_unknown_tables_and_damaged_results_are_named(folders):
