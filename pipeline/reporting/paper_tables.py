@@ -8,7 +8,7 @@ import csv
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from itertools import groupby
+from itertools import groupby, product
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from pipeline.reporting.results import CURVES, read_csv, read_metrics
 SEEDS = 3
 DIGITS = {"pr_auc": 4}  # decimals of a metric of ours; 2 elsewhere
 SAME = ("model", "image_steps", "init", "checkpoint", "train_on", "distance", "reduction", "flip", "ignored",
-        "protocol")  # what seeds of a result share
+        "protocol", "code")  # what seeds of a result share on each data set
 NOTES = ("paper", "table", "row", "note")  # columns of docs/papers/notes.csv
 FIELD = ("method", "backbone", "dataset", "mAP", "rank1", "source", "needs")  # and of field.csv
 COLUMNS = ["group", "row", "own", "beside", "dataset", "metric", "paper", "result", "data", "missing", "here", "low",
@@ -154,20 +154,21 @@ def read_seeds(names: Sequence[str], *, results: str | os.PathLike, curves: str 
     """
     first, *others = names
     scores, made = read_scores(first, results=results, curves=curves)
-    provenance = next(iter(made.values()))
-    seeds = {provenance.get("seed", 0): scores}
+    seeds = {next(iter(made.values())).get("seed", 0): scores}
 
     for name in others:
         scores, again = read_scores(name, results=results, curves=curves)
-        other = next(iter(again.values()))
-        for field in SAME:
-            if other.get(field) != provenance.get(field):
-                raise InputError(f"result {name!r}: has {field} {other.get(field)!r}, and {first!r}, of which it is to "
-                                 f"be a further seed, has {provenance.get(field)!r}; let them differ in `seed` alone")
-        if other.get("seed") in seeds:
-            raise InputError(f"result {name!r}: has seed {other.get('seed')!r}, as another of {', '.join(names)} has; "
-                             "give each a seed of its own")
-        seeds[other["seed"]] = scores
+        for data, field in product([data for data in made if data in again], SAME):
+            mine, other = again[data].get(field), made[data].get(field)
+            if mine != other:
+                remedy = "make both with `dvc repro`" if field == "code" else "let them differ in `seed` alone"
+                raise InputError(f"result {name!r} on {data!r}: has {field} {mine!r}, and {first!r}, of which it is to "
+                                 f"be a further seed, has {other!r}; {remedy}")
+        seed = next(iter(again.values())).get("seed")
+        if seed in seeds:
+            raise InputError(f"result {name!r}: has seed {seed!r}, as another of {', '.join(names)} has; give each a "
+                             "seed of its own")
+        seeds[seed] = scores
     return seeds, made
 
 

@@ -149,12 +149,25 @@ def test_intervals_over_queries_are_not_shown(folders):
     ({"image_steps": 9}, "image_steps 9, and 'a', of which .* has 8000"),
     ({"flip": "mean"}, "flip 'mean', and .* None"),
     ({"checkpoint": {"sha256": "b"}}, "checkpoint .*, and .* None"),
-    ({"ignored": {"query": 1}}, "ignored .*, and .* None")])
+    ({"ignored": {"query": 1}}, "ignored .*, and .* None; let them differ in `seed` alone"),
+    ({"code": "earlier"}, "code 'earlier', and .* None; make both with `dvc repro`")])
 def test_seeds_that_were_made_otherwise_are_refused(folders, made, said):
     write_result(folders, "a", {"d": (50.0, 40.0)})
     write_result(folders, "a-seed1", {"d": (50.0, 40.0)}, seed=1, **made)
-    with pytest.raises(InputError, match=f"'a-seed1': has {said}"):
+    with pytest.raises(InputError, match=f"'a-seed1' on 'd': has {said}"):
         read_seeds(["a", "a-seed1"], **folders)
+
+
+def test_seeds_are_held_together_on_each_data_set_that_both_have(folders):
+    """It was the first by name alone, while a table may show another."""
+    for name, seed in (("a", 0), ("a-seed1", 1), ("a-seed2", 2)):
+        write_result(folders, name, {"c": (50.0, 40.0), "d": (50.0, 40.0)}, seed=seed)
+    (folders["results"] / "a-seed1/c.json").unlink()  # scored on fewer sets is no other making
+    assert list(read_seeds(["a", "a-seed1", "a-seed2"], **folders)[0]) == [0, 1, 2]
+    path = folders["results"] / "a-seed2/d.json"
+    path.write_text(path.read_text().replace('"cosine"', '"euclidean"'))
+    with pytest.raises(InputError, match="'a-seed2' on 'd': has distance 'euclidean', and 'a', .* has 'cosine'"):
+        read_seeds(["a", "a-seed1", "a-seed2"], **folders)
 
 
 def test_two_of_one_seed_are_refused(folders):
