@@ -12,7 +12,16 @@ from pipeline.config.loader import Experiment, pick
 from pipeline.config.paper_rows import number
 from pipeline.config.plan import TablePlan, TablesPlan
 from pipeline.reporting.paper_page import PaperTable, remarks, table_page, tables_page
-from pipeline.reporting.paper_tables import Beside, Own, compare, read_field, read_notes, read_own, read_printed
+from pipeline.reporting.paper_tables import (
+    Beside,
+    Own,
+    compare,
+    read_field,
+    read_notes,
+    read_own,
+    read_printed,
+    seeds_behind,
+)
 from pipeline.reporting.table_formats import as_latex, as_markdown, show
 from stages import main
 
@@ -45,7 +54,8 @@ def _table(experiment: str, plan: TablePlan, made: TablesPlan) -> PaperTable:
     frame = compare(printed, own, scores, beside)
     shown = show(frame, key=f"{plan.paper}-{number(plan.table)}", paper=plan.paper, table=plan.table,
                  caption=printed[0].table_title, notes=read_notes(PAPERS / "notes.csv", plan.paper, plan.table),
-                 remarks=list(remarks(own, provenance, rendered=made.rendered, networks=made.networks)))
+                 remarks=list(remarks(own, provenance, rendered=made.rendered, networks=made.networks,
+                                      seeds=seeds_behind(own, scores))))
     return PaperTable(frame, shown)
 
 

@@ -66,11 +66,12 @@ def _summary(table: PaperTable) -> list[str]:
 
 
 def remarks(own: Mapping[OwnKey, Own], provenance: Mapping[str, Made], *, rendered: Collection[str],
-            networks: Mapping[str, str]) -> Iterator[str]:
+            networks: Mapping[str, str], seeds: Mapping[str, Sequence[int]]) -> Iterator[str]:
     """What our side of a table is, in sentences: counterparts, what is missing, budgets; what to know of the data.
 
     provenance: result -> what made it on each set, as `paper_tables.read_own` gives it; rendered: the data sets of
-    rendered people, all others are of real ones; networks: result -> its backbone and image size.
+    rendered people, all others are of real ones; networks: result -> its backbone and image size; seeds: result ->
+    those behind its figures, as `paper_tables.seeds_behind` gives them.
     """
     yield from _counterparts(own, rendered)
     for data in dict.fromkeys(papers_set(row.data) for row in own.values() if papers_set(row.data) in OTHER_PROBES):
@@ -81,10 +82,11 @@ def remarks(own: Mapping[OwnKey, Own], provenance: Mapping[str, Made], *, render
                "compose the profile again and run `dvc repro`.")
 
     if provenance:
-        yield protocol_line([one for made in provenance.values() for one in made.values()])
+        yield protocol_line([one for made in provenance.values() for one in made.values()],
+                            seeds=[seed for name in provenance for seed in seeds[name]])
     budgets: dict[str, list[str]] = {}
     for name, made in provenance.items():
-        budgets.setdefault(_budget(networks[name], next(iter(made.values()))), []).append(name)
+        budgets.setdefault(_budget(networks[name], next(iter(made.values())), seeds[name]), []).append(name)
     for budget, names in budgets.items():
         yield f"Here: {', '.join(names)}: {budget}."
 
@@ -110,8 +112,9 @@ def _joined(names: Collection[str]) -> str:
     return f"{', '.join(others)} and {last}" if others else last
 
 
-def _budget(network: str, made: Mapping[str, Any]) -> str:
+def _budget(network: str, made: Mapping[str, Any], seeds: Sequence[int]) -> str:
     masks = parsers([made])
+    compared = f" (in differences {', '.join(map(str, sorted(seeds)))})" if len(seeds) > 1 else ""
     return (f"{network} from {start(made['init'])}, trained on {data_name(made['train_on'])} with "
-            f"{made['image_steps']:,} image steps, seed {made['seed']}"
+            f"{made['image_steps']:,} image steps, seed {made['seed']}{compared}"
             f"{f', masks by {_joined(masks)}' if masks else ''}")

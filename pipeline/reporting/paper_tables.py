@@ -297,7 +297,7 @@ def _against_full(line: dict[str, Any], full: dict[str, Any], scores: Mapping[st
 
     mine, other = scores[line["result"]], scores[full["result"]]
     differences = [mine[seed][line["data"]][line["metric"]].value - other[seed][full["data"]][line["metric"]].value
-                   for seed in mine if seed in other and line["data"] in mine[seed] and full["data"] in other[seed]]
+                   for seed in _common(mine, line["data"], other, full["data"])]
     if not differences:
         return {"paper_minus_full": paper, "verdict": "undecided (no common seed)"}
 
@@ -305,6 +305,24 @@ def _against_full(line: dict[str, Any], full: dict[str, Any], scores: Mapping[st
     return {"paper_minus_full": paper, "here_minus_full": round(float(np.mean(differences)), digits),
             "minus_full_low": round(low, digits), "minus_full_high": round(high, digits), "seeds": len(differences),
             "verdict": verdict(paper, low, high, len(differences))}
+
+
+def _common(mine: Seeds, data: str, other: Seeds, full: str) -> list[int]:
+    """Seeds that a row, scored on `data`, and the full model's, scored on `full`, both have."""
+    return [seed for seed in mine if seed in other and data in mine[seed] and full in other[seed]]
+
+
+def seeds_behind(own: Mapping[OwnKey, Own], scores: Mapping[str, Seeds]) -> dict[str, list[int]]:
+    """Of each result the seeds that a table's figures come from: the first, which is shown, then those that stand
+    beside it in differences to the full model's row."""
+    behind = {name: [next(iter(seeds))] for name, seeds in scores.items()}
+    made = [(dataset, row) for (_, _, dataset), row in own.items() if not row.missing]
+    for (dataset, row), (other, full) in product(made, repeat=2):
+        if dataset == other and full.full and not row.full:
+            common = _common(scores[row.result], row.data, scores[full.result], full.data)
+            for name in (row.result, full.result):
+                behind[name] += [seed for seed in common if seed not in behind[name]]
+    return behind
 
 
 def interval(differences: Sequence[float]) -> tuple[float, float]:

@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 from pipeline.reporting.paper_page import PaperTable, remarks
-from pipeline.reporting.paper_tables import Own, compare, read_notes, read_own, read_printed
+from pipeline.reporting.paper_tables import Own, compare, read_notes, read_own, read_printed, seeds_behind
 from pipeline.reporting.table_formats import show
 from tests.helpers import results
 
@@ -34,7 +34,8 @@ def table(folders, paper, number, own, rendered=()):
     frame, networks = compare(lines, own, scores), dict.fromkeys(scores, "resnet18 at 128 x 64")
     return PaperTable(frame, show(frame, key=f"{paper}-{number}", paper=paper, table=number,
                                   caption=lines[0].table_title, notes=read_notes(NOTES, paper, number),
-                                  remarks=list(remarks(own, provenance, rendered=rendered, networks=networks))))
+                                  remarks=list(remarks(own, provenance, rendered=rendered, networks=networks,
+                                                       seeds=seeds_behind(own, scores)))))
 
 
 def sorn_v():

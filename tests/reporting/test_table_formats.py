@@ -143,7 +143,7 @@ def test_columns_that_share_a_counterpart_stand_once():
                                                           ("real-partial-reid-occluded", "occluded", "partial")])
 def test_a_table_says_which_of_partial_reid_s_probes_are_its_paper_s(data, theirs, others):
     own = {("SGAM", "trained on market1501", "partial-reid"): Own("r", (), data, True, "")}
-    (sentence,) = remarks(own, {}, rendered=[], networks={})
+    (sentence,) = remarks(own, {}, rendered=[], networks={}, seeds={})
     assert sentence.startswith(f"Partial-REID, {theirs} probes: ") and f"Partial-REID, {others} probes too" in sentence
     lines = [line for line in read_printed(PRINTED, "sgam", "2") if line.dataset == "partial-reid"]
     scores = {"r": {0: {data: {name: Score(50.0) for name in ("rank1", "rank3")}}}}
