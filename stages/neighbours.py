@@ -14,7 +14,7 @@ from pipeline.config import paths
 from pipeline.config.loader import Experiment, pick
 from pipeline.config.plan import NeighboursPlan
 from pipeline.reporting.neighbours import Listed, Neighbours, write_neighbours
-from pipeline.retrieval.distances import pair_distances
+from pipeline.retrieval.distances import as_given, strips
 from pipeline.retrieval.exclusions import read_exclusions, without
 from pipeline.retrieval.features import Embedded, read_features
 from pipeline.retrieval.matching import Matching, settle, unit_parts
@@ -82,11 +82,13 @@ def query_lists(embedded: Embedded, device: str = "cpu") -> list[Listed]:
 
 
 def _nearest_right(embedded: Embedded, number: int, matching: Matching) -> tuple[int, float]:
-    """Of a query that has a match the gallery row and the distance of the nearest."""
+    """Of a query that has a match the gallery row and the distance of the nearest, in the order of `evaluate` where no
+    match shares a part with it."""
     query, gallery = embedded.query, embedded.gallery
     right = np.flatnonzero((gallery.pid == query.pid[number]) & (gallery.camid != query.camid[number]))
-    far = pair_distances(query.take(slice(number, number + 1)), gallery.take(right), matching)[0]
-    return int(right[far.argmin()]), float(far.min())
+    (_, strip), = strips(query.take(slice(number, number + 1)), gallery.take(right), matching)
+    place = strip[0].argmin()
+    return int(right[place]), float(as_given(strip, matching)[0, place])
 
 
 def part_distances(query: np.ndarray, gallery: np.ndarray, matching: Matching) -> np.ndarray:

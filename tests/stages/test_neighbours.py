@@ -6,7 +6,9 @@ import pytest
 from pipeline.base.errors import InputError
 from pipeline.config import paths
 from pipeline.reporting.neighbours import read_neighbours
-from pipeline.retrieval.features import read_features
+from pipeline.retrieval.features import Embedded, read_features
+from pipeline.retrieval.matching import Matching, Side
+from pipeline.retrieval.ranking import nearest
 from stages import neighbours as stage
 from tests.helpers.bare_params import bare_experiment
 from tests.helpers.features_file import MAKER, write_features
@@ -69,6 +71,30 @@ def test_lists_are_those_of_a_loop_over_the_features(tmp_path, monkeypatch, dist
         assert np.allclose(listed.visibility, held.query.visibility[query])
         assert np.allclose(listed.visible, [held.gallery.visibility[row] for _, row, _ in shown])
     assert far, "the draw holds queries whose first match stands beyond the first three"
+
+
+@pytest.mark.parametrize("whole_body", [None, 0])
+def test_where_no_match_shares_a_part_the_one_at_the_place_is_shown(whole_body):
+    """It was the first of them in the gallery, beside the place of another."""
+    draw = np.random.default_rng(2)
+    pid = np.arange(60) // 3
+    gallery = Side(draw.standard_normal((60, 8)).astype(np.float32), np.tile(np.float32([0, 1]), (60, 1)), pid,
+                   np.ones(60, int))
+    query = Side(draw.standard_normal((20, 8)).astype(np.float32), np.tile(np.float32([1, 0]), (20, 1)),
+                 np.arange(20), np.zeros(20, int))
+    matching = Matching((4, 4), "euclidean", "mean", whole_body=whole_body)
+    keys = [np.array([f"{side}{row:02d}" for row in range(count)]) for side, count in (("q", 20), ("g", 60))]
+    places, _ = nearest(query, gallery, matching, 60)
+
+    found = stage.query_lists(Embedded(query, gallery, *keys, matching, {"dataset": "toy"}))
+    last = [(row, listed) for row, listed in enumerate(found) if listed.first > stage.TOP]
+    assert len(last) > 5
+    for row, listed in last:
+        assert listed.place[-1] == listed.first and listed.match[-1] and listed.distance[-1] is None
+        assert listed.gallery[-1] == f"g{places[row, listed.first - 1]:02d}"
+        if whole_body == 0:  # the nearest by the whole body, which the gallery hides
+            far = [np.linalg.norm(query.features[row, :4] - gallery.features[other, :4]) for other in range(60)]
+            assert listed.gallery[-1] == f"g{min(np.flatnonzero(pid == row), key=lambda other: far[other]):02d}"
 
 
 def test_features_that_are_gone_or_another_s_are_named(tmp_path, monkeypatch):
