@@ -112,8 +112,8 @@ def _viewer(experiment: Experiment, key: str, results: Sequence[Result], plan: R
     runs = [_neighbours(experiment, key, name, results) for name in plan.shows]
     same_queries(runs)
     index = read_index(plan.index).set_index("image")
-    _check_images(plan, index, runs)
     parts = Cache(paths.cache(plan.cache, "parts.h5"))
+    _check_images(plan, index, runs, parts)
 
     for_crops = max(room // CROPS_SHARE, 0)
     album = Album(_loader(plan, parts, index), for_crops)
@@ -148,13 +148,21 @@ def _neighbours(experiment: Experiment, key: str, name: str, results: Sequence[R
     return run
 
 
-def _check_images(plan: ReportPlan, index: pd.DataFrame, runs: Sequence[Neighbours]) -> None:
-    """InputError if a list names an image that the index lacks, or if images are not where the index has them."""
+def _check_images(plan: ReportPlan, index: pd.DataFrame, runs: Sequence[Neighbours], parts: Cache) -> None:
+    """InputError if a list or the cache names an image that the index lacks, or if images are not where the index has
+    them."""
     listed = {key for run in runs for one in run.lists for key in (one.query, *one.gallery)}
     strange = sorted(listed - set(index.index))
     if strange:
         raise InputError(f"{plan.index!r}: has no image {strange[0]!r}, of which {len(strange)} of the {len(listed)} "
                          "that were ranked are such: the features are of another index; run `dvc repro embed evaluate`")
+
+    keys = parts.column("key")
+    other = sorted(set(keys) - set(index.index))
+    if other:
+        raise InputError(f"{str(parts.path)!r}: holds {len(keys)} images, {len(other)} of which ({other[0]!r} first) "
+                         f"are not among the {len(index)} of {plan.index!r}: it was made for another index; run "
+                         "`dvc repro`")
 
     gone = [path for path in index["path"] if not Path(plan.raw, path).is_file()]
     if gone:

@@ -271,6 +271,20 @@ def test_lists_of_other_features_queries_or_pictures_are_named(project):
     assert (FOLDER / "index.html").read_bytes() == before
 
 
+def test_a_cache_of_more_images_than_the_index_has_is_named(project):
+    """The parser's worst crops are drawn from its rows: it ended in a KeyError."""
+    stage.run(toy(), KEY)
+    before = (FOLDER / "index.html").read_bytes()
+    index = paths.index(DATA)
+    index.write_text("".join(line for line in index.read_text().splitlines(True)
+                             if not line.startswith(("train/0003", "train/0001"))))
+    with pytest.raises(InputError, match="^'data/cache/people/parts.h5': holds 15 images, 2 of which .'train/0001_c3s1_"
+                                         "000002_00.jpg' first. are not among the 13 of 'data/index/people.csv': .*; "
+                                         "run `dvc repro`$"):
+        stage.run(toy(), KEY)
+    assert (FOLDER / "index.html").read_bytes() == before, "the last good report stays"
+
+
 def test_what_does_not_fit_is_left_out_and_said(project, monkeypatch):
     stage.run(toy(), KEY)
     whole = content_of((FOLDER / "index.html").read_text())
