@@ -101,6 +101,21 @@ def test_a_line_in_a_network_makes_its_own_runs_stale(house):
     assert {name for name in stale(house) if name.startswith("train@")} == {"train@sorn", "train@one-sorn"}
 
 
+def test_a_report_is_stale_once_a_run_leaves_the_profile(house):
+    """One that its lists do not show, whose results stay where they are; the page kept its row."""
+    profile = house.folder / "profiles/two.yaml"
+    text = profile.read_text(encoding="utf-8")
+    profile.write_text(f"{text}beside: [sorn]\n", encoding="utf-8")  # on the default's data set, not the report's
+    house.run("python", "-m", "stages.compose", "two")
+    assert {name for name in stale(house) if name.endswith(("@sorn", "@two"))} == {"evaluate@sorn", "report@two"}
+    fill(house)
+    assert stale(house) == set()
+
+    profile.write_text(text, encoding="utf-8")
+    house.run("python", "-m", "stages.compose", "two")
+    assert (house.folder / "data/results/two/sorn").is_dir() and stale(house) == {"report@two"}
+
+
 def test_the_page_on_adding_a_network_names_what_this_test_adds():
     page = (ROOT / "docs/adding-a-network.md").read_text(encoding="utf-8")
     words = ("models/gem.py", "class GemParams:", '"gem": GemParams', "small-gem", "small-baseline")
