@@ -34,18 +34,20 @@ def add_runs(made: Composition) -> None:
 
 
 def _in_order(runs: dict[str, Entry]) -> dict[str, Entry]:
-    """Entries as they stand, but none before the one whose weights it starts from. InputError for a circle."""
+    """Entries as they stand, but none before those whose weights it takes: to start from, as they are, or to say what
+    is seen. InputError for a circle."""
     found: dict[str, Entry] = {}
 
     def put(key: str, within: tuple[str, ...]) -> None:
         if key in within:
             circle = " -> ".join((*within[within.index(key):], key))
-            raise InputError(f"runs.{key}.init: it starts from itself ({circle}); start one of them from other weights")
+            raise InputError(f"runs.{key}: it takes its weights from itself ({circle}); take one of them from another "
+                             "run")
         if key in found or key not in runs:
             return
-        start = started_from(runs[key].get("init"))
-        if start is not None:
-            put(start, (*within, key))
+        for other in (started_from(runs[key].get("init")), runs[key].get("of"), runs[key].get("visible_by")):
+            if other is not None:
+                put(other, (*within, key))
         found[key] = runs[key]
 
     for key in runs:

@@ -172,7 +172,9 @@ def add_rows(profile: Entry, *, runs: Collection[str], warps: Collection[str], r
     own = {section: {key: entry for key, entry in needed[section].items() if key not in shared}
            for section, shared in (("runs", runs), ("warps", warps))}
     beside = [*profile.get("beside", []), *(key for key in needed["runs"] if key in results)]
-    return profile | {section: own[section] | profile.get(section, {}) for section in own} | {
+    written = {section: profile.get(section, {}) for section in own}
+    return profile | {section: written[section] | {key: entry for key, entry in own[section].items()
+                                                   if key not in written[section]} for section in own} | {
         "beside": list(dict.fromkeys(beside))}, wanted
 
 

@@ -148,6 +148,27 @@ def test_a_base_that_was_composed_with_other_masks_is_refused(command):
     assert command(*way).status == 0 and command("--check").status == 0
 
 
+def test_runs_stand_in_any_order(project):
+    """One that is `of` another, or for which another says what is seen, before that one."""
+    runs = """
+  c: {of: a, match: {features: unmasked}}
+  b: {of: a, visible_by: s}
+  a: {like: small-sorn}
+  s: {like: small-sorn, seed: 1}
+"""
+    plan = composed(f"{HEAD}runs:{runs}").plan["plan"]
+    assert list(plan["train"]) == ["a", "s"] and {"b", "c"} <= plan["evaluate"].keys()
+
+
+def test_runs_that_are_of_one_another_are_refused(project):
+    refused(HEAD + "runs: {a: {of: b}, b: {of: a}}\n", "runs.a: it takes its weights from itself (a -> b -> a)")
+
+
+def test_the_report_of_real_partial_people_shows_the_common_baseline_and_full_models(project):
+    assert compose("partial").plan["plan"]["report"]["partial"]["shows"] == [
+        f"{name}-real-market" for name in ("baseline", "esa", "sgsfa", "sgam", "sorn")]
+
+
 # Keys, names and numbers.
 
 
