@@ -37,10 +37,10 @@ def prepared(tmp_path, monkeypatch):
     (tmp_path / "project").mkdir()
     monkeypatch.chdir(tmp_path / "project")
 
-    def call(layout: str, files: dict[str, bytes], needs: tuple[str, ...] = ()) -> list[tuple]:
+    def call(layout: str, files: dict[str, bytes], needs: tuple[str, ...] = (), **more: int) -> list[tuple]:
         shutil.rmtree(tmp_path / "raw", ignore_errors=True)
         write_tree(tmp_path / "raw", files)
-        prepare.run(bare_experiment(params={"datasets": {"people": {"layout": layout}}},
+        prepare.run(bare_experiment(params={"datasets": {"people": {"layout": layout, **more}}},
                                     plan={"prepare": {"people": {"raw": str(tmp_path / "raw"), "needs": needs}}}),
                     "people")
         return rows(read_index(paths.index("people")))
@@ -48,10 +48,11 @@ def prepared(tmp_path, monkeypatch):
     return call
 
 
-def refused(prepared, layout: str, files: dict[str, bytes], *said: str, needs: tuple[str, ...] = ()) -> str:
+def refused(prepared, layout: str, files: dict[str, bytes], *said: str, needs: tuple[str, ...] = (),
+            **more: int) -> str:
     """The one sentence, which names data set and folder, and after which no index is there."""
     with pytest.raises(InputError) as caught:
-        prepared(layout, files, needs)
+        prepared(layout, files, needs, **more)
     message = str(caught.value)
     assert message.startswith("datasets.people: '/") and "/raw" in message and "\n" not in message, message
     assert "; " in message and all(word in message for word in said), message
@@ -258,6 +259,35 @@ def test_a_set_to_test_on_alone(prepared, capsys):
     assert len(prepared("market", files, ("test",))) == 6 and capsys.readouterr().err == ""
     paths.index("people").unlink()
     refused(prepared, "market", files, "has no training images, and runs train on it", needs=("train", "test"))
+
+
+def test_a_folder_of_nobody_known_cannot_be_scored(prepared):
+    assert len(prepared("folder", tree("folder"))) == 10
+    paths.index("people").unlink()
+    refused(prepared, "folder", tree("folder"), "has `layout: folder`", "take it out of eval_on", needs=("test",))
+    files = {name: data for name, data in tree("market").items() if name.startswith("bounding_box_test/")}
+    refused(prepared, "market", files, "holds a gallery of 4 and no query", needs=("test",))
+
+
+def held_tree() -> dict[str, bytes]:
+    """Five people to train on, two pictures of each from two cameras, no two the same."""
+    return {f"bounding_box_train/{pid:04d}_c{camid}s1_00000{number}_00.jpg": f"{pid} {camid} {number}".encode()
+            for pid in range(1, 6) for camid in (1, 2) for number in (1, 2)}
+
+
+def test_held_out_people_are_checked_as_they_are_scored(prepared, capsys):
+    """A picture of theirs among those of training is refused; that the folder has no test part of its own is no fault,
+    nor who is in that part, which is left out."""
+    files = held_tree()
+    found = prepared("market", files, ("train", "test"), hold_out=2)
+    assert capsys.readouterr().err == "people: queries and gallery are 2 of its training people; its own are left out\n"
+    held, free = ([name for _, name, *_, split in found if (split == "train") == trained] for trained in (False, True))
+    own = {"query/0001_c1s1_000009_00.jpg": b"own query", "bounding_box_test/0001_c2s1_000009_00.jpg": b"own gallery"}
+    assert prepared("market", files | own, hold_out=2) == found
+    paths.index("people").unlink()
+    refused(prepared, "market", files | {free[0]: files[held[0]]}, f"1 picture ({free[0]!r} and {held[0]!r}) stands in "
+            "train and in test, so that a network would be scored on what it has seen", hold_out=2)
+    refused(prepared, "market", files | own, "person 1 stands in train and in test")
 
 
 def test_folders_that_are_not_read_are_told(prepared, capsys):
