@@ -16,6 +16,7 @@ import numpy as np
 from pipeline.base.errors import InputError
 from pipeline.base.files import file_sha256
 from pipeline.retrieval.features import Embedded
+from pipeline.retrieval.ranking import JUNK
 
 COLUMNS = ["path", "reason"]
 
@@ -90,8 +91,9 @@ def without(embedded: Embedded, exclusions: Exclusions, *, places: Mapping[str, 
             ) -> tuple[Embedded, Excluded]:
     """The features without those listed, and what that took out.
 
-    places: key -> path of every image of the index, those of training too, where there is one. InputError if no
-    listed picture is here, or if one is not in the index.
+    places: key -> path of every image of the index, those of training too, where there is one; a list may have either
+    name where the features have the other. InputError if no listed picture is here, if one is not in the index, or if
+    no query or no gallery image would be left.
     """
     if not embedded.named:
         raise InputError(f"{exclusions.file!r}: names pictures, and the features do not say which theirs are; add the "
@@ -102,23 +104,25 @@ def without(embedded: Embedded, exclusions: Exclusions, *, places: Mapping[str, 
     if strange and places is not None:
         raise InputError(f"{exclusions.file!r}: {strange[0]!r} is no path of the index; take it out or mend the path")
 
-    why: list[list[str | None]] = [[_reason(key, exclusions, places) for key in side] for side in keys]
+    # A file may stand in two splits, and a key begins with its own.
+    by_path = {(key.partition("/")[0], path): key for key, path in (places or {}).items()}
+    names = [[(key, (places or {}).get(key) or by_path.get((split, key), key)) for key in side]
+             for split, side in zip(("query", "gallery"), keys, strict=True)]
+    why = [[next((exclusions.reasons[name] for name in both if name in exclusions.reasons), None) for both in side]
+           for side in names]
     taken = [reason for side in why for reason in side if reason is not None]
     if exclusions.reasons and not taken and (strange or places is None):
         raise InputError(f"{exclusions.file!r}: none of its {len(exclusions.reasons)} pictures "
                          f"({next(iter(exclusions.reasons))!r} first) is a query or in the gallery ({keys[0][0]!r} is "
                          "the first query); where it has paths and the features have keys, add --index")
 
-    hit = {path for side, reasons in zip(keys, why, strict=True) for key, reason in zip(side, reasons, strict=True)
-           if reason is not None for path in (key, (places or {}).get(key, key)) if path in exclusions.reasons}
+    hit = {name for side in names for both in side for name in both if name in exclusions.reasons}
     kept = [np.flatnonzero([reason is None for reason in side]) for side in why]
+    for what, part, rows in (("queries", embedded.query, kept[0]), ("gallery images", embedded.gallery, kept[1])):
+        if len(rows) < len(part) and (part.pid[rows] == JUNK).all():
+            raise InputError(f"{exclusions.file!r}: leaves out {len(part) - len(rows)} of {len(part)} {what}, so that "
+                             "none is left to score; take some out of the list")
     return embedded.take(*kept), Excluded(
         exclusions.file, exclusions.sha256, listed=len(exclusions.reasons), query=len(keys[0]) - len(kept[0]),
         gallery=len(keys[1]) - len(kept[1]), elsewhere=len(exclusions.reasons) - len(hit),
         reasons=dict(Counter(taken)))
-
-
-def _reason(key: str, exclusions: Exclusions, places: Mapping[str, str] | None) -> str | None:
-    """Why an image is left out, by its key or its path; None where it is not."""
-    reason = exclusions.reasons.get(key)
-    return exclusions.reasons.get(places[key]) if reason is None and places and key in places else reason

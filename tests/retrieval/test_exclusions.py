@@ -84,6 +84,39 @@ def test_lists_of_other_pictures_are_one_sentence(tmp_path):
         without(read_external(tmp_path / "f.npz", distance="cosine", reduction="mean"), listed)
 
 
+def test_a_list_has_keys_where_the_features_have_paths(tmp_path):
+    """The index's keys, others' features under its paths: what is listed is left out, and of a file that stands in two
+    splits the one whose key it is."""
+    paths = {"query": [f"q{row}.jpg" for row in range(11)] + ["both.jpg"],
+             "gallery": [f"g{row}.jpg" for row in range(49)] + ["both.jpg"]}
+    np.savez(tmp_path / "f.npz", **arrays(), **{f"{part}_name": np.array(names) for part, names in paths.items()})
+    whole = read_external(tmp_path / "f.npz", distance="cosine", reduction="mean")
+    places = {f"{part}/{path}": path for part, names in paths.items() for path in names} | {"train/t.jpg": "t.jpg"}
+    (tmp_path / "list.csv").write_text("path,reason\nquery/q3.jpg,wrong\ngallery/both.jpg,wrong\ng7.jpg,dark\n"
+                                       "train/t.jpg,dark\n")
+    kept, told = without(whole, read_exclusions(tmp_path / "list.csv"), places=places)
+    assert kept.query_key.tolist() == [name for name in paths["query"] if name != "q3.jpg"]
+    assert kept.gallery_key.tolist() == [name for name in paths["gallery"][:-1] if name != "g7.jpg"]
+    assert (told.query, told.gallery, told.elsewhere, told.reasons) == (1, 2, 1, {"wrong": 2, "dark": 1})
+
+
+def test_a_list_of_all_that_could_be_scored_is_refused(tmp_path):
+    """All queries; all gallery images but those of nobody; all but one is a list like any other."""
+    given = arrays()
+    np.savez(tmp_path / "f.npz", **given, query_name=np.array([f"q{row}" for row in range(12)]),
+             gallery_name=np.array([f"g{row}" for row in range(50)]))
+    whole = read_external(tmp_path / "f.npz", distance="cosine", reduction="mean")
+    known = [f"g{row}" for row in np.flatnonzero(given["gallery_pid"] != -1)]
+    for names, said in (([f"q{row}" for row in range(12)], "leaves out 12 of 12 queries"),
+                        (known, f"leaves out {len(known)} of 50 gallery images")):
+        (tmp_path / "list.csv").write_text("path,reason\n" + "".join(f"{name},x\n" for name in names))
+        with pytest.raises(InputError, match=f"list.csv': {said}, so that none is left to score; take some"):
+            without(whole, read_exclusions(tmp_path / "list.csv"))
+        (tmp_path / "list.csv").write_text("path,reason\n" + "".join(f"{name},x\n" for name in names[1:]))
+        kept, _ = without(whole, read_exclusions(tmp_path / "list.csv"))
+        assert names[0] in (*kept.query_key, *kept.gallery_key)
+
+
 def test_lengths_are_those_of_a_loop_at_every_scale():
     query, _ = sides(arrays())
     for scale in (1, 1e200, 1e-250):
