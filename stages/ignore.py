@@ -31,6 +31,11 @@ def run(experiment: Experiment, key: str) -> None:
     if not counts.get("query", 0) + counts.get("gallery", 0):
         raise InputError(f"datasets.{key}.ignore: none of the {len(listed.reasons)} pictures in {plan.list!r} is a "
                          f"query or in the gallery of {key}; list some, or take `ignore` out of the profile")
+    for split, what in (("query", "queries"), ("gallery", "gallery images")):
+        whole = int((index["split"] == split).sum())
+        if whole and counts.get(split, 0) == whole:
+            raise InputError(f"datasets.{key}.ignore: {plan.list!r} has all {whole} {what} of {key}, so that nothing "
+                             "could be scored; take some out of the list")
 
     text = io.StringIO()
     rows = zip(index.loc[reasons.notna(), "image"], reasons.dropna(), strict=True)

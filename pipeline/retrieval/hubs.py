@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import skew
 
+from pipeline.base.errors import InputError
 from pipeline.retrieval.matching import Matching, Side
 from pipeline.retrieval.ranking import JUNK, nearest
 
@@ -36,7 +37,11 @@ class Occurrences:
 
 
 def occurrences(query: Side, gallery: Side, matching: Matching) -> Occurrences:
-    """Counts over the queries of known people, by the rule of `ranking.evaluate`."""
+    """Counts over the queries of known people, by the rule of `ranking.evaluate`. InputError if a side has nobody."""
+    for name, side in (("query", query), ("gallery", gallery)):
+        if (side.pid == JUNK).all():  # of no image too
+            raise InputError(f"there is no {name} image of anybody to rank, identity {JUNK} being nobody; give some, "
+                             f"or check the identities of the split {name!r}")
     query = query.take(np.flatnonzero(query.pid != JUNK))
     rows, _ = nearest(query, gallery, matching, FIRST)
     among = np.bincount(rows[rows >= 0], minlength=len(gallery))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from pipeline.base.errors import InputError
 from pipeline.retrieval.hubs import FIRST, LEAST, occurrences
 from pipeline.retrieval.matching import Matching, Side
 from tests.helpers.loop_ranking import loop_distances, loop_list
@@ -53,3 +54,14 @@ def test_everybody_found_alike():
     query, gallery = sides(0)
     found = occurrences(query, gallery.take(slice(0, 5)), MATCHING)
     assert found.among.max() <= 30 and np.isfinite(found.skewness())
+
+
+@pytest.mark.parametrize("name", ["query", "gallery"])
+def test_a_side_of_nobody_is_one_sentence(name):
+    query, gallery = sides(0)
+    side = {"query": query, "gallery": gallery}[name]
+    for rows in (np.flatnonzero(side.pid == -1), []):
+        few = side.take(np.array(rows, int))
+        with pytest.raises(InputError, match=f"there is no {name} image of anybody to rank, .*; give some") as caught:
+            occurrences(*((few, gallery) if name == "query" else (query, few)), MATCHING)
+        assert "\n" not in str(caught.value)

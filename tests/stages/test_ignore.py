@@ -78,6 +78,20 @@ def test_a_result_without_its_listed_pictures_is_compared_without_them(toy, caps
     assert "percent; 5 queries of 5 people" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("split", "what"), [("query", "queries"), ("gallery", "gallery images")])
+def test_a_list_of_all_queries_or_all_of_the_gallery_is_refused(toy, split, what):
+    whole = read_features("data/features/toy-net/toy.h5")
+    keys = {"query": whole.query_key, "gallery": whole.gallery_key}[split].tolist()
+    Path("ignore.csv").write_text("path,reason\n" + "".join(f"raw/{key},wrong person\n" for key in keys))
+    with pytest.raises(InputError, match=f"datasets.toy.ignore: 'ignore.csv' has all {len(keys)} {what} of toy, so "
+                                         "that nothing could be scored; take some out of the list"):
+        ignore.run(toy, "toy")
+    assert not paths.ignored("toy").exists()
+    Path("ignore.csv").write_text("path,reason\n" + "".join(f"raw/{key},wrong person\n" for key in keys[1:]))
+    ignore.run(toy, "toy")
+    assert len(paths.ignored("toy").read_text().splitlines()) == len(keys)
+
+
 @pytest.mark.parametrize(("text", "said"), [
     ("path,reason\nraw/8.jpg,wrong person\n", "datasets.toy.ignore: 'ignore.csv' has 'raw/8.jpg', which is no picture "
                                               "of toy; take it out or mend the path"),
