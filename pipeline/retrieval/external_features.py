@@ -5,9 +5,10 @@
     query_features (Q, D)   query_pid (Q,)   query_camid (Q,)      numbers; identity -1: nobody, left out
     gallery_features (G, D) gallery_pid (G,) gallery_camid (G,)
     sizes (P,)                                                     optional: D_p of P parts that lie side by side in D
-    query_visibility (Q, P), gallery_visibility (G, P)             optional: 0..1, all 1 where absent
+    query_visibility (Q, P), gallery_visibility (G, P)             optional, both or none: 0..1, all 1 where absent
     query_occlusion (Q,)                                           optional: hidden share of each query's body, 0..1
-    query_name (Q,), gallery_name (G,)                             optional: text that names each picture once a side
+    query_name (Q,), gallery_name (G,)                             optional, both or none: text that names each
+                                                                   picture once a side
 
 .mat, as Person_reID_baseline_pytorch saves pytorch_result.mat: query_f, query_label, query_cam, gallery_f,
 gallery_label, gallery_cam; one part.
@@ -25,6 +26,7 @@ from pipeline.retrieval.features import Embedded
 from pipeline.retrieval.matching import Matching, Side
 
 MAT = {"features": "f", "pid": "label", "camid": "cam"}
+OPTIONAL = ("sizes", "query_visibility", "gallery_visibility", "query_occlusion", "query_name", "gallery_name")
 FLOATS = (np.float16, np.float32, np.float64)
 
 
@@ -49,9 +51,11 @@ def read_external(path: str | os.PathLike, *, distance: str, reduction: str) -> 
 
     query, gallery = (_side(arrays, part, sizes, name) for part in ("query", "gallery"))
     keys = [_names(arrays, part, len(side), name) for part, side in (("query", query), ("gallery", gallery))]
-    if ("query_name" in arrays) != ("gallery_name" in arrays):
-        here, absent = ("query", "gallery") if "query_name" in arrays else ("gallery", "query")
-        raise InputError(f"{name}: has {here}_name and no {absent}_name; give both or none")
+    for column in ("visibility", "name"):
+        here = [part for part in ("query", "gallery") if f"{part}_{column}" in arrays]
+        if len(here) == 1:
+            absent = "gallery" if here == ["query"] else "query"
+            raise InputError(f"{name}: has {here[0]}_{column} and no {absent}_{column}; give both or none")
     return Embedded(query, gallery, keys[0], keys[1], Matching(sizes, distance, reduction), {},
                     named="query_name" in arrays)
 
@@ -101,8 +105,14 @@ def _named(arrays: Mapping[str, np.ndarray], name: str, *, mat: bool) -> dict[st
         raise InputError(f"{name}: features of queries have {widths[0]} columns and those of the gallery {widths[1]}; "
                          "compute both with one network")
 
-    optional = ("sizes", "query_visibility", "gallery_visibility", "query_occlusion", "query_name", "gallery_name")
-    return named | {key: np.asarray(arrays[key]) for key in optional if not mat and key in arrays}
+    if mat:
+        return named
+    known = [*named, *OPTIONAL]
+    strange = sorted(key for key in arrays if key.startswith(("query_", "gallery_", "size")) and key not in known)
+    if strange:  # a name that is misspelt would leave its default in silence
+        raise InputError(f"{name}: has {', '.join(map(repr, strange))}, and what is read is {', '.join(known)}; call "
+                         "it as one of these, or leave it out")
+    return named | {key: np.asarray(arrays[key]) for key in OPTIONAL if key in arrays}
 
 
 def _side(arrays: dict[str, np.ndarray], part: str, sizes: tuple[int, ...], name: str) -> Side:

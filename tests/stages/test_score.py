@@ -198,12 +198,23 @@ def test_features_of_this_project(tmp_path, capsys):
     ({"query_visibility": np.full((12, 1), 1.5)}, "query_visibility has shape .* values from 1.5"),
     ({"query_visibility": np.ones((12, 3))}, r"it must be \(12, 1\)"),
     ({"query_occlusion": np.full(12, 40)}, "query_occlusion must hold numbers within 0..1"),
+    ({"query_visibility": np.ones((12, 1))}, "has query_visibility and no gallery_visibility; give both or none"),
+    ({"gallery_visibility": np.ones((50, 1))}, "has gallery_visibility and no query_visibility; give both or none"),
+    ({"gallery_name": np.arange(50).astype(str)}, "has gallery_name and no query_name; give both or none"),
+    ({"query_visibilities": np.ones((12, 1)), "gallery_vis": np.ones((50, 1))},
+     "has 'gallery_vis', 'query_visibilities', and what is read is query_features, .*, query_visibility, .*; call"),
+    ({"size": np.array([6])}, "has 'size', and what is read is .*sizes"),
     ({"query_pid": np.array([None] * 12)}, "no .npz file of plain numbers")])
 def test_bad_arrays(tmp_path, change, said):
     given = {key: values for key, values in (arrays() | change).items() if values is not None}
     np.savez(tmp_path / "bad.npz", **given)
     with pytest.raises(InputError, match=f"bad.npz.*{said}"):
         read_external(tmp_path / "bad.npz", distance="cosine", reduction="mean")
+
+
+def test_what_is_no_array_of_this_layout_may_stand_beside_it(tmp_path):
+    np.savez(tmp_path / "more.npz", **arrays(), epoch=np.array(3), comment=np.array("of a Tuesday"))
+    assert len(read_external(tmp_path / "more.npz", distance="cosine", reduction="mean").query) == 12
 
 
 def test_bad_files(tmp_path):
