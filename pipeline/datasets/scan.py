@@ -1,5 +1,6 @@
 """Scan of a data set's folder for its images: folders inside a download, names in a folder, rows of an index."""
 
+import errno
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
@@ -42,7 +43,7 @@ def locate(root: str | os.PathLike, fits: Callable[[Path], bool], expected: str)
 def subfolders(folder: Path) -> list[Path]:
     """The folders in a folder, sorted; hidden ones and macOS's `__MACOSX` left out."""
     return sorted(Path(entry.path) for entry in _entries(folder)
-                  if entry.is_dir() and not entry.name.startswith((".", "__MACOSX")))
+                  if not entry.name.startswith((".", "__MACOSX")) and _is_folder(entry))
 
 
 def named(folder: Path, names: Iterable[str]) -> Path | None:
@@ -66,7 +67,7 @@ def image_files(folder: Path) -> list[str]:
     """Sorted names of the image files of a folder, those too that no index can hold."""
     return sorted(entry.name for entry in _entries(folder)
                   if os.path.splitext(entry.name)[1].lower() in SUFFIXES and not entry.name.startswith(".")
-                  and not entry.is_dir())
+                  and not _is_folder(entry))
 
 
 def image_names(folder: Path) -> list[str]:
@@ -101,6 +102,15 @@ def _entries(folder: Path) -> list[os.DirEntry]:
         return list(os.scandir(folder))
     except OSError as error:
         raise InputError(f"{os.fspath(folder)!r}: cannot be listed ({error.strerror}); make it readable") from error
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()  # a link that leads nowhere is none
+    except OSError as error:
+        why = "is a link that leads to itself; remove it" if error.errno == errno.ELOOP else \
+            f"cannot be looked at ({error.strerror}); make it readable or move it away"
+        raise InputError(f"{entry.path!r}: {why}") from error
 
 
 def _check_name(folder: Path, name: str) -> None:

@@ -95,6 +95,23 @@ def test_unreadable_file_names_are_named(tmp_path, name):
         read_market(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["x", "0004_c1s1_000001_00.jpg"])
+@pytest.mark.parametrize("layout", ["market", "folder", "market1501"])
+def test_a_link_that_leads_to_itself_is_named(project, layout, name):
+    """By itself or through another one; hidden ones are left alone, as what is hidden is."""
+    touch(project, *MARKET)
+    link, other = project / "query" / name, project / "query" / ".hidden"
+    other.symlink_to(other)
+    prepare(layout, project)
+    for target in (link, other):
+        link.symlink_to(target)
+        other.unlink()
+        other.symlink_to(link)
+        with pytest.raises(InputError, match=f"datasets.set: '.*query/{name}': is a link that leads to itself; remove"):
+            prepare(layout, project)
+        link.unlink()
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_each_layout_says_what_it_expects(tmp_path, layout):
     """Neither a missing folder nor one with other things is anything but one sentence that names what belongs there."""
