@@ -40,13 +40,6 @@ class _Block:
     side: Side  # its images
 
 
-def pair_distances(query: Side, gallery: Side, matching: Matching, device: str = "cpu") -> np.ndarray:
-    """All distances of two small sets, (Q, G); infinite where a pair shares no part."""
-    matching = settle(query, gallery, matching)
-    (_, strip), = strips(query, gallery, matching, device=device, megabytes=np.inf)
-    return as_given(strip, matching)
-
-
 def as_given(distances: np.ndarray, matching: Matching) -> np.ndarray:
     """Distances as the features give them, not the frame; infinite where a pair shares no part. float64 where the frame
     has another unit."""

@@ -158,7 +158,7 @@ WRITTEN = [
      "did you mean 'sorn'"),
     ("no run to start from", HEAD + SORN % ", init: 'run:'", "runs.mine.init: '' is no run of this profile"),
     # circles, and what does not go together
-    ("a start from itself", HEAD + SORN % ", init: 'run:mine'", "runs.mine: it takes its weights from itself (mine -> mine)"),
+    ("a start from itself", HEAD + SORN % ", init: 'run:mine'", "runs.mine: it takes its weights from itself (m"),
     ("starts in a circle", HEAD + "runs:\n  a: {like: small-sorn, init: run:b}\n  b: {like: small-sorn, init: run:c}\n"
      "  c: {like: small-sorn, init: run:a}\n", "runs.a: it takes its weights from itself (a -> b -> c -> a)"),
     ("a start from another model", HEAD + SORN % ", init: 'run:dsa'",

@@ -7,10 +7,10 @@ import torch.nn.functional as F
 
 from models.esa import CHOICES, Esa
 from models.losses import part_distance
-from pipeline.retrieval.distances import pair_distances
 from pipeline.retrieval.matching import Matching, Side
 from tests.helpers.esa import ROWS, bands, build, draw, picture
 from tests.helpers.overfit import people
+from tests.helpers.pair_distances import pair_distances
 
 
 def distances(model: Esa, f, p, ratio) -> torch.Tensor:

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from models.losses import part_distance
-from pipeline.retrieval.distances import pair_distances
 from pipeline.retrieval.matching import Matching, Side
 from pipeline.retrieval.ranking import nearest
 from tests.helpers.networks import same_weights, with_statistics
+from tests.helpers.pair_distances import pair_distances
 from tests.helpers.sgsfa import batch_of, build, double, draw, naive_distance
 
 EMBEDDED = {"parts": [0, 1, 2, 3, 4, 5, 6, 7], "parts_and_whole": [0, 1, 2, 3, 4, 5, 6, 7],

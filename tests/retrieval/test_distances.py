@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from pipeline.base.errors import InputError
-from pipeline.retrieval.distances import pair_distances, paired_distances, save_distances
+from pipeline.retrieval.distances import paired_distances, save_distances
 from pipeline.retrieval.matching import Frame, Matching, Side, settle
 from pipeline.retrieval.ranking import evaluate, evaluate_matrix, nearest
 from pipeline.retrieval.reranking import Reranking, evaluate_reranked
 from pipeline.retrieval.scores import Scores
 from tests.helpers.loop_ranking import loop_distances
+from tests.helpers.pair_distances import pair_distances
 
 
 def people(kind: str = "f4", factor: float = 1, offset: float = 0.0, seed: int = 0) -> tuple[Side, Side]:

@@ -12,7 +12,7 @@ import pipeline.retrieval.metrics
 import pipeline.retrieval.ranking
 import pipeline.retrieval.scores
 from pipeline.base.errors import InputError
-from pipeline.retrieval.distances import pair_distances, save_distances
+from pipeline.retrieval.distances import save_distances
 from pipeline.retrieval.matching import Matching, Side
 from pipeline.retrieval.ranking import evaluate, evaluate_matrix, match_places, nearest
 from tests.helpers.loop_ranking import (
@@ -24,6 +24,7 @@ from tests.helpers.loop_ranking import (
     loop_trapezoids,
     problem,
 )
+from tests.helpers.pair_distances import pair_distances
 
 
 @pytest.mark.parametrize("kind", ["exact", "random"])

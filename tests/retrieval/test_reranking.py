@@ -8,10 +8,11 @@ import pytest
 
 import pipeline.retrieval.reranking
 from pipeline.base.errors import InputError
-from pipeline.retrieval.distances import pair_distances, paired_distances, strips
+from pipeline.retrieval.distances import paired_distances, strips
 from pipeline.retrieval.matching import Matching, Side
 from pipeline.retrieval.ranking import evaluate, evaluate_matrix
 from pipeline.retrieval.reranking import Reranking, evaluate_reranked, reranked_strips
+from tests.helpers.pair_distances import pair_distances
 
 
 def joined(query: Side, gallery: Side) -> Side:

@@ -16,7 +16,6 @@ from pipeline.base.images import fit, read_image
 from pipeline.caches.cache import Cache
 from pipeline.config import paths
 from pipeline.loading.dataset import MAPS
-from pipeline.retrieval.distances import pair_distances
 from pipeline.retrieval.exclusions import read_exclusions, without
 from pipeline.retrieval.features import read_features
 from pipeline.retrieval.matching import Side
@@ -28,6 +27,7 @@ from tests.helpers.bare_params import write_experiment
 from tests.helpers.fake_runs import DATA, RAW
 from tests.helpers.fake_set import HEIGHT, WIDTH
 from tests.helpers.features_file import MAKER, write_features
+from tests.helpers.pair_distances import pair_distances
 from tests.helpers.parsed_runs import make_runs, parsed_experiment
 
 onnx = pytest.importorskip("onnx", reason="pip install -r requirements-export.txt")

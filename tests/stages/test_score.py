@@ -10,7 +10,6 @@ import pytest
 import scipy.io
 
 from pipeline.base.errors import InputError
-from pipeline.retrieval.distances import pair_distances
 from pipeline.retrieval.external_features import read_external
 from pipeline.retrieval.matching import Matching, Side
 from pipeline.retrieval.ranking import evaluate
@@ -18,6 +17,7 @@ from pipeline.retrieval.reranking import Reranking, evaluate_reranked
 from pipeline.retrieval.scores import data_set_metrics
 from stages.tools import score
 from tests.helpers.features_file import write_features
+from tests.helpers.pair_distances import pair_distances
 
 
 def arrays(parts: int = 1) -> dict[str, np.ndarray]:
@@ -165,7 +165,8 @@ def test_nobody_left_is_one_sentence(tmp_path, monkeypatch, part, more):
     np.savez("junk.npz", **given | {f"{part}_pid": given[f"{part}_pid"] * 0 - 1})
     listed = names[f"{part}_name"][given[f"{part}_pid"] != -1]
     Path("all.csv").write_text("path,reason\n" + "".join(f"{name},wrong\n" for name in listed))
-    with pytest.raises(InputError, match=rf"all.csv': leaves no {part} image to score \(.*\); list fewer pictures"):
+    what = {"query": "queries", "gallery": "gallery images"}[part]
+    with pytest.raises(InputError, match=rf"all.csv': leaves out .* of .* {what}, so that none is left to score"):
         call("named.npz", "--ignore", "all.csv", *more)
     with pytest.raises(InputError, match=rf"junk.npz': leaves no {part} image to score \(.*\); give the identities"):
         call("junk.npz", *more)
