@@ -57,15 +57,14 @@ class Joints:
 
 def read_joints(path: str | os.PathLike) -> Joints:
     """Read an HDF5 file as a rendered set's labels.h5: path (M,), joints (M, J, 3) and the images' size, as `size`
-    (M, 2), as maps `lip` or `index` of it or as attributes `height` and `width`. InputError if it is not that, or its
-    numbers are no pixels and confidences; whether a size is height and width, and not the reverse, cannot be seen."""
+    (M, 2), as maps `lip` or `index` of it or as attributes `height` and `width`. InputError if it is not that."""
     name = os.fspath(path)
     try:
         with open_h5(path) as file:
             names, places = tuple(file["path"].asstr()[:].tolist()), file["joints"][:]
             sizes = _sizes(file, len(names))
         if places.ndim != 3 or places.shape[2] != 3 or places.dtype.kind not in "fiu" or len(places) != len(names) \
-                or sizes.shape != (len(names), 2) or sizes.dtype.kind not in "fiu":
+                or sizes.shape != (len(names), 2):
             raise ValueError(f"{len(names)} paths, joints {places.dtype} {places.shape}, sizes {sizes.shape}")
     except InputError:  # HeldError: a file in another process's hands is not damaged
         raise
@@ -76,28 +75,7 @@ def read_joints(path: str | os.PathLike) -> Joints:
         raise InputError(f"{name!r}: is damaged or no file of joints ({' '.join(str(error).split())}); it holds path, "
                          "joints (M, J, 3), and size, lip, index or the attributes height and width") from error
 
-    why = _no_pixels(names, places, sizes)
-    if why:
-        raise InputError(f"{name!r}: {why}")
     return Joints(name, names, places, sizes)
-
-
-def _no_pixels(names: Sequence[str], places: np.ndarray, sizes: np.ndarray) -> str:
-    """Which of the numbers are no pixels of their pictures, or no confidences, and what to do; "" where all may be."""
-    for wrong, why in (
-            (~np.isfinite(places).all((1, 2)), "has a joint that is not finite; write 0 for one that is not there"),
-            (~((sizes >= 1) & (sizes < np.inf)).all(1), "has no size in pixels; write its height and width"),
-            (~((places[..., 2] >= 0) & (places[..., 2] <= 1)).all(1), "has a confidence outside of 0..1; write 0..1")):
-        if wrong.any():
-            row = int(wrong.argmax())
-            return f"{names[row]!r}, of {'x'.join(f'{side:g}' for side in sizes[row].tolist())}, {why}"
-
-    seen = places[places[..., 2] > CONFIDENT][:, :2]
-    if len(seen) and seen.min() >= 0 and seen.max() <= 1 < sizes.max():
-        return (f"no joint that counts is beyond {seen.max():g}, in pictures of "
-                f"{'x'.join(f'{side:g}' for side in sizes[0].tolist())} and the like: they are shares, and pixels are "
-                "read; multiply x by the width and y by the height")
-    return ""
 
 
 def _sizes(file: h5py.File, count: int) -> np.ndarray:

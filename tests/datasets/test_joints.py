@@ -32,7 +32,6 @@ def write(target, attributes=None, **arrays):
 
 
 JOINTS = np.arange(3 * 18 * 3, dtype=np.float32).reshape(3, 18, 3)
-JOINTS[..., 2] /= 3 * 18 * 3  # a confidence is within 0..1
 NAMES = np.array(["a.jpg", "b.jpg", "c.jpg"], dtype=h5py.string_dtype())
 
 
@@ -67,41 +66,3 @@ def test_files_without_joints_are_named(tmp_path):
             read_joints(tmp_path / f"{name}.h5")
     with pytest.raises(InputError, match="none.h5': no such file of joints"):
         read_joints(tmp_path / "none.h5")
-
-
-def changed(row, joint, axis, value):
-    joints = JOINTS.copy()
-    joints[row, joint, axis] = value
-    return joints
-
-
-SIZES = np.array([[90, 50], [80, 40], [70, 30]])
-SHARES = np.where(np.arange(3) == 2, JOINTS, JOINTS / JOINTS.max())
-
-
-@pytest.mark.parametrize(("joints", "size", "said"), [
-    (changed(1, 4, 0, np.nan), SIZES, "'b.jpg', of 80x40, has a joint that is not finite; write 0"),
-    (changed(2, 0, 1, np.inf), SIZES, "'c.jpg', of 70x30, has a joint that is not finite"),
-    (changed(1, 3, 2, np.nan), SIZES, "'b.jpg', of 80x40, has a joint that is not finite"),
-    (changed(2, 3, 2, 1.01), SIZES, "'c.jpg', of 70x30, has a confidence outside of 0..1"),
-    (changed(0, 3, 2, -0.1), SIZES, "'a.jpg', of 90x50, has a confidence outside of 0..1"),
-    (JOINTS, SIZES * [[1], [0], [1]], "'b.jpg', of 0x0, has no size in pixels; write its height and width"),
-    (JOINTS, SIZES * [0.01, 1], "'a.jpg', of 0.9x50, has no size in pixels"),
-    (JOINTS, SIZES * [[1], [1], [np.nan]], "'c.jpg', of nanxnan, has no size in pixels"),
-    (JOINTS, SIZES * [[1], [1], [np.inf]], "'c.jpg', of infxinf, has no size in pixels"),
-    (SHARES, SIZES, "no joint that counts is beyond 1, in pictures of 90x50 and the like: they are shares, and")])
-def test_numbers_that_are_no_pixels_are_named(tmp_path, joints, size, said):
-    path = write(tmp_path / "joints.h5", path=NAMES, joints=joints, size=size)
-    with pytest.raises(InputError) as caught:
-        read_joints(path)
-    assert f"joints.h5': {said}" in str(caught.value) and "\n" not in str(caught.value)
-
-
-def test_what_only_looks_like_shares_is_read(tmp_path):
-    """One joint beyond 1, none that counts, or pictures of one pixel; and a joint beside its picture."""
-    for number, (joints, size) in enumerate([
-            (np.maximum(SHARES, np.where(np.arange(3) == 2, 0, 1.5 * (SHARES == 1))), SIZES),
-            (SHARES * [1, 1, 0.2], SIZES), (SHARES, np.ones((3, 2), int)), (changed(0, 3, 1, -20), SIZES)]):
-        joints = joints.astype(np.float32)
-        read = read_joints(write(tmp_path / f"{number}.h5", path=NAMES, joints=joints, size=size))
-        np.testing.assert_array_equal(read.places, joints)

@@ -47,7 +47,7 @@ def labels(folder: Path) -> Path:
     write_set(folder, ROWS)
     random = np.random.default_rng(1)
     with h5py.File(folder / "raw/labels.h5", "r+") as file:
-        file["joints"] = (random.random((ROWS, 18, 3)) * [WIDTH, HEIGHT, 1]).astype(np.float32)
+        file["joints"] = random.random((ROWS, 18, 3)).astype(np.float32)
         file["occlusion"] = random.random(ROWS).astype(np.float32)
         file["lip"] = random.integers(0, 20, (ROWS, HEIGHT, WIDTH)).astype(np.uint8)
     return folder / "raw/labels.h5"
