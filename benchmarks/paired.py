@@ -50,6 +50,10 @@ STUDIES = (
                ("sorn", ("no-ls", "no-spc", "no-semantic", "global-semantic", "local-semantic"))) for row in rows))),
     Study("partial-curve", "partial-curve", PARTIAL,
           tuple((f"sorn{REAL}-{seen}", f"sorn-global{REAL}-{seen}") for seen in (6400, 12800, 51200, 102400))),
+    Study("partial-large", "partial-large", PARTIAL,
+          (*((f"{method}-large{REAL}", f"{method}{REAL}") for method in ("baseline", "sgam", "sorn")),
+           *((f"{method}-large{REAL}", f"{other}-large{REAL}") for method, other in (
+               ("sgam", "sgam-resnet50"), ("sorn", "sorn-global"), ("sorn", "sorn-unmasked"))))),
     Study("vit", "vit", ("market1501-dev",), (("vit-tiny", "vit-cnn"),)),
 )
 
