@@ -37,7 +37,8 @@ STUDIES = (
           tuple((method, "baseline") for method in ("esa", "sgsfa", "sgam", "dsa", "sorn"))),
     Study("market", "market-seeds", ("market1501-dev", "market1501-dev-occluded"),
           (*((f"market-{method}", "market-baseline") for method in ("strong", "esa", "sgsfa", "sgam", "dsa", "sorn")),
-           ("market-sorn", "market-sorn-global"), ("market-sorn-occlude", "market-sorn"),
+           ("market-sorn-global", "market-baseline"), ("market-sorn", "market-sorn-global"),
+           ("market-sorn-occlude", "market-sorn"),
            ("market-strong-occlude", "market-strong"))),
     Study("partial", "partial-seeds", PARTIAL,
           tuple((f"{method}{REAL}", f"{other}{REAL}") for method, other in (

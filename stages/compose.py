@@ -20,7 +20,7 @@ from pipeline.base.errors import InputError
 from pipeline.base.files import writable, write_text
 from pipeline.config import paths
 from pipeline.config.compose import Composed, compose, folders, lies_in, outputs
-from pipeline.config.loader import load_plan, parse
+from pipeline.config.loader import load_experiment, load_plan, parse
 from pipeline.config.names import nearest
 from pipeline.config.plan import Plan
 from pipeline.config.schema import MatchParams, RunParams
@@ -147,9 +147,9 @@ def check_bases(name: str, composed: Composed, kept: Kept) -> None:
             if lacking:
                 raise InputError(f"{str(path)!r}: was composed without {', '.join(lacking)}, which {name} uses; run "
                                  f"`python -m stages.compose {base} --with {' '.join(sorted(here | there))}` first")
-            written = read_yaml(path)["runs"]
+            written = load_experiment(base).params.runs
             for run in used_runs(composed) & theirs.params["runs"].keys() & written.keys():
-                mine, its = theirs.params["runs"][run]["cache"], written[run]["cache"]
+                mine, its = theirs.params["runs"][run]["cache"], written[run].cache
                 if mine != its:
                     raise InputError(f"{str(path)!r}: run {run} reads the cache {its!r}, and {name} counts on "
                                      f"{mine!r}, for other data sets are kept; run `python -m stages.compose {name} "

@@ -1,5 +1,7 @@
 """Caches of an experiment: the parsers that are trained for them, the parses of data sets, and warps by their u, v."""
 
+from pathlib import Path
+
 from pipeline.base.errors import InputError
 from pipeline.config import paths
 from pipeline.config.checkpoints import checkpoint_source
@@ -35,7 +37,7 @@ def add_parsers(made: Composition) -> None:
             params["parsers"][name], plan[section][name] = entry, reads
             made.known.parsers[name] = data
             continue
-        raw = take(entry, "raw", place)
+        raw = Path(take(entry, "raw", place)).as_posix()
         if not keeps(made, name, raw):
             drop(made.known, "parsers", name)
             continue

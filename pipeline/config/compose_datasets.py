@@ -2,6 +2,7 @@
 the joints of their people."""
 
 import dataclasses
+from pathlib import Path
 
 from pipeline.base.errors import InputError
 from pipeline.config import paths
@@ -27,7 +28,7 @@ def add_datasets(made: Composition) -> None:
         layout, trials = take(entry, "layout", place), entry.get("trials")
         if trials is not None and not 1 <= trials <= 100:
             raise InputError(f"{place}.trials: is {trials}; it is 1 to 100")
-        raw = entry.get("raw") or (paths.raw(name).as_posix() if rendered else take(entry, "raw", place))
+        raw = Path(entry.get("raw") or (paths.raw(name) if rendered else take(entry, "raw", place))).as_posix()
 
         joints = paths.labels(raw).as_posix() if rendered and entry.get("joints", True) else None
         if not rendered and entry.get("joints") and keeps(made, f"{name}-joints", paths.joints(raw).as_posix()):

@@ -82,7 +82,7 @@ def add_reports(made: Composition) -> None:
                              "masks and warps of one name; give both the same")
         shows = _shown(made, dataset)
         if not shows:
-            if made.kept is not None:  # what would be shown is left out
+            if made.known.dropped:  # what would be shown is left out
                 continue
             raise InputError(f"{place}.pictures: is of {dataset!r}, on which nothing here is evaluated; name a data "
                              "set of some `eval_on`")

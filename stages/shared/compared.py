@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,11 +65,9 @@ def read_seed(path: Path, given: argparse.Namespace) -> Seed:
             raise InputError(f"{str(path)!r}: was scored without the pictures of {listed!r}; add --ignore {listed}, "
                              "so that both sides are")
         seed = _scored(path, file, given)
-        numbers = dict(zip(NAMES, (100 * means(seed.sums)).tolist(), strict=True))
-        off = [name for name in NAMES if abs(numbers[name] - shown[name]) > ROUNDED]
+        off = other_numbers(seed.sums, shown)
         if off and seed.excluded is None:
-            raise InputError(f"{str(path)!r}: has a {NAMES[off[0]]} of {shown[off[0]]}, and the features {str(file)!r} "
-                             f"give {numbers[off[0]]:.2f}; run `dvc repro evaluate@{folder.name}`")
+            raise InputError(f"{str(path)!r}: {off} ({str(file)!r}); run `dvc repro evaluate@{folder.name}`")
         return seed
 
     if given.ignore is not None:
@@ -81,6 +79,13 @@ def read_seed(path: Path, given: argparse.Namespace) -> Seed:
     # Only where `evaluate` writes it is a result named by its data set.
     dataset = path.stem if len(folder.parents) > 2 and folder.parents[1].name == paths.RESULTS.name else ""
     return Seed(path, made, *sums_of(content["by_identity"]), dataset, gallery, ignored)
+
+
+def other_numbers(sums: np.ndarray, shown: Mapping[str, float]) -> str:
+    """What a result shows otherwise than the `sums` (T, I, 3) of its features give it; "" but for rounding."""
+    given = dict(zip(NAMES, (100 * means(sums)).tolist(), strict=True))
+    return "; ".join(f"has a {NAMES[name]} of {shown[name]}, and its features give {value:.2f}"
+                     for name, value in given.items() if abs(value - shown[name]) > ROUNDED)
 
 
 def _scored(path: Path, file: Path, given: argparse.Namespace) -> Seed:

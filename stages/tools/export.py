@@ -40,10 +40,10 @@ from pipeline.reporting.protocol import left_out
 from pipeline.reporting.results import read_json
 from pipeline.retrieval.exclusions import read_exclusions, without
 from pipeline.retrieval.features import Embedded, read_features
-from pipeline.retrieval.paired import identity_sums, means
+from pipeline.retrieval.paired import identity_sums
 from pipeline.retrieval.ranking import evaluate
 from stages import sentences
-from stages.shared.compared import NAMES, ROUNDED
+from stages.shared.compared import other_numbers
 from stages.shared.embedder import Embedder, ParsedBy, named_by_file, open_embedder
 
 METADATA = "semalign"
@@ -270,7 +270,7 @@ def metrics(experiment: Experiment, embedder: Embedder) -> list[dict[str, Any]]:
             continue
         result = read_json(file)
         made = result["provenance"][0]
-        if why := other_numbers(embedded, result, made.get("ignored")):
+        if why := not_of(embedded, result, made.get("ignored")):
             print(f"left out of the card: {str(file)!r}: {why}; run `dvc repro evaluate@{embedder.key}`",
                   file=sys.stderr)
             continue
@@ -281,16 +281,14 @@ def metrics(experiment: Experiment, embedder: Embedder) -> list[dict[str, Any]]:
     return found
 
 
-def other_numbers(embedded: Embedded, result: dict[str, Any], ignored: dict[str, Any] | None) -> str:
+def not_of(embedded: Embedded, result: dict[str, Any], ignored: dict[str, Any] | None) -> str:
     """Why a result is not of these features, scored as it says; empty where it is."""
     if ignored:
         if not Path(ignored["file"]).is_file() or file_sha256(ignored["file"]) != ignored["sha256"]:
             return f"the exclusion list {ignored['file']!r} that it was scored with is gone or another"
         embedded, _ = without(embedded, read_exclusions(ignored["file"]))
     scores = [evaluate(trial.query, trial.gallery, trial.matching) for trial in embedded.trials()]
-    now = dict(zip(NAMES, (100 * means(identity_sums(scores)[1])).tolist(), strict=True))
-    return "; ".join(f"has a {NAMES[name]} of {result[name]}, and its features give {value:.2f}"
-                     for name, value in now.items() if abs(value - result[name]) > ROUNDED)
+    return other_numbers(identity_sums(scores)[1], result)
 
 
 def card_text(out: Path, card: dict[str, Any], sha256: str) -> str:

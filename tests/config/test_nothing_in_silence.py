@@ -82,7 +82,7 @@ def test_a_folder_that_another_stage_makes_is_not_linked(project):
 def test_of_folders_in_one_another_the_outer_one_is_linked(project, order):
     sets = {"a": "{layout: market, raw: data/raw/all/}", "b": "{layout: market, raw: data/raw/all/sub}"}
     plan = composed(HEAD + f"datasets: {{{', '.join(f'{name}: {sets[name]}' for name in order)}}}\n").plan["plan"]
-    assert plan["link"] == {"a": {"path": "data/raw/all"}}
+    assert plan["link"] == {"a": {"path": "data/raw/all"}} and plan["prepare"]["a"]["raw"] == "data/raw/all"
 
 
 def test_a_folder_belongs_to_one_experiment_however_it_is_written(command):

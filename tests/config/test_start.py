@@ -90,6 +90,18 @@ def test_other_shapes_are_refused_before_anything_is_trained(command, run, said)
     assert "'profiles/mine.yaml': " in ended.error and said in ended.error and ended.error.count("\n") == 1
 
 
+def test_a_transformer_of_another_size_is_looked_at_too(command):
+    """Its positions are weights: a run that differs in its size alone is no other that was looked at."""
+    Path("profiles/mine.yaml").write_text("""
+include: [small]
+on: [default]
+recipes: {vit: {like: small-baseline, backbone: vit_tiny_patch16_224}}
+runs: {a: {like: vit}, b: {like: vit, init: run:a, seed: 2}, c: {like: vit, init: run:a, height: 256}}
+""")
+    ended = command("mine")
+    assert ended.status == 2 and "runs.c.init: weights of run 'a' do not fit" in ended.error, ended.error
+
+
 @pytest.mark.parametrize("run", [
     "{like: small-sorn, init: run:sorn, model: {lambda_spc: 0.0, label_smoothing: 0.0}, height: 256, width: 128}",
     "{like: small-sgam, init: run:sgam, train_on: synth-holistic}",

@@ -265,7 +265,7 @@ def test_lengths_of_zero_are_said_and_scored(files, tmp_path, capsys):
 def test_a_result_of_other_features_is_refused(files, capsys):
     good = result(files, "good")
     shutil.copy(files["bad"], files["good"])
-    with pytest.raises(InputError, match=r"has a rank-1 of [\d.]+, and the features .* give [\d.]+; run"):
+    with pytest.raises(InputError, match=r"has a rank-1 of [\d.]+, and its features give [\d.]+.*; run"):
         compare.run(compare.parse_arguments([str(good), str(files["bad"])]))
 
 
