@@ -81,9 +81,11 @@ def cache_path(name: str) -> Path:
 def own_index(cache: Cache, path: Path) -> pd.DataFrame:
     """The index. InputError if it has none of the cache's images."""
     index = read_index(path)
-    if not set(index["image"]) & set(cache.column("key")):
-        raise InputError(f"{str(path)!r}: shares no image with {str(cache.path)!r} (has {index['image'][0]!r}, not "
-                         f"{cache.column('key')[0]!r}); name the index that the cache was made from")
+    names, keys = index["image"].tolist(), cache.column("key").tolist()
+    if not set(names) & set(keys):
+        first = f"has {names[0]!r}, not {keys[0]!r}" if names and keys else "one of them is empty"
+        raise InputError(f"{str(path)!r}: shares no image with {str(cache.path)!r} ({first}); name the index that the "
+                         "cache was made from")
     return index
 
 
