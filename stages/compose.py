@@ -20,7 +20,7 @@ from pipeline.base.errors import InputError
 from pipeline.base.files import writable, write_text
 from pipeline.config import paths
 from pipeline.config.compose import Composed, compose, folders, lies_in, outputs
-from pipeline.config.loader import load_experiment, load_plan, parse
+from pipeline.config.loader import load_plan, parse
 from pipeline.config.names import nearest
 from pipeline.config.plan import Plan
 from pipeline.config.schema import MatchParams, RunParams
@@ -147,9 +147,11 @@ def check_bases(name: str, composed: Composed, kept: Kept) -> None:
             if lacking:
                 raise InputError(f"{str(path)!r}: was composed without {', '.join(lacking)}, which {name} uses; run "
                                  f"`python -m stages.compose {base} --with {' '.join(sorted(here | there))}` first")
-            written = load_experiment(base).params.runs
-            for run in used_runs(composed) & theirs.params["runs"].keys() & written.keys():
-                mine, its = theirs.params["runs"][run]["cache"], written[run].cache
+            # As it is written: a base of an earlier commit is no experiment that could be loaded yet.
+            runs = read_yaml(path).get("runs") or {}
+            for run in sorted(used_runs(composed) & theirs.params["runs"].keys() & runs.keys()):
+                mine = theirs.params["runs"][run]["cache"]
+                its = runs[run].get("cache", mine)
                 if mine != its:
                     raise InputError(f"{str(path)!r}: run {run} reads the cache {its!r}, and {name} counts on "
                                      f"{mine!r}, for other data sets are kept; run `python -m stages.compose {name} "
