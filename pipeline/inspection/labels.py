@@ -14,7 +14,7 @@ import pandas as pd
 
 from pipeline.datasets.protocol import alike
 
-NOBODY = (-1, 0)  # identities of what the detector got wrong, and of distractors
+JUNK, DISTRACTORS = -1, 0  # identities of what the detector got wrong, and of anybody
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,9 @@ def cameras(frame: pd.DataFrame) -> Finding:
 
 
 def own_camera(tested: pd.DataFrame) -> Finding:
-    """Queries whose person the gallery shows from their own camera alone, or not at all: they are skipped."""
+    """Queries of somebody whom the gallery shows from their own camera alone, or not at all: they are skipped."""
     query, gallery = (tested[tested["split"] == split] for split in ("query", "gallery"))
+    query = query[query["pid"] != JUNK]  # nobody's are not asked at all
     places = gallery.groupby("pid")["camid"].agg(set).to_dict()
     left = [places.get(pid, set()) - {camid} for pid, camid in zip(query["pid"], query["camid"], strict=True)]
     skipped = query[np.array([not cameras for cameras in left], bool)]
@@ -79,15 +80,22 @@ def identical(frame: pd.DataFrame, raw: Path) -> list[Finding]:
 def seen_in_training(frame: pd.DataFrame) -> Finding:
     """People who are trained on and tested with."""
     train, tested = frame[frame["split"] == "train"], frame[frame["split"] != "train"]
-    both = (set(train["pid"]) & set(tested["pid"])) - set(NOBODY)
+    both = (set(train["pid"]) & set(tested["pid"])) - nobody(frame)
     rows = tested[tested["pid"].isin(both)]
     return Finding("train and test", len(both), f"{len(both)} people are in train and in test{_first(rows['path'])}",
                    frozenset(rows["image"]))
 
 
+def nobody(frame: pd.DataFrame) -> set[int]:
+    """The identities that are no person: -1, and 0 where no query asks for it, as those of Market-1501 do not; where
+    people are counted from 0, it is one of them."""
+    asked = frame.loc[frame["split"] == "query", "pid"]
+    return {JUNK} if (asked == DISTRACTORS).any() else {JUNK, DISTRACTORS}
+
+
 def one_camera(frame: pd.DataFrame) -> Finding:
     """People whom one camera alone has seen, where there are several: nothing is learned or asked across cameras."""
-    people = frame[~frame["pid"].isin(NOBODY)]
+    people = frame[~frame["pid"].isin(nobody(frame))]
     tests = people["split"] != "train"
     counts = people.groupby([tests, "pid"])["camid"].nunique()
     alone = {test: set(counts[test][counts[test] == 1].index) if test in counts.index.get_level_values(0) else set()

@@ -117,6 +117,7 @@ def lines(sides: Sides, found: Mapping[str, Difference], turned: Sequence[Turned
         counts = {name: sum(each.finder == name for each in turned) for name in "AB"}
         text.append(f"{len(turned)} queries changed sides: {counts['A']} are found first by A alone, {counts['B']} by "
                     "B alone.")
+        text += _by_rows(sides)
     text += [f"{name}: {seed.excluded.sentence()}" for name, seeds in sides.items() for seed in seeds[:1]
              if seed.excluded is not None]
     return [*text, "", *(f"{name}: {protocol_line([seed.made for seed in seeds])}" for name, seeds in sides.items())]
@@ -145,6 +146,15 @@ def _spread(name: str, seeds: Sequence[Seed]) -> list[str]:
         text.append(f"{name}, {len(seeds)} seeds: {told}")
     return text + [f"{name}: {seed.path} looks collapsed, its rank-1 of {100 * value:.2f} is {why}; it counts all the "
                    "same" for seed, value, why in zip(seeds, values[:, 0], _collapsed(seeds), strict=True) if why]
+
+
+def _by_rows(sides: Sides) -> list[str]:
+    """Which files name no pictures where others do: which row is which picture rests on people and cameras alone."""
+    seeds = [seed for each in sides.values() for seed in each]
+    named = next((seed for seed in seeds if seed.trials[0].named), None)
+    without = [str(seed.path) for seed in seeds if named is not None and not seed.trials[0].named]
+    return [f"{', '.join(without)}: {'name' if len(without) > 1 else 'names'} no pictures; rows are taken for those of "
+            f"{named.path}, sorted by name, whose people and cameras they have"] if without and named else []
 
 
 def _collapsed(seeds: Sequence[Seed]) -> list[str]:

@@ -62,6 +62,9 @@ def run(given: argparse.Namespace) -> None:
             raise InputError(f"{str(file)!r}: has {len(embedded.trials())} trials, and one set of queries is looked at "
                              "here; give the features of one")
         scorable(embedded, file, IDENTITIES)
+        if alone and given.images is not None and not embedded.named:
+            raise InputError(f"{given.data!r}: names no pictures, so that those in {str(given.images)!r} cannot be "
+                             "looked at; give the data set's index, and this with --features")
         embedded = in_order(embedded, frame)
         if frame is None:
             embedded, frame = _alone(embedded)
@@ -73,7 +76,7 @@ def run(given: argparse.Namespace) -> None:
         embedded = _leave(embedded, frozenset({*embedded.query_key, *embedded.gallery_key} - set(frame["image"])))
         if given.ignore is not None:
             scorable(embedded, given.ignore, FEWER)
-    findings = labels(frame, None if alone else _images(given))
+    findings = labels(frame, given.images if alone else _images(given))
     if embedded is not None:
         findings += [hubs(embedded), odd_lengths(embedded)]
 

@@ -36,8 +36,21 @@ def test_the_rule_s_count_is_that_of_a_loop():
                     for split, count in (("query", 40), ("gallery", 40)) for number in range(count)))
     query, gallery = (frame[frame["split"] == split] for split in ("query", "gallery"))
     expected = {row.image for row in query.itertuples()
-                if not any(other.pid == row.pid and other.camid != row.camid for other in gallery.itertuples())}
+                if row.pid != -1 and not any(other.pid == row.pid and other.camid != row.camid
+                                             for other in gallery.itertuples())}
     assert found(frame)["camera rule"].images == expected and expected
+
+
+def test_queries_of_nobody_are_not_skipped_ones():
+    frame = index(("query/a", 1, 1), ("query/b", 2, 1), ("query/x", -1, 1), ("gallery/a", 1, 2), ("gallery/b", 2, 1))
+    assert found(frame)["camera rule"].said.startswith("1 of 2 queries are skipped: 1 whose every match")
+
+
+def test_where_people_are_counted_from_0_that_one_is_looked_at():
+    rows = [("train/a", 0, 1), ("gallery/a", 0, 1), ("query/b", 1, 1), ("gallery/b", 1, 2)]
+    before, after = found(index(*rows)), found(index(*rows, ("query/a", 0, 1)))
+    assert (before["train and test"].count, before["one camera"].count) == (0, 0)
+    assert (after["train and test"].images, after["one camera"].images) == ({"query/a", "gallery/a"},) * 2
 
 
 def test_people_in_both_parts_and_people_of_one_camera():

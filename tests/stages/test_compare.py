@@ -85,6 +85,8 @@ def test_results_features_and_others_features_give_the_same_page(files, tmp_path
         assert [row(other, name) for name in ("rank-1", "mAP")] == [row(text, name) for name in ("rank-1", "mAP")]
     assert "seed 2; last epoch, nothing picked on the test set" in text
     assert "not said by the file" in with_others and "not said by the file" not in text
+    assert f"bad.npz: names no pictures; rows are taken for those of {files['good']}, sorted by name" in with_others
+    assert "names no pictures" not in text
     assert "One training on a side" in text and "9,999 random exchanges" in text
 
 

@@ -102,6 +102,19 @@ def test_names_that_query_and_gallery_share_are_told_apart(made, capsys):
         assert found[0][name]["images"] == sorted(image.replace("-", "/") for image in found[1][name]["images"])
 
 
+def test_pictures_of_a_features_file_alone_are_looked_at_where_it_names_them(made, capsys):
+    folder, _ = made
+    names = {f"{part}_name": [f"{part}/{row:03d}.jpg" for row in range(count)]
+             for part, count in (("query", 20), ("gallery", 60))}
+    for name in (*names["query_name"], *names["gallery_name"]):
+        (folder / "shown" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "shown" / name).write_text("one" if name in ("query/003.jpg", "gallery/005.jpg") else name)
+    theirs = as_npz(folder / "named.npz", folder / "toy.h5", **{key: np.array(each) for key, each in names.items()})
+    text, content = call(capsys, theirs, "--images", folder / "shown", "--json", folder / "out.json")
+    found = {each["name"]: each["images"] for each in content["findings"]}
+    assert found["identical, query and gallery"] == ["gallery/005.jpg"] and "not looked for" not in text
+
+
 @pytest.mark.parametrize("part", ["query", "gallery"])
 @pytest.mark.parametrize("words", [["toy.csv"], ["toy.csv", "--features", "toy.h5"], ["toy.h5"]])
 def test_a_list_of_all_is_one_sentence(made, capsys, monkeypatch, words, part):
@@ -138,6 +151,7 @@ def test_what_is_listed_is_left_out_and_counted(made, capsys):
     (["toy.csv", "--features", "few.npz"], r"few.npz': has 19 query images, and .*toy.csv' has 20"),
     (["toy.csv", "--features", "trials.h5"], r"trials.h5': has 2 trials"),
     (["toy.csv", "--features", "renamed.h5"], r"has the query image 'query/x060.jpg', and .*toy.csv' has not"),
+    (["other.npz", "--images", "."], r"other.npz': names no pictures, so that those in '.' cannot be looked at; give"),
     (["toy.h5", "--features", "toy.h5"], "is a features file, and --features names another"),
     (["toy.csv", "--ignore", "ignore.csv"], "ignore.csv': 'nowhere.jpg' is no picture of the data set"),
     (["junk.npz"], r"junk.npz': leaves no query image to score \(those of pid -1 are nobody's\); give the identities"),
