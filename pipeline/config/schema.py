@@ -86,7 +86,7 @@ class ParserParams(TrainedParserParams):
 
 @dataclass(frozen=True)
 class PhotographsParams(TrainedParserParams):
-    layout: str = doc("how the labelled photographs lie (docs/parsers.md); labels are lip20",
+    layout: str = doc("how the labelled photographs lie (docs/photographs.md); labels are lip20",
                       choices=("lip", "cihp", "ccp"))
 
 
