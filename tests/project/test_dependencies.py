@@ -30,10 +30,15 @@ ELSEWHERE = {
 
 @functools.cache
 def imported(file: str, root: Path = ROOT) -> frozenset[str]:
-    """The project's files that one file imports, anywhere in it."""
+    """The project's files that one file imports, anywhere in it, and those beside it that it names, as a table's."""
     found: set[str] = set()
+    if not file.endswith(".py"):
+        return frozenset()
     for node in ast.walk(ast.parse((root / file).read_text(encoding="utf-8"))):
         names = []
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"\w+\.\w+", node.value):
+            beside = Path(file).with_name(node.value)
+            found |= {beside.as_posix()} if (root / beside).is_file() else set()
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -128,12 +133,14 @@ def test_imports_are_found_in_functions_and_through_packages(tmp_path):
              "stages/a.py": "import os\nfrom pipeline.one import two\n\ndef run():\n    from models.net import Net\n",
              "pipeline/__init__.py": "", "pipeline/config/__init__.py": "", "pipeline/config/schema.py": "X = 1\n",
              "pipeline/one/__init__.py": "", "pipeline/one/two.py": "from . import three\nimport numpy.linalg\n",
-             "pipeline/one/three.py": "", "pipeline/one/four.py": "", "models/__init__.py": "",
-             "models/net.py": "import models.base\n", "models/base.py": ""}
+             "pipeline/one/three.py": "NAMES = 'table.csv', 'no.csv'\n", "pipeline/one/table.csv": "",
+             "pipeline/one/four.py": "", "models/__init__.py": "", "models/net.py": "import models.base\n",
+             "models/base.py": ""}
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     found = {file for file in closure("stages/a.py", root=tmp_path) if not file.endswith("__init__.py")}
-    assert found == {"stages/a.py", "pipeline/one/two.py", "pipeline/one/three.py", "models/net.py", "models/base.py"}
+    assert found == {"stages/a.py", "pipeline/one/two.py", "pipeline/one/three.py", "pipeline/one/table.csv",
+                     "models/net.py", "models/base.py"}
     assert {file for file in closure("stages/a.py", root=tmp_path, without={"stages/a.py": {"models/net.py"}})
             if file.startswith("models")} == {"models/__init__.py"}
