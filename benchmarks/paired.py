@@ -46,6 +46,8 @@ STUDIES = (
               ("strong", "baseline")))),
     Study("partial-rows", "partial-seeds", PARTIAL,
           ((f"sorn{REAL}", f"sorn-unmasked{REAL}"),
+           (f"esa-cache{REAL}", f"esa{REAL}"), (f"esa-cache{REAL}", f"esa-baseline{REAL}"),
+           (f"sgsfa-all{REAL}", f"sgsfa{REAL}"), (f"sgsfa-all{REAL}", f"sgsfa-plain{REAL}"),
            *((f"{full}-{row}{REAL}", f"{full}{REAL}") for full, rows in (
                ("esa", ("g", "w", "d", "gated")), ("sgam", ("1", "2", "no-crop", "resnet50-crop")),
                ("sorn", ("no-ls", "no-spc", "no-semantic", "global-semantic", "local-semantic"))) for row in rows))),
