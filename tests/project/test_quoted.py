@@ -13,6 +13,7 @@ RUNS = {  # whose row it is: the run, without what an experiment adds to its nam
     "common baseline": "baseline", "baseline": "baseline", "strong baseline": "strong",
     "strong baseline, which aligns nothing": "strong", "strong baseline, `augment.occlude`": "strong-occlude",
     "ESA-ReID": "esa", "esa": "esa", "ESA-ReID's Baseline": "esa-baseline", "SGSFA": "sgsfa", "sgsfa": "sgsfa",
+    "ESA-ReID, parser's maps": "esa-cache", "SGSFA, all vectors in all losses": "sgsfa-all",
     "SGSFA without parts": "sgsfa-plain", "SGAM": "sgam", "sgam": "sgam",
     "SGAM without crop and parts": "sgam-resnet50", "DSA-reID": "dsa", "dsa": "dsa", "SORN": "sorn", "sorn": "sorn",
     "SORN's global branch": "sorn-global",
@@ -31,7 +32,7 @@ TABLES = [
      [*((PARTIAL, dataset, PAIR) for dataset in (OCCLUDED, ILIDS)),
       *((MARKET, dataset, PAIR) for dataset in ("market1501-dev", "market1501-dev-occluded"))], 7),
     ("docs/results.md", "| network | Partial-REID, occluded probes | Partial-REID, partial probes | Partial-iLIDS | P",
-     [(PARTIAL, dataset, PAIR) for dataset in (OCCLUDED, PROBES, ILIDS, f"{ILIDS}-uncropped")], 12),
+     [(PARTIAL, dataset, PAIR) for dataset in (OCCLUDED, PROBES, ILIDS, f"{ILIDS}-uncropped")], 14),
     ("docs/results.md", "| network | Partial-REID, occluded probes | Partial-REID, partial probes | Partial-iLIDS |\n",
      [(LARGE, dataset, PAIR) for dataset in (OCCLUDED, PROBES, ILIDS)], 6),
     ("docs/results.md", "| network | queries as they are | with objects in front |",
@@ -42,8 +43,10 @@ TABLES = [
 
 def mean(experiment: str, run: str, dataset: str, metric: str) -> float:
     """Over the three seeds where others than 0 were made beside the experiment; the default's tables are of seed 0."""
-    folders = [f"{experiment}/{run}", *(f"{experiment}-seeds/{run}-seed{seed}" for seed in SEEDS[1:])]
-    files = [ROOT / "data/results" / folder / f"{dataset}.json" for folder in folders]
+    results = ROOT / "data/results"
+    first = experiment if (results / experiment / run).is_dir() else f"{experiment}-rows"
+    folders = [f"{first}/{run}", *(f"{experiment}-seeds/{run}-seed{seed}" for seed in SEEDS[1:])]
+    files = [results / folder / f"{dataset}.json" for folder in folders]
     found = [json.loads(file.read_text(encoding="utf-8")) for file in files if file.is_file()]
     assert len(found) in (1, len(SEEDS)), files
     return float(np.mean([section.get(metric, section["details"][0].get(metric)) for section in found]))
