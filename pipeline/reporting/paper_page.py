@@ -7,10 +7,10 @@ from typing import Any
 import pandas as pd
 
 from pipeline.reporting import html_page
-from pipeline.reporting.paper_tables import Made, Own, OwnKey, mean_agreement
+from pipeline.reporting.paper_tables import DATASETS, Made, Own, OwnKey, mean_agreement
 from pipeline.reporting.protocol import parsers, protocol_line, start
 from pipeline.reporting.results import Table
-from pipeline.reporting.table_formats import DATASETS, Shown, as_html, data_name, papers_set, signs
+from pipeline.reporting.table_formats import Shown, as_html, data_name, papers_set, signs
 
 INTRODUCTION = ("Tables of the papers with this pipeline's metrics beside them. In each, the first block of columns is "
                 "what the paper prints, its competitors' rows and its own; the second is what this pipeline gives for "
@@ -23,7 +23,8 @@ OVERVIEW = ("here: metrics of the paper's own rows that were made on this machin
             "over three seeds, else undecided.")
 OTHER_PROBES = {"partial-reid": "partial-reid-occluded", "partial-reid-occluded": "partial-reid"}
 FIELD = ("What others print of later methods, for orientation: cited, not made here. Their training data, image sizes "
-         "and what they are given at test time differ from those of the tables below; `source` is where a row stands.")
+         "and what they are given at test time differ from those of the tables below; the column source says "
+         "where a row stands.")
 FIELD_COLUMNS = {"method": "method", "backbone": "backbone", "dataset": "data set", "mAP": "mAP (cited)",
                  "rank1": "rank-1 (cited)", "source": "source", "needs": "needs"}  # docs/papers/field.csv's
 COLUMNS = ["table", "own rows", "here", "tau", "agree", "disagree", "undecided"]

@@ -6,6 +6,7 @@ it out. Percent everywhere but for PR-AUC, which is 0..1 as ESA-ReID prints it.
 
 import csv
 import os
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import groupby, product
@@ -19,8 +20,17 @@ from scipy import stats
 from pipeline.base.errors import InputError
 from pipeline.reporting.results import CURVES, read_csv, read_metrics
 
+DATASETS = {"market1501": "Market-1501", "dukemtmc-reid": "DukeMTMC-reID", "occluded-dukemtmc": "Occluded-DukeMTMC",
+            "p-dukemtmc-reid": "P-DukeMTMC-reID", "occluded-reid": "Occluded-REID", "partial-reid": "Partial-REID",
+            "partial-ilids": "Partial-iLIDS", "drama-reid": "Drama-ReID", "cuhk03-labeled": "CUHK03 labeled",
+            "cuhk03-detected": "CUHK03 detected", "cuhk01": "CUHK01",
+            "partial-reid-occluded": "Partial-REID, occluded probes",
+            "partial-ilids-uncropped": "Partial-iLIDS, uncropped"}
+METRICS = {"rank1": "rank-1", "rank3": "rank-3", "rank5": "rank-5", "rank10": "rank-10", "mAP": "mAP",
+           "pr_auc": "PR-AUC"}
 SEEDS = 3
 DIGITS = {"pr_auc": 4}  # decimals of a metric of ours; 2 elsewhere
+HIGHEST = {"pr_auc": 1}  # largest value of a metric; 100 elsewhere
 SAME = ("model", "image_steps", "init", "checkpoint", "train_on", "distance", "reduction", "flip", "ignored",
         "protocol", "code")  # what seeds of a result share on each data set
 NOTES = ("paper", "table", "row", "note")  # columns of docs/papers/notes.csv
@@ -84,32 +94,48 @@ Seeds = Mapping[int, Scores]  # of trainings that differ in their seed alone; th
 
 
 def read_printed(path: str | os.PathLike, paper: str, table: str) -> list[Printed]:
-    """One table's metrics, in the file's order. InputError if it has none of them, or is no such file."""
-    lines: list[dict[str, Any]] = [line | {"is_own": line["is_own"] == "1"}  # typed as Printed has it
-                                   for line in _read_lines(path, [item.name for item in fields(Printed)])
-                                   if (line["paper"], line["table"]) == (paper, table)]
-    printed = [Printed(**line) for line in lines]
+    """One table's metrics, in the file's order. InputError if it has none of them, is no such file, or a cell of the
+    table's is no number, no metric or data set of the papers', or stands twice."""
+    printed: dict[tuple[str, ...], Printed] = {}
+    for number, line in _read_lines(path, [item.name for item in fields(Printed)]):
+        if (line["paper"], line["table"]) == (paper, table):
+            place = tuple(line[name] for name in ("row", "setting", "dataset", "metric"))
+            wrong = _wrong(line) or ("says again what a line above says; take one out" if place in printed else "")
+            if wrong:
+                raise InputError(f"{os.fspath(path)!r}: line {number} {wrong}, or `git checkout {os.fspath(path)}`")
+            printed[place] = Printed(**(line | {"is_own": line["is_own"] == "1"}))  # type: ignore[arg-type]
     if not printed:
         raise InputError(f"{os.fspath(path)!r}: has no table {table!r} of paper {paper!r}; its first two columns say "
                          "which it has")
-    return printed
+    return [*printed.values()]
+
+
+def _wrong(line: Mapping[str, str]) -> str:
+    """What a line of tables.csv has in a cell that no table prints, and what to write there; "" where nothing."""
+    for name, allowed in (("is_own", ("0", "1")), ("dataset", DATASETS), ("metric", METRICS)):
+        if line[name] not in allowed:
+            return f"has {name} {line[name]!r}; write one of {', '.join(allowed)}"
+    value, highest = line["value"], HIGHEST.get(line["metric"], 100)
+    number = re.fullmatch(r"\d+(\.\d+)?", value) and float(value) <= highest
+    return "" if number else f"has value {value!r}; write the number that the paper prints, 0 to {highest}"
 
 
 def read_notes(path: str | os.PathLike, paper: str, table: str) -> list[tuple[str, str]]:
     """(row, or "" for the whole table; note) of one table. InputError if it is no such file."""
-    return [(line["row"], line["note"]) for line in _read_lines(path, NOTES)
+    return [(line["row"], line["note"]) for _, line in _read_lines(path, NOTES)
             if (line["paper"], line["table"]) == (paper, table)]
 
 
 def read_field(path: str | os.PathLike) -> list[dict[str, str]]:
     """What is cited of later methods, docs/papers/field.csv: a row each, text as it is printed. InputError if it is no
     such file."""
-    return _read_lines(path, FIELD)
+    return [line for _, line in _read_lines(path, FIELD)]
 
 
-def _read_lines(path: str | os.PathLike, columns: Sequence[str]) -> list[dict[str, str]]:
-    """A CSV's lines by column, with or without a byte order mark. InputError if it cannot be read, has other columns or
-    a line with more or fewer cells: a comma that is not quoted would shift some and drop the last without a word."""
+def _read_lines(path: str | os.PathLike, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
+    """A CSV's lines by column, each with its number, with or without a byte order mark. InputError if it cannot be
+    read, has other columns or a line with more or fewer cells: a comma not quoted would shift some and drop the last.
+    """
     name = os.fspath(path)
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
@@ -127,7 +153,7 @@ def _read_lines(path: str | os.PathLike, columns: Sequence[str]) -> list[dict[st
         if len(cells) != len(columns):
             raise InputError(f"{name!r}: line {number} has {len(cells)} cells for {len(columns)} columns; quote what "
                              f"holds a comma, or `git checkout {name}`")
-    return [dict(zip(columns, cells, strict=True)) for _, cells in lines[1:]]
+    return [(number, dict(zip(columns, cells, strict=True))) for number, cells in lines[1:]]
 
 
 def read_own(own: Collection[Own], *, results: str | os.PathLike, curves: str | os.PathLike

@@ -14,22 +14,14 @@ from typing import Any
 import pandas as pd
 
 from pipeline.reporting import html_page
-from pipeline.reporting.paper_tables import DIGITS, mean_agreement, order_agreement
+from pipeline.reporting.paper_tables import DATASETS, DIGITS, METRICS, mean_agreement, order_agreement
 
 PAPERS = {"esa": "ESA-ReID", "sgsfa": "SGSFA", "sgam": "SGAM", "dsa": "DSA-reID", "sorn": "SORN"}
-DATASETS = {"market1501": "Market-1501", "dukemtmc-reid": "DukeMTMC-reID", "occluded-dukemtmc": "Occluded-DukeMTMC",
-            "p-dukemtmc-reid": "P-DukeMTMC-reID", "occluded-reid": "Occluded-REID", "partial-reid": "Partial-REID",
-            "partial-ilids": "Partial-iLIDS", "drama-reid": "Drama-ReID", "cuhk03-labeled": "CUHK03 labeled",
-            "cuhk03-detected": "CUHK03 detected", "cuhk01": "CUHK01",
-            "partial-reid-occluded": "Partial-REID, occluded probes",
-            "partial-ilids-uncropped": "Partial-iLIDS, uncropped"}
 # Profile partial's names of the papers' own pictures, which have masks of another parser and size than profile paper's.
 SAME_PICTURES = {"real-market": "market1501", "real-partial-reid": "partial-reid",
                  "real-partial-reid-occluded": "partial-reid-occluded", "real-partial-ilids": "partial-ilids",
                  "real-partial-ilids-uncropped": "partial-ilids-uncropped"}
 OURS = DATASETS | {"partial-reid": "Partial-REID, partial probes"}  # of which a paper may have either
-METRICS = {"rank1": "rank-1", "rank3": "rank-3", "rank5": "rank-5", "rank10": "rank-10", "mAP": "mAP",
-           "pr_auc": "PR-AUC"}
 PAPER, HERE, MINUS = "paper", "here", "here - paper"
 BESIDE = "Not the paper's own reading but beside it: {}; neither Kendall's tau nor the signs count it."
 HYPHEN = "\u2011"  # at which no line is broken

@@ -216,6 +216,25 @@ def test_the_papers_files_are_read_by_their_columns_or_refused(tmp_path, name):
     stops(f'{head}\n{line}\n"esa,2\n'.encode(), "cannot be read .unexpected end of data")
 
 
+@pytest.mark.parametrize(("line", "said"), [
+    ("esa,2,T,r,yes,market1501,,rank1,5.0", "has is_own 'yes'; write one of 0, 1, or"),
+    ("esa,2,T,r,1,market,,rank1,5.0", "has dataset 'market'; write one of market1501, dukemtmc-reid, "),
+    ("esa,2,T,r,1,market1501,,rank-1,5.0", "has metric 'rank-1'; write one of rank1, rank3, "),
+    ("esa,2,T,r,1,market1501,,rank1,5O.0", "has value '5O.0'; write the number that the paper prints, 0 to 100"),
+    ("esa,2,T,r,1,market1501,,rank1,500", "has value '500'; write the number that the paper prints, 0 to 100"),
+    ("esa,2,T,r,1,market1501,,rank1,nan", "has value 'nan'"), ("esa,2,T,r,1,market1501,,rank1,", "has value ''"),
+    ("esa,2,T,r,1,market1501,,pr_auc,78", "has value '78'; write the number that the paper prints, 0 to 1,"),
+    ("esa,2,T,q,1,market1501,,rank1,6.0", "says again what a line above says; take one out, or `git checkout ")])
+def test_a_cell_that_no_table_prints_is_named(tmp_path, line, said):
+    """They were a KeyError or a ValueError, a cited row in the place of an own one, or the last of two."""
+    path, good = tmp_path / "tables.csv", "esa,2,T,q,1,market1501,,rank1,5.0"
+    path.write_text(f"{HEADS['tables']}\n{good}\nsorn,I,T,r,x,x,,x,x\n")
+    assert [printed.value for printed in read_printed(path, "esa", "2")] == ["5.0"], "another table's are not looked at"
+    path.write_text(f"{HEADS['tables']}\n{good}\n{line}\n")
+    with pytest.raises(InputError, match=f"tables.csv': line 3 {said}"):
+        read_printed(path, "esa", "2")
+
+
 def test_unknown_tables_and_damaged_results_are_named(folders):
     with pytest.raises(InputError, match="has no table 'VII' of paper 'sorn'"):
         read_printed(PRINTED, "sorn", "VII")
