@@ -30,7 +30,7 @@ ELSEWHERE = {
 
 @functools.cache
 def imported(file: str, root: Path = ROOT) -> frozenset[str]:
-    """The project's files that one file imports, anywhere in it, and those beside it that it names, as a table's."""
+    """The project's files that one file imports, anywhere in it, and the data files beside it that it names."""
     found: set[str] = set()
     if not file.endswith(".py"):
         return frozenset()

@@ -1,4 +1,5 @@
-"""The tables of README.md and docs/results.md quote data/results: means over the seeds that were made, as printed."""
+"""The tables of README.md and docs/results.md quote data/results as printed: means over the seeds that were made, what
+they differ by, one method's curve and the sweeps; which differences are decided is benchmarks.paired's to say."""
 
 import json
 import re
@@ -40,6 +41,15 @@ TABLES = [
     ("docs/results.md", "| network | `synth-occluded` |",
      [(DEFAULT, f"synth-{name}", PAIR) for name in ("occluded", "holistic", "partial")], 8)]
 
+OTHERS = {  # the run that a row of differences stands against, where that is not its own name's
+    ("SORN", "itself, all stripes counted"): "sorn-unmasked",
+    ("SGAM", "itself without crop and parts"): "sgam-resnet50",
+    ("ESA-ReID", "its Baseline"): "esa-baseline", ("ESA-ReID, parser's maps", "its Baseline"): "esa-baseline",
+    ("SGSFA", "a plain head with its losses"): "sgsfa-plain", ("SORN", "its global branch"): "sorn-global",
+    ("SGSFA, all vectors in all losses", "a plain head with its losses"): "sgsfa-plain"}
+DIFFERENCES = [("| network | against | Partial-REID", PARTIAL, (OCCLUDED, PROBES, ILIDS), 8),
+               ("| network | against | queries", MARKET, ("market1501-dev", "market1501-dev-occluded"), 9)]
+
 
 def mean(experiment: str, run: str, dataset: str, metric: str) -> float:
     """Over the three seeds where others than 0 were made beside the experiment; the default's tables are of seed 0."""
@@ -52,14 +62,23 @@ def mean(experiment: str, run: str, dataset: str, metric: str) -> float:
     return float(np.mean([section.get(metric, section["details"][0].get(metric)) for section in found]))
 
 
-@pytest.mark.parametrize(("file", "heading", "columns", "rows"), TABLES)
-def test_tables_quote_results(file, heading, columns, rows):
-    text = (ROOT / file).read_text(encoding="utf-8")
+def rows_of(file: str, heading: str) -> list[list[str]]:
+    """The one table's cells whose heading row begins so, without bold."""
+    text = (ROOT / file).read_text(encoding="utf-8").replace("**", "")
     assert text.count(f"\n{heading}") == 1
     lines = text.partition(f"\n{heading}")[2].partition("\n\n")[0].splitlines()
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
-    assert len(lines) == rows
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
 
+
+def as_printed(said: str, value: float) -> bool:
+    half = 0.5 * 10 ** -len(re.fullmatch(r"[+-]?\d+\.(\d+)", said)[1])
+    return abs(float(said) - value) <= half + 1e-6
+
+
+@pytest.mark.parametrize(("file", "heading", "columns", "rows"), TABLES)
+def test_tables_quote_results(file, heading, columns, rows):
+    lines = rows_of(file, heading)
+    assert len(lines) == rows
     for name, *cells in lines:
         for cell, ((experiment, named), dataset, metrics) in zip(cells, columns, strict=True):
             if not cell:
@@ -67,5 +86,47 @@ def test_tables_quote_results(file, heading, columns, rows):
                 continue
             for said, metric in zip(cell.split(" / "), metrics, strict=True):
                 value = mean(experiment, named.format(RUNS[name]), dataset, metric)
-                half = 0.5 * 10 ** -len(re.fullmatch(r"\d+\.(\d+)", said)[1])
-                assert abs(float(said) - value) <= half + 1e-6, (name, dataset, said, value)
+                assert as_printed(said, value), (name, dataset, said, value)
+
+
+@pytest.mark.parametrize(("heading", "place", "datasets", "rows"), DIFFERENCES)
+def test_differences_are_of_the_results(heading, place, datasets, rows):
+    lines, (experiment, named) = rows_of("docs/results.md", heading), place
+    assert len(lines) == rows
+    for name, against, *cells in lines:
+        runs = [named.format(run) for run in (RUNS[name], OTHERS.get((name, against)) or RUNS[against])]
+        for cell, dataset in zip(cells, datasets, strict=True):
+            for said, metric in zip(cell.split(" / "), PAIR, strict=True):
+                value, other = (mean(experiment, run, dataset, metric) for run in runs)
+                assert as_printed(said, value - other), (name, against, dataset, said, value - other)
+
+
+def of_seed_0(experiment: str, run: str, dataset: str, metric: str) -> float:
+    return json.loads((ROOT / "data/results" / experiment / run / f"{dataset}.json").read_text("utf-8"))[metric]
+
+
+def test_the_curve_is_of_the_results():
+    lines = rows_of("docs/results.md", "| pictures seen | Partial-REID, occluded |")
+    assert len(lines) == 5
+    for seen, *cells in lines:
+        ending = "" if seen == "25,600" else f"-{seen.replace(',', '')}"  # profile partial's own budget
+        for cell, dataset in zip(cells, (OCCLUDED, PROBES, ILIDS), strict=True):
+            for said, run in zip(cell.split(" -> "), ("sorn-global", "sorn"), strict=True):
+                value = of_seed_0("partial-curve", f"{run}-real-market{ending}", dataset, "rank1")
+                assert as_printed(said, value), (seen, dataset, said, value)
+
+
+def test_sweeps_are_of_the_results():
+    swept = {"SGSFA's lambda": "sgsfa-lambda", "SGAM's lambda": "sgam-lambda", "SORN's tau": "sorn-tau",
+             "SORN's stripes P": "sorn-p", "SORN's N": "sorn-n"}
+    lines = rows_of("docs/results.md", "| swept | values | mAP |")
+    assert [name for name, *_ in lines] == [*swept]
+    for name, values, means in lines:
+        paper = swept[name].partition("-")[0]
+        runs = [f"{swept[name]}-{value.replace('.', '_')}" for value in values.split(", ")]
+        own = [run for run in runs if not (ROOT / f"data/results/sweeps-{paper}" / run).is_dir()]
+        assert len(own) == 1, own  # the full model's value, which shares its run
+        for value, run, said in zip(values.split(", "), runs, means.split(", "), strict=True):
+            run = paper if run in own else run
+            found = of_seed_0(f"sweeps-{paper}", run, "synth-occluded", "mAP")
+            assert as_printed(said, found), (name, value, said, found)
